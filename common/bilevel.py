@@ -1,0 +1,138 @@
+"""Settings of the inner and the outer loop (no torch here: `--help` and `--cfg job` read this file)."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from common.errors import UserError
+
+
+class RuleName(StrEnum):
+    """Inner optimisers of `common.rules`."""
+
+    sgd = "sgd"
+    momentum = "momentum"
+    adamw = "adamw"
+
+
+class Unroll(StrEnum):
+    """How much of the inner loop the outer gradient passes through."""
+
+    stored = "stored"
+    """The graph of all steps: the exact meta-gradient."""
+    truncate = "truncate"
+    """The last `keep` steps exactly; earlier ones build no graph, their Jacobian is the identity."""
+    first_order = "first_order"
+    """Gradients inside the steps are constants; start weights and rates still get their first-order gradient."""
+    none = "none"
+    """No outer gradient at all: evaluation."""
+
+
+class RateSpace(StrEnum):
+    """How a stored number becomes a rate."""
+
+    raw = "raw"
+    """The number is the rate; nothing keeps it positive."""
+    exp = "exp"
+    """rate = exp(number)."""
+    softplus = "softplus"
+    """rate = log(1 + exp(number))."""
+
+
+class RateGroup(StrEnum):
+    """Which weights share a rate."""
+
+    tensor = "tensor"
+    """One rate a parameter tensor and step."""
+    layer = "layer"
+    """One rate a layer and step; see `common.rates.layer_of`."""
+
+
+@dataclass
+class InnerConfig:
+    """How fast weights adapt."""
+
+    rule: RuleName = RuleName.adamw
+    steps: int = 4
+    """N, inner steps in training and at test time."""
+    lr: float = 3e-5
+    """Where every rate starts."""
+    learned: bool = True
+    """Learn the rates in the outer loop; false keeps them at `lr` (the static ablation)."""
+    space: RateSpace = RateSpace.raw
+    per: RateGroup = RateGroup.tensor
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    unroll: Unroll = Unroll.stored
+    keep: int = 0
+    """With unroll=truncate: how many of the last steps keep their graph."""
+    weights: list[str] = field(default_factory=lambda: ["*"])
+    """Shell patterns of the parameter names that are fast; '*' is all."""
+    stack: bool = False
+    """Adapt all problems of a batch at once (vmap) instead of one by one: faster for small models, more memory."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible combinations.
+
+        Raises:
+            UserError: a value is out of range or contradicts another.
+        """
+        if self.steps < 1:
+            raise UserError(f"inner.steps={self.steps}: at least one inner step is needed; use 1 or more")
+        if self.unroll is Unroll.none:
+            raise UserError("inner.unroll=none trains nothing; use stored, truncate or first_order")
+        if self.unroll is Unroll.truncate and not 0 <= self.keep <= self.steps:
+            raise UserError(f"inner.keep={self.keep} with inner.steps={self.steps}: use 0 to {self.steps}")
+        if self.unroll is not Unroll.truncate and self.keep:
+            raise UserError(f"inner.keep={self.keep} has no meaning with inner.unroll={self.unroll}; use unroll=truncate")
+        if self.space is not RateSpace.raw and self.lr <= 0:
+            raise UserError(f"inner.lr={self.lr} with inner.space={self.space}: the rate must be positive")
+        if not self.weights:
+            raise UserError("inner.weights=[]: no weight is fast; use ['*'] for all")
+
+
+@dataclass
+class OuterConfig:
+    """How the outer problem is optimised: AdamW with a linear schedule."""
+
+    lr: float = 3e-5
+    """Peak learning rate of the weights."""
+    rates_lr: float = 3e-5
+    """Peak learning rate of the learned inner rates, in their own space."""
+    weight_decay: float = 0.05
+    """On matrices and embeddings only: vectors (biases, norm gains) and learned rates never decay."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip: float = 0.1
+    """Largest global gradient norm; 0 switches clipping off."""
+    warmup: float = 0.06
+    """Share of all outer steps in which the rate rises linearly; then it falls linearly to 0."""
+    batch_problems: int = 2
+    """Problems whose losses are summed in one batch."""
+    accumulation: int = 2
+    """Batches an outer step."""
+    steps: int = 0
+    """Outer steps in all; 0 means `epochs` passes over the training split."""
+    epochs: int = 6
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        if self.batch_problems < 1 or self.accumulation < 1:
+            raise UserError(
+                f"outer.batch_problems={self.batch_problems}, outer.accumulation={self.accumulation}: both must be >= 1"
+            )
+        if self.steps < 0 or (self.steps == 0 and self.epochs < 1):
+            raise UserError(f"outer.steps={self.steps}, outer.epochs={self.epochs}: nothing to do; set one of them >= 1")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"outer.warmup={self.warmup}: it is a share of all steps; use a value in [0, 1)")
+
+    def total_steps(self, problems: int) -> int:
+        """Outer steps of the whole run on a training split of `problems` problems."""
+        return self.steps or max(1, self.epochs * problems // (self.batch_problems * self.accumulation))

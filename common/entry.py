@@ -1,0 +1,110 @@
+"""Entry points: Hydra's `main` with errors a user can act on.
+
+This module and nothing it imports needs torch, so `--help` and `--cfg job` are quick.
+"""
+
+import errno
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from common.errors import UserError
+from common.schema import flat, unknown_key
+
+USER_ERROR = 2
+"""Exit code of a mistake in what the user gave; 1 stays for mistakes of ours."""
+
+Task = Callable[[DictConfig], Any]
+log = logging.getLogger(__name__)
+
+
+def entry(config_path: str, config_name: str = "config") -> Callable[[Task], Callable[[], None]]:
+    """Decorate the task function of a `python -m <paper>.<room>` command.
+
+    `hydra.main` and `guard`, and in addition errors of composing the configuration and those that end a sweep are
+    one message instead of a stack trace. Set HYDRA_FULL_ERROR=1 for the trace.
+    """
+
+    def decorate(task: Task) -> Callable[[], None]:
+        composed = hydra.main(version_base="1.3", config_path=config_path, config_name=config_name)(guard(task))
+
+        @functools.wraps(task)
+        def main() -> None:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                composed()
+                return
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # the documented way to get exceptions instead of Hydra's own exit
+            try:
+                composed()
+            except (UserError, HydraException, OSError) as error:
+                if (message := explain(error)) is None:
+                    raise
+                _stop(message)
+            finally:
+                os.environ.pop("HYDRA_FULL_ERROR", None)
+
+        return main
+
+    return decorate
+
+
+def guard(task: Task) -> Task:
+    """Turn a task's `UserError` into a message and exit code 2; within a sweep log it and let the other jobs go on."""
+
+    @functools.wraps(task)
+    def guarded(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except (UserError, OSError) as error:
+            if (message := explain(error)) is None:
+                raise
+            if not in_sweep():
+                _stop(message)
+            log.error("%s", message)
+            raise
+
+    return guarded
+
+
+def in_sweep() -> bool:
+    """Is this one job of several (`-m`)?"""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def explain(error: BaseException) -> str | None:
+    """The message for a user, None if the error is not one a user can do something about."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{error.filename or 'the disk'}: {error.strerror}; free space there or set loop.root to a bigger disk"
+    if isinstance(error, HydraException):
+        return _explain_composition(error)
+    return None
+
+
+def _explain_composition(error: HydraException) -> str:
+    cause = error.__cause__
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key and cause.parent_node is not None:
+        root = cause.parent_node._get_root()
+        known = flat(OmegaConf.to_container(root, resolve=False, enum_to_str=True))  # type: ignore[arg-type]
+        return f"{unknown_key(str(cause.full_key), [key for key in known if not key.startswith('hydra.')])}"
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        where = str(error).strip().partition("\n")[0]
+        return f"{cause.full_key}: {str(cause.msg).strip()} ({where}); `--cfg job` shows every key with its value"
+    return str(error).strip()
+
+
+def _stop(message: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"error: {message}\n")
+    raise SystemExit(USER_ERROR)

@@ -1,0 +1,113 @@
+"""What a run ran on: versions, revision of the code, hardware, command line. Written to `environment.json`."""
+
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.errors import UserError
+from common.schema import Device
+
+LIBRARIES = (
+    "torch", "numpy", "scipy", "scikit-learn", "transformers", "tokenizers", "peft", "diffusers", "datasets",
+    "accelerate", "safetensors", "hydra-core", "omegaconf", "wandb",
+)  # fmt: skip
+
+
+def describe() -> dict[str, Any]:
+    """Everything for `environment.json`, as plain data."""
+    commit, dirty = revision()
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "python": platform.python_version(),
+        "libraries": {name: found for name in LIBRARIES if (found := _version(name)) is not None},
+        "revision": commit,
+        "dirty": dirty,
+        "hardware": hardware(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Host, processor, memory and CUDA devices."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    devices = range(torch.cuda.device_count())
+    return {
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": memory,
+        "cuda": [torch.cuda.get_device_name(index) for index in devices],
+        "cuda_version": torch.version.cuda,
+    }
+
+
+def revision() -> tuple[str, bool | None]:
+    """Commit of this code and whether tracked files differ from it; ("unknown", None) outside a checkout of it."""
+    here = Path(__file__)
+    # an installed copy may lie inside somebody else's repository
+    if _git("ls-files", "--error-unmatch", here.name) is None or (commit := _git("rev-parse", "HEAD")) is None:
+        return "unknown", None
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return commit, None if changes is None else bool(changes)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory this process has held: on the device if that is CUDA, else resident."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def pick_device(device: Device) -> torch.device:
+    """The device asked for.
+
+    Raises:
+        UserError: CUDA is asked for and torch sees none.
+    """
+    there = torch.cuda.is_available()
+    if device is Device.cuda and not there:
+        raise UserError(
+            f"runtime.device=cuda, but torch {torch.__version__} sees no CUDA device; use runtime=cpu, or install "
+            "a CUDA build of torch and check nvidia-smi"
+        )
+    return torch.device("cuda" if there and device is not Device.cpu else "cpu")

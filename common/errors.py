@@ -1,0 +1,10 @@
+"""The one error type a user is meant to read."""
+
+
+class UserError(Exception):
+    """Something the user gave (a key, a file, a line, a weight) cannot be used.
+
+    The message is complete in itself: where (`file:line` or the configuration key), which value was found, what was
+    expected, and the way out. Entry points print it without a stack trace, so whoever raises it writes for a reader
+    who has not seen the code. Mistakes of the code itself stay `ValueError` and the like.
+    """

@@ -1,0 +1,153 @@
+"""A run folder's files: names, settings, log, metrics, and the lock that keeps other processes out."""
+
+import fcntl
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from common import results
+from common.errors import UserError
+from common.files import sync_file, write_atomic
+
+CONFIG, ENVIRONMENT, LOG = "config.yaml", "environment.json", "log.txt"
+METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
+ABSENT = "absent"
+log = logging.getLogger(__name__)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration a run was made with.
+
+    Raises:
+        UserError: there is no run.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder}: no run folder ({CONFIG} is missing); give the folder that training printed")
+    return yaml.safe_load(path.read_text()) or {}
+
+
+def check_settings(folder: Path, config: Mapping[str, Any], unhashed: Sequence[str], *, began: bool) -> None:
+    """Refuse a folder whose results or checkpoints (`began`) were made with other settings.
+
+    Raises:
+        UserError: naming the first keys that differ.
+    """
+    mark = results.finished_hash(folder)
+    if mark is None and not began:
+        return
+    there = results.hashed_keys(read_config(folder), unhashed)
+    now = results.hashed_keys(config, unhashed)
+    differing = [key for key in {**there, **now} if there.get(key, ABSENT) != now.get(key, ABSENT)]
+    if not differing and mark in (None, results.config_hash(config, unhashed)):
+        return
+    shown = ", ".join(f"{key}={there.get(key, ABSENT)} (now {now.get(key, ABSENT)})" for key in differing[:5])
+    more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+    raise UserError(
+        f"{folder} holds a run with other settings: {shown or 'made by another version'}{more}; "
+        "go back to those settings, name another folder (hydra.run.dir=...), or delete this one"
+    )
+
+
+def lock(folder: Path) -> IO[str]:
+    """Hold the folder for this process; the system lets go of it however the process ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    file = (folder / ".lock").open("a")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise UserError(f"{folder}: another process is running this; wait for it or stop it first") from error
+    except OSError:
+        log.debug("no file locks here; two processes in one folder would go unnoticed")
+    return file
+
+
+class LogFile(logging.FileHandler):
+    """`log.txt`, fed by the root logger between `attach` and `detach`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / LOG, delay=True)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._level_before = logging.getLogger().level
+
+    def attach(self) -> None:
+        """Begin; the root logger lets INFO through from now on."""
+        root = logging.getLogger()
+        root.setLevel(min(self._level_before, logging.INFO) or logging.INFO)
+        root.addHandler(self)
+
+    def detach(self) -> None:
+        """End, and leave the root logger as it was."""
+        logging.getLogger().removeHandler(self)
+        logging.getLogger().setLevel(self._level_before)
+        self.close()
+
+    def failure(self, error: BaseException) -> None:
+        """Write down what ended the run, in this file only: the console is the caller's."""
+        plain = isinstance(error, UserError)
+        trace = None if plain else (type(error), error, error.__traceback__)
+        message = str(error) if plain else "the run failed"
+        self.handle(logging.LogRecord("common.run", logging.ERROR, __file__, 0, message, None, trace))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Give up silently where the disk is full: whatever matters raises elsewhere."""
+
+
+class Metrics:
+    """`metrics.jsonl`, opened for appending after its first `records` lines; what follows them is dropped.
+
+    The steps after a checkpoint come again when a run is continued, and their records with them.
+    """
+
+    def __init__(self, folder: Path, records: int) -> None:
+        self.path = folder / METRICS
+        self.records = 0
+        if self.path.is_file():
+            lines = [line for line in self.path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+            if len(lines) < records:
+                log.warning("%s: %d records, but %d at the checkpoint", self.path, len(lines), records)
+            write_atomic(self.path, b"".join(lines[:records]))
+            self.records = min(len(lines), records)
+        self._file = self.path.open("a")
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record; the line is complete or, after a crash, dropped at the next start.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        try:
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror}; free space there or set loop.root to a bigger disk, "
+                "then run the same command again and it continues from the last checkpoint"
+            ) from error
+        self.records += 1
+
+    def sync(self) -> None:
+        """Wait until all records are on the disk."""
+        sync_file(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        try:
+            self._file.close()
+        except OSError as error:  # a line that did not fit is still in the buffer
+            log.debug("%s: %s", self.path, error)
+
+
+def number(value: Any) -> Any:
+    """A metric as JSON holds it: tensors of one element as numbers, NaN and infinities as null."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

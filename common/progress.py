@@ -1,0 +1,82 @@
+"""Progress of a loop: a bar on a terminal, otherwise a log line now and then."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+SECONDS = 10.0
+"""At most one line in so much time."""
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """`with Progress(...) as progress: ... progress.update(step)`; the rate is that of this process's own steps."""
+
+    def __init__(self, start: int, total: int, *, bar: bool | None = None, name: str = "") -> None:
+        """Count from `start` to `total`; `bar=None` shows a bar if standard error is a terminal.
+
+        `name` opens each line, to tell apart runs that share one log.
+        """
+        self.start, self.total = start, total
+        self._prefix = f"{name}: " if name else ""
+        self._show_bar = sys.stderr.isatty() if bar is None else bar
+        self._stack = ExitStack()
+        self._bar: Any = None
+        self._notes: dict[str, float] = {}
+
+    def __enter__(self) -> "Progress":
+        self._began = self._told = time.monotonic()
+        if self._show_bar:
+            from tqdm import tqdm
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
+            self._stack.enter_context(logging_redirect_tqdm())
+            self._bar = self._stack.enter_context(
+                tqdm(total=self.total, initial=self.start, unit="step", dynamic_ncols=True, mininterval=0.2)
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away; log lines go where they went before."""
+        self._stack.close()
+
+    def note(self, values: Mapping[str, float]) -> None:
+        """Numbers shown beside the progress until they are noted anew."""
+        self._notes |= values
+
+    def update(self, step: int) -> None:
+        """`step` is done."""
+        if self._bar is not None:
+            self._bar.set_postfix({name: f"{value:.4g}" for name, value in self._notes.items()}, refresh=False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._told >= SECONDS or step == self.total:
+            self._told = now
+            log.info("%s", self.line(step, now - self._began))
+
+    def line(self, step: int, seconds: float) -> str:
+        """One line: how far, how fast, how long still."""
+        rate = (step - self.start) / seconds if seconds > 0 else 0.0
+        left = duration((self.total - step) / rate) if rate else "?"
+        speed = f"{rate:.3g} steps/s" if rate >= 1 or not rate else f"{1 / rate:.3g} s/step"
+        notes = "".join(f", {name} {value:.4g}" for name, value in self._notes.items())
+        share = 100 * step / self.total if self.total else 100.0
+        return f"{self._prefix}step {step}/{self.total} ({share:.0f} %), {speed}, {left} left{notes}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss, or m:ss below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

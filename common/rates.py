@@ -1,0 +1,73 @@
+"""Inner learning rates as trainable numbers, one per weight tensor (or layer) and inner step."""
+
+import math
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from common.bilevel import InnerConfig, RateGroup, RateSpace
+
+
+def layer_of(name: str) -> str:
+    """The layer a parameter belongs to: `transformer.h.3.mlp.c_fc.weight` -> `transformer.h.3`, `wte.weight` -> `wte`.
+
+    Parameters outside numbered blocks form a layer a module.
+    """
+    numbered = re.match(r"(.*?\.\d+)(?:\.|$)", name)
+    return numbered.group(1) if numbered else name.rpartition(".")[0] or name
+
+
+class LearnedRates(nn.Module):
+    """Rates for `names` x `steps`; steps beyond the last reuse the last (more inner steps at test time)."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        steps: int,
+        start: float,
+        space: RateSpace = RateSpace.raw,
+        per: RateGroup = RateGroup.tensor,
+        learned: bool = True,
+    ) -> None:
+        """Every rate begins at `start` (> 0 unless raw)."""
+        super().__init__()
+        groups = [name if per is RateGroup.tensor else layer_of(name) for name in names]
+        self.groups = list(dict.fromkeys(groups))
+        self.row = {name: self.groups.index(group) for name, group in zip(names, groups, strict=True)}
+        self.steps = steps
+        self.space = RateSpace(space)
+        number = {"raw": start, "exp": math.log(start), "softplus": start + math.log(-math.expm1(-start))}[self.space]
+        self.numbers = nn.Parameter(torch.full((len(self.groups), steps), number), requires_grad=learned)
+
+    def rates(self) -> Tensor:
+        """All rates, shape [groups, steps]."""
+        if self.space is RateSpace.exp:
+            return self.numbers.exp()
+        if self.space is RateSpace.softplus:
+            return nn.functional.softplus(self.numbers)
+        return self.numbers
+
+    def forward(self, step: int) -> dict[str, Tensor]:
+        """Rates of one step, name -> shape []."""
+        column = self.rates()[:, min(step, self.steps - 1)].unbind()
+        return {name: column[row] for name, row in self.row.items()}
+
+    def summary(self) -> dict[str, float]:
+        """Smallest, median and largest rate and the share below zero, for the log (sheet section 1.4)."""
+        rates = self.rates().detach()
+        return {
+            "min": rates.min().item(),
+            "median": rates.median().item(),
+            "max": rates.max().item(),
+            "negative_share": (rates < 0).double().mean().item(),
+        }
+
+
+def make_rates(config: InnerConfig, names: Sequence[str]) -> LearnedRates:
+    """The rates that the settings describe, for weights called `names`."""
+    return LearnedRates(
+        names, steps=config.steps, start=config.lr, space=config.space, per=config.per, learned=config.learned
+    )

@@ -1,0 +1,138 @@
+"""The end of a run: `predictions.jsonl`, then `results.json`, then the FINISHED mark."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import write_atomic, write_json_lines
+from common.intervals import Interval
+from common.schema import flat
+
+SCHEMA = 1
+RESULTS, PREDICTIONS, FINISHED = "results.json", "predictions.jsonl", "FINISHED"
+
+UNHASHED = (
+    "tracker",  # where metrics are mirrored
+    "hydra",  # launcher, logging, folders
+    "runtime.threads",  # changes the order of float sums, the last bits only; a requeued job may get other cores
+    "runtime.deterministic",  # the same
+    "loop.root",
+    "loop.log_every",
+    "loop.save_every",
+    "loop.save_seconds",
+    "loop.keep",
+    "*.root",  # where data lie, not what they are
+    "*.cache",
+)
+"""Keys that cannot change a number, as shell patterns; a pattern covers everything below a key it matches.
+
+Device and dtype are hashed: dropout draws other masks on CUDA, and bfloat16 rounds. So is evaluate_every, which decides
+which weights are selected.
+"""
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a run is a run of: the words that folders, tables and W&B share."""
+
+    paper: str
+    experiment: str
+    method: str
+    scale: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """`results.json`, field by field. `test` maps a metric's name to its interval."""
+
+    paper: str
+    experiment: str
+    method: str
+    scale: str
+    seed: int
+    config_hash: str
+    revision: str
+    dirty: bool | None
+    hardware: dict[str, Any]
+    wall_seconds: float
+    peak_memory_bytes: int
+    test: dict[str, Interval]
+    per_item: str = PREDICTIONS
+    schema: int = SCHEMA
+
+
+def config_hash(config: Mapping[str, Any], unhashed: Sequence[str] = UNHASHED) -> str:
+    """Hash of every key that can change a number, whatever the order of keys."""
+    text = json.dumps(hashed_keys(config, unhashed), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def hashed_keys(config: Mapping[str, Any], unhashed: Sequence[str] = UNHASHED) -> dict[str, Any]:
+    """Dotted key -> value of the keys that count."""
+    return {key: value for key, value in flat(dict(config)).items() if not _covered(key, unhashed)}
+
+
+def write(folder: Path, results: Results, predictions: Iterable[Mapping[str, Any]]) -> None:
+    """Write the per-item predictions, the results and last the mark that later starts skip the run by.
+
+    Raises:
+        UserError: the disk is full or the folder not writable; the run stays unfinished and can be continued.
+    """
+    try:
+        write_json_lines(folder / PREDICTIONS, map(dict, predictions))
+        write_atomic(folder / RESULTS, json.dumps(dataclasses.asdict(results), indent=2) + "\n")
+        write_atomic(folder / FINISHED, results.config_hash + "\n")
+    except OSError as error:
+        raise UserError(
+            f"cannot write the results into {folder}: {error.strerror or error}; free space there, "
+            "then run the same command again and it continues"
+        ) from error
+
+
+def finished_hash(folder: Path) -> str | None:
+    """The config hash of a finished run, None for any other folder."""
+    mark = folder / FINISHED
+    return mark.read_text().strip() if mark.is_file() else None
+
+
+def read(folder: Path) -> Results:
+    """Read and check `results.json`.
+
+    Raises:
+        UserError: the run is not finished, or the file is not one of ours.
+    """
+    path = folder / RESULTS
+    if finished_hash(folder) is None or not path.is_file():
+        raise UserError(f"{folder}: no finished run; run its command again and it continues")
+    try:
+        values = json.loads(path.read_text())
+        if values["schema"] != SCHEMA:
+            raise UserError(f"{path}: results format {values['schema']}, this version reads {SCHEMA}; run again")
+        values["test"] = {metric: Interval(**interval) for metric, interval in values["test"].items()}
+        return Results(**values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not results of this version ({error}); delete the folder and run again") from error
+
+
+def read_predictions(folder: Path) -> list[dict[str, Any]]:
+    """The per-item predictions of a finished run, in the order of the test split.
+
+    Raises:
+        UserError: the file is missing or malformed.
+    """
+    from common.textfile import read_json_lines
+
+    return [record for _, record in read_json_lines(folder / read(folder).per_item, remedy="run again")]
+
+
+def _covered(key: str, patterns: Sequence[str]) -> bool:
+    parts = key.split(".")
+    ancestors = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in ancestors)

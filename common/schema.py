@@ -1,0 +1,253 @@
+"""Configuration shared by every paper, and the one way from a composed configuration to typed objects."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterable, Iterator
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from common.errors import UserError
+
+T = TypeVar("T")
+
+
+class Device(StrEnum):
+    """Where tensors live."""
+
+    auto = "auto"
+    """CUDA where there is one, else the CPU."""
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(StrEnum):
+    """Type of weights and activations; the members are named as in torch."""
+
+    float32 = "float32"
+    float64 = "float64"
+    bfloat16 = "bfloat16"
+
+
+class TrackerName(StrEnum):
+    """Where metrics go besides metrics.jsonl."""
+
+    none = "none"
+    wandb = "wandb"
+
+
+class TrackerMode(StrEnum):
+    """How W&B is used."""
+
+    auto = "auto"
+    """Online with an API key (WANDB_API_KEY or netrc), else offline."""
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclasses.dataclass
+class RuntimeConfig:
+    """Where a run computes: conf/common/runtime."""
+
+    device: Device = Device.auto
+    dtype: Precision = Precision.float32
+    threads: int = 1
+    """CPU threads of torch per process; 0 leaves torch's own choice. Small models are fastest with one."""
+    deterministic: bool = True
+    """Reproducible kernels only; False may be faster on CUDA, and a continued run is then no longer bit-identical."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            UserError: a negative number of threads.
+        """
+        if self.threads < 0:
+            raise UserError(f"runtime.threads={self.threads}: use 0 (torch's own choice) or more")
+
+
+@dataclasses.dataclass
+class TrackerConfig:
+    """Mirror of metrics.jsonl: conf/common/tracker."""
+
+    name: TrackerName = TrackerName.none
+    mode: TrackerMode = TrackerMode.auto
+    project: str = "innerloop"
+    entity: str | None = None
+    """W&B user or team; null is the account's default."""
+    tags: list[str] = dataclasses.field(default_factory=list)
+    """Besides paper, experiment, method, scale and seed, which every run carries."""
+
+
+@dataclasses.dataclass
+class LoopConfig:
+    """When a run logs, evaluates and saves. Steps are outer steps; the last step always counts as due."""
+
+    root: str = "runs"
+    """Folder of all run folders."""
+    log_every: int = 10
+    """Training metrics every so many steps; 0 never."""
+    evaluate_every: int = 100
+    """Dev evaluation, which selects the model, every so many steps; 0 only after the last one."""
+    save_every: int = 0
+    """A checkpoint every so many steps; 0 leaves it to save_seconds."""
+    save_seconds: float = 120.0
+    """A checkpoint when this much time has passed since the last; 0 leaves it to save_every."""
+    keep: int = 2
+    """Newest checkpoints kept; the best one stays besides."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            UserError: a negative interval, or no checkpoint to keep.
+        """
+        for key in ("log_every", "evaluate_every", "save_every", "save_seconds"):
+            if getattr(self, key) < 0:
+                raise UserError(f"loop.{key}={getattr(self, key)}: use 0 (switched off) or more")
+        if self.keep < 1:
+            raise UserError(f"loop.keep={self.keep}: at least 1 checkpoint is needed to continue from")
+
+
+def to_typed(cfg: DictConfig, cls: type[T]) -> T:
+    """Turn a composed configuration into `cls`, refusing whatever the dataclass does not know.
+
+    OmegaConf lets `+inner.new=1` add a key to a typed node, so the keys are compared here once more.
+
+    Raises:
+        UserError: unknown key, wrong type or value, missing value, or broken interpolation: names the full key.
+            `UserError`s raised by a dataclass's own `__post_init__` pass through.
+    """
+    try:
+        plain_config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        for key in _unknown_keys(cast(dict[str, Any], plain_config), cls):
+            raise unknown_key(key, valid_keys(cls))
+        typed = cfg if OmegaConf.get_type(cfg) is cls else OmegaConf.merge(OmegaConf.structured(cls), plain_config)
+        return cast(T, OmegaConf.to_object(typed))
+    except OmegaConfBaseException as error:
+        raise explain(error, cls) from error
+
+
+def plain(config: Any) -> Any:
+    """A dataclass, or anything in one, as dicts, lists, numbers, strings and None: what YAML and JSON can hold."""
+    if isinstance(config, DictConfig):
+        return plain(OmegaConf.to_container(config, resolve=True))
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, dict):
+        return {str(key): plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [plain(value) for value in config]
+    if isinstance(config, Enum):
+        return config.name
+    return str(config) if isinstance(config, Path) else config
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys; empty dicts stay as values."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            leaves.update(flat(value, f"{prefix}{key}."))
+        else:
+            leaves[prefix + key] = value
+    return leaves
+
+
+def valid_keys(cls: type, prefix: str = "") -> list[str]:
+    """All dotted keys that `cls` knows, groups included."""
+    keys = []
+    for name, kind in _fields(cls):
+        keys.append(prefix + name)
+        if nested := _dataclass_in(kind):
+            keys += valid_keys(nested, f"{prefix}{name}.")
+    return keys
+
+
+def unknown_key(key: str, valid: Iterable[str]) -> UserError:
+    """The error for a key nobody knows, with the closest one that exists."""
+    close = closest(key.lstrip("+~"), valid)
+    hint = f"did you mean {close}?" if close else "remove it;"
+    return UserError(f"unknown key {key}: {hint} `--cfg job` lists every key (a leading + does not make a key known)")
+
+
+def closest(key: str, valid: Iterable[str]) -> str | None:
+    """The valid key most like `key`: by its full path, else by its last part anywhere."""
+    candidates = list(valid)
+    if near := difflib.get_close_matches(key, candidates, n=1, cutoff=0.75):
+        return near[0]
+    last = {name.rpartition(".")[2]: name for name in reversed(candidates)}
+    near = difflib.get_close_matches(key.rpartition(".")[2], list(last), n=1, cutoff=0.75)
+    return last[near[0]] if near else None
+
+
+def explain(error: OmegaConfBaseException, cls: type | None = None) -> UserError:
+    """OmegaConf's error as one line that names the key and the way out."""
+    key = error.full_key or "the configuration"
+    message = str(error.msg or error).splitlines()[0].strip()
+    if isinstance(error, MissingMandatoryValue):
+        return UserError(f"{key} has no value: give one, as {key}=... on the command line or in the experiment file")
+    if message.startswith("Key '") and cls is not None:
+        return unknown_key(key, valid_keys(cls))
+    kind = ""
+    if cls is not None and (declared := dict(_leaves(cls)).get(key)) is not None:
+        kind = f"; {key} takes {_words(declared)}"
+    return UserError(f"{key}: {message}{kind}")
+
+
+def _unknown_keys(config: dict[str, Any], cls: type, prefix: str = "") -> Iterator[str]:
+    known = dict(_fields(cls))
+    for key, value in config.items():
+        if key not in known:
+            yield f"{prefix}{key}"
+            continue
+        nested = _dataclass_in(known[key])
+        if nested is None or value is None:
+            continue
+        origin = typing.get_origin(known[key])
+        if origin is dict and isinstance(value, dict):
+            for name, entry in value.items():
+                yield from _unknown_keys(entry, nested, f"{prefix}{key}.{name}.")
+        elif origin is list and isinstance(value, list):
+            for index, entry in enumerate(value):
+                yield from _unknown_keys(entry, nested, f"{prefix}{key}[{index}].")
+        elif isinstance(value, dict):
+            yield from _unknown_keys(value, nested, f"{prefix}{key}.")
+
+
+def _fields(cls: type) -> list[tuple[str, Any]]:
+    hints = typing.get_type_hints(cls)
+    return [(field.name, hints[field.name]) for field in dataclasses.fields(cls)]
+
+
+def _leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, kind in _fields(cls):
+        yield prefix + name, kind
+        if nested := _dataclass_in(kind):
+            yield from _leaves(nested, f"{prefix}{name}.")
+
+
+def _dataclass_in(kind: Any) -> type | None:
+    """The dataclass in `D`, `D | None`, `list[D]` or `dict[str, D]`."""
+    for part in (kind, *typing.get_args(kind)):
+        if isinstance(part, type) and dataclasses.is_dataclass(part):
+            return part
+    return None
+
+
+def _words(kind: Any) -> str:
+    """A type in a user's words."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "one of " + ", ".join(kind.__members__)
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    if kind in names:
+        return names[kind]
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) in (list, tuple):
+        return f"a list ({_words(parts[0])})"
+    return " or ".join(map(_words, parts)) if parts else "a group of keys"

@@ -1,0 +1,55 @@
+"""Seeds, deterministic mode, and the state of every random number generator as plain data."""
+
+import os
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+CUBLAS_WORKSPACE = ":4096:8"
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's generators, those of all CUDA devices included."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def set_deterministic(on: bool) -> None:
+    """Make torch choose reproducible kernels and fail where there are none.
+
+    cuBLAS reads its workspace setting when it is first used, so this comes before any work on the device.
+    """
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
+    torch.use_deterministic_algorithms(on)
+    torch.backends.cudnn.benchmark = False
+
+
+def rng_state() -> dict[str, Any]:
+    """State of all generators: tensors, numbers, lists and tuples only, ready for `common.checkpoint`."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, keys.tolist(), int(position), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put all generators back; CUDA generators only on a machine with as many devices as there were."""
+    random.setstate(_tuples(state["python"]))
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _tuples(value: Any) -> Any:
+    """Lists to tuples at every level: `random.setstate` takes nothing else."""
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,67 @@
+"""Line-by-line reading of plain and gzip text, with errors that name file and line."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+
+
+def read_lines(path: Path, *, remedy: str = "check the path") -> Iterator[tuple[int, str]]:
+    """Yield `(line number from 1, text)` of every line that is not blank; a name ending in .gz is unpacked on the way.
+
+    The file is looked up at once, not at the first line, so a missing file is reported where it was asked for.
+
+    Raises:
+        UserError: the file is missing (`remedy` ends the message), unreadable, not UTF-8 or a damaged archive.
+    """
+    if not path.is_file():
+        kind = "is a folder, a file is needed" if path.is_dir() else "no such file"
+        raise UserError(f"{path}: {kind}; {remedy}")
+    return _lines(path)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                if text:
+                    yield number, text
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{number}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}:{number + 1}: damaged gzip archive ({error}); copy or download it again") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def read_json_lines(path: Path, *, remedy: str = "check the path") -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield `(line number, object)` of a JSON-lines file, plain or .gz.
+
+    Raises:
+        UserError: as `read_lines`; also a line that is not JSON or not an object, and a file without any line.
+    """
+    return _objects(path, read_lines(path, remedy=remedy))
+
+
+def _objects(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    empty = True
+    for number, text in lines:
+        empty = False
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}:{number}: malformed JSON ({error}); one complete object per line") from error
+        if not isinstance(value, dict):
+            raise UserError(
+                f"{path}:{number}: a JSON {type(value).__name__} where an object is needed; "
+                "write one object in braces per line"
+            )
+        yield number, value
+    if empty:
+        raise UserError(f"{path}: the file is empty; one JSON object per line is needed")

@@ -1,0 +1,249 @@
+"""Room 1, the schema: every key of `python -m reckoning.train`, its type, default and source."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from common.bilevel import InnerConfig, OuterConfig
+from common.errors import UserError
+from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
+from reckoning.proofwriter.config import GeneratorConfig
+
+
+class Learner(StrEnum):
+    """What answers the questions."""
+
+    reckoning = "reckoning"
+    """The knowledge goes into the weights; the question is answered without it."""
+    in_context = "in_context"
+    """Knowledge and question in one context: FT-ICR and the sanity baselines."""
+    shortcuts = "shortcuts"
+    """No network: chance, majority, fixed rules, bag-of-words classifiers."""
+
+
+class Knowledge(StrEnum):
+    """Which sentences the learner is given."""
+
+    given = "given"
+    none = "none"
+    random = "random"
+    """As many sentences, drawn with replacement from all of the split."""
+
+
+class Target(StrEnum):
+    """What the outer loss asks for (sheet section 1.2)."""
+
+    single = "single"
+    """The answer."""
+    multi = "multi"
+    """One string: the answer and the facts that matter, mean over all its tokens (the code's form; default)."""
+    sum = "sum"
+    """The answer's loss plus the relevant facts' own language-modelling loss (the paper's equation 5, literally)."""
+
+
+@dataclass
+class MethodConfig:
+    """One row of Table 1."""
+
+    name: str = "reckoning"
+    title: str = "RECKONING"
+    """The row's name in tables."""
+    learner: Learner = Learner.reckoning
+    knowledge: Knowledge = Knowledge.given
+    question: bool = True
+    """False leaves the question out (No-Question)."""
+    target: Target = Target.multi
+
+    def __post_init__(self) -> None:
+        """Refuse impossible combinations.
+
+        Raises:
+            UserError: the learner cannot do without knowledge or question, or has no such target.
+        """
+        if self.learner is Learner.reckoning and (self.knowledge is Knowledge.none or not self.question):
+            raise UserError(
+                f"method.learner=reckoning with method.knowledge={self.knowledge}, method.question={self.question}: "
+                "the inner loop needs knowledge and the outer loop a question; use method.learner=in_context"
+            )
+        if self.learner is Learner.in_context and self.target is Target.sum:
+            raise UserError("method.target=sum is an outer loss of RECKONING; use single or multi with in_context")
+        if self.knowledge is Knowledge.none and not self.question:
+            raise UserError("method.knowledge=none with method.question=false: nothing is left to read; keep one of them")
+
+
+@dataclass
+class ModelConfig:
+    """The language model."""
+
+    name: str = "gpt2"
+    """A Hugging Face causal language model: hub name, local folder, or `tiny` (the embedded default)."""
+    tokenizer: str | None = None
+    """Name or folder of the tokenizer; null takes the model's own."""
+    pretrained: bool = True
+    """False starts from random weights of the same shape."""
+    dropout: float | None = None
+    """Dropout probability while training, inner and outer loop; null keeps the model's own."""
+    evaluation_dropout: bool = False
+    """True evaluates with dropout on, as the released code did (sheet section 6.3, item 5)."""
+
+
+@dataclass
+class TemplateConfig:
+    """The strings of the sheet's section 2.4; slots in braces."""
+
+    fact: str = "fact_{index}: {fact}"
+    """Inner row; what stands before {fact} is given, not scored."""
+    reference: str = "fact_{index}"
+    question: str = "Based on {references}, can we conclude {question}?"
+    in_context_question: str = "Can we conclude {question}?"
+    """FT-ICR's question; its context shows no index, so it has no references (as in the NeurIPS-time code)."""
+    multi_target: str = "{answer} because {facts}"
+
+
+@dataclass
+class SplitFiles:
+    """Files below `data.root`; null where there is none."""
+
+    train: str | None = None
+    dev: str | None = None
+    test: str | None = None
+
+
+class Format(StrEnum):
+    """How problems are read or made."""
+
+    generated = "generated"
+    """Our own ProofWriter-style theories; no file needed."""
+    proofwriter = "proofwriter"
+    """Official ProofWriter release files with proofs (also what the generator writes)."""
+    choices = "choices"
+    """One multiple-choice question a line: id, context, question, options, answer."""
+    jsonl = "jsonl"
+    """Own data: one object a line with facts, question, answer."""
+
+
+class Variant(StrEnum):
+    """How problems are chosen from a theory."""
+
+    published = "published"
+    """The authors' recipe with its balancing (sheet section 2.1.2)."""
+    repaired = "repaired"
+    """Shortcut-free: one knowledge set, matched questions that differ in the subject alone (section 2.1.5)."""
+
+
+class Alternative(StrEnum):
+    """Which of several proofs joined by OR is taken."""
+
+    first = "first"
+    longest = "longest"
+    shortest = "shortest"
+    union = "union"
+    """The sentences of all of them."""
+    skip = "skip"
+    """No such question."""
+
+
+class Order(StrEnum):
+    """Order of the given sentences."""
+
+    shuffled = "shuffled"
+    relevant_first = "relevant_first"
+    distractors_first = "distractors_first"
+
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass
+class DataConfig:
+    """Problems of the three splits."""
+
+    name: str = "owa_proof_3_hop"
+    format: Format = Format.proofwriter
+    root: str | None = None
+    """Folder of real data; default: the environment variable INNERLOOP_DATA."""
+    files: SplitFiles = field(default_factory=SplitFiles)
+    support: SplitFiles = field(default_factory=SplitFiles)
+    """With format=choices: files that name the supporting sentences."""
+    shares: dict[str, float] = field(default_factory=lambda: {"train": 0.7, "dev": 0.15, "test": 0.15})
+    """Shares of theories for the splits cut from the train file, where their own file is null."""
+    labels: dict[str, str] | None = None
+    """Label in the data -> word the model says; null takes any label as it is."""
+    variant: Variant = Variant.published
+    alternative: Alternative = Alternative.first
+    distractors: str = "0"
+    """Further sentences of the same theory: 0, 2, 4, 6 or all."""
+    order: Order = Order.shuffled
+    balance: bool = True
+    """With the published variant: draw as many true and false questions as there are unknown ones."""
+    hops: int | None = None
+    """Which of the official depth sets: 2, 3 or 5."""
+    check_counts: bool = False
+    """Insist on the published sizes of the depth sets (sheet section 2.1.3)."""
+    questions_per_set: int = 1
+    """Questions answered from one adapted model in a training problem."""
+    seed: int = 0
+    """Seed of generated theories, sampling and order; the training seed does not change the data."""
+    theories: dict[str, int] = field(default_factory=lambda: {"train": 4000, "dev": 200, "test": 400})
+    """Generated theories per split."""
+    limit: dict[str, int] = field(default_factory=dict)
+    """Use only the first so many problems of a split, e.g. {dev: 100}."""
+    cache: str | None = None
+    """Folder where built splits are kept; null builds them anew each time."""
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    templates: TemplateConfig = field(default_factory=TemplateConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no reader knows.
+
+        Raises:
+            UserError: a value is not among the choices, or shares do not add up.
+        """
+        if self.distractors not in ("0", "2", "4", "6", "all"):
+            raise UserError(f"data.distractors={self.distractors}: use 0, 2, 4, 6 or all")
+        if self.questions_per_set < 1:
+            raise UserError(f"data.questions_per_set={self.questions_per_set}: use 1 or more")
+        if strange := set(self.limit) - set(SPLITS):
+            raise UserError(f"data.limit: unknown split {sorted(strange)}; use {', '.join(SPLITS)}")
+        if self.check_counts and (self.variant is not Variant.published or not self.balance or self.limit):
+            raise UserError(
+                "data.check_counts=true holds for the published recipe only; set it to false with data.variant=repaired, "
+                "data.balance=false or data.limit"
+            )
+        if self.format is Format.generated:
+            self.generator.validate("data.generator")
+
+
+@dataclass
+class EvaluationConfig:
+    """How answers are produced and scored."""
+
+    batch_problems: int = 16
+    max_new_tokens: int = 128
+    """Longest answer at test time; the gold target's length is never used (sheet section 6.3, item 9)."""
+    dev_new_tokens: int = 4
+    """Longest answer when the dev split only selects a model by its label."""
+    inner_steps: int = 0
+    """Inner steps at test time; 0 means as many as in training."""
+    confidence: float = 0.95
+    patience: int = 0
+    """Stop after so many dev evaluations without improvement; 0 never stops early."""
+
+
+@dataclass
+class TrainConfig:
+    """Everything `python -m reckoning.train` reads."""
+
+    experiment: str = "none"
+    """Set by the experiment file."""
+    scale: str = "paper"
+    """Set by the scale file: paper, gpu or cpu."""
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)

@@ -1,0 +1,169 @@
+"""Room 2, the problems of the three splits: read, generated, checked, cached.
+
+`python -m reckoning.data +experiment=proofwriter` builds them, counts, shows one example with its scored tokens and
+audits shortcuts.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import write_json_lines
+from common.schema import flat, plain
+from common.textfile import read_json_lines
+from reckoning.choices import annotations_beside, read_choices
+from reckoning.config import SPLITS, DataConfig, Format, Variant
+from reckoning.problems import Problem, group_questions, problem_from_json, problem_to_json, read_jsonl, split_by_key
+from reckoning.proofwriter.generator import generate
+from reckoning.proofwriter.recipe import Record, check_published_counts, problems_of, read_records, split_by_theory
+from reckoning.proofwriter.repaired import repaired
+
+logger = logging.getLogger(__name__)
+ROOT_VARIABLE = "INNERLOOP_DATA"
+Splits = dict[str, list[Problem]]
+
+
+def load(config: DataConfig) -> Splits:
+    """The problems of train, dev and test, from the cache where they were built before.
+
+    Raises:
+        UserError: missing root or file, malformed content, an empty split, or theories shared between splits.
+    """
+    cached = _cache_folder(config)
+    if cached is not None and (cached / "test.jsonl").is_file():
+        return {split: [problem_from_json(value) for _, value in read_json_lines(cached / f"{split}.jsonl")] for split in SPLITS}
+    splits = _build(config)
+    for split, problems in splits.items():
+        limit = config.limit.get(split, 0)
+        splits[split] = problems[:limit] if limit else problems
+        if not splits[split]:
+            raise UserError(
+                f"data.name={config.name}: no problem is left in the {split} split; "
+                "use more theories, another data.variant, or data.balance=false"
+            )
+    _check_disjoint(splits)
+    if cached is not None:
+        for split in SPLITS:  # test last: its presence says that all are there
+            write_json_lines(cached / f"{split}.jsonl", map(problem_to_json, splits[split]))
+        logger.info("problems kept in %s", cached)
+    return splits
+
+
+def find(root: str | None, name: str) -> Path:
+    """The file `name` below the data root, where the root may already be any folder on the way to it.
+
+    Raises:
+        UserError: no root is known, or the file is not there.
+    """
+    root = root or os.environ.get(ROOT_VARIABLE)
+    direct = Path(name).expanduser()
+    if direct.is_file() and (direct.is_absolute() or root is None):
+        return direct
+    if root is None:
+        raise UserError(
+            f"data.root is not set and the official file {name} is needed; set data.root=<folder> or the environment "
+            f"variable {ROOT_VARIABLE}, or run on generated data: scale=cpu"
+        )
+    parts = direct.parts
+    for start in range(len(parts)):
+        for suffix in ("", ".gz"):
+            path = Path(root).expanduser() / Path(*parts[start:])
+            path = path.with_name(path.name + suffix)
+            if path.is_file():
+                return path
+    raise UserError(
+        f"data.root={root}: {name} is not below it; get the ProofWriter release V2020.12.3 from the Allen Institute "
+        "for AI and unpack it there, or run on generated data: scale=cpu"
+    )
+
+
+def _cache_folder(config: DataConfig) -> Path | None:
+    """Where the built splits lie: named by everything that decides them, sizes of the files included."""
+    if config.cache is None:
+        return None
+    keys = {k: v for k, v in flat(plain(config)).items() if not k.startswith(("templates.", "root", "cache"))}
+    for name in (*plain(config.files).values(), *plain(config.support).values()):
+        if name:
+            found = find(config.root, name)
+            keys[f"bytes of {name}"] = [found.stat().st_size, found.stat().st_mtime_ns]
+    digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
+    return Path(config.cache) / f"{config.name}-{digest}"
+
+
+def _build(config: DataConfig) -> Splits:
+    if config.format is Format.generated:
+        return {split: _from_records(config, split, _generated(config, split)) for split in SPLITS}
+    files = plain(config.files)
+    if files["train"] is None:
+        raise UserError(f"data.files.train is null with data.format={config.format}; name the file to train on")
+    missing = [split for split in SPLITS if files[split] is None]
+    shares = {split: config.shares.get(split, 0.0) for split in ("train", *missing)}
+    shares = {split: share / sum(shares.values()) for split, share in shares.items()}
+    if config.format is Format.proofwriter:
+        return _from_release(config, files, missing, shares)
+    read = {split: _read_problems(config, split) for split in SPLITS if files[split] is not None}
+    if missing:
+        train = read["train"]
+        read |= split_by_key(train, [problem.theory for problem in train], shares, config.seed)
+    return {split: group_questions(read[split], config.questions_per_set) for split in SPLITS}
+
+
+def _generated(config: DataConfig, split: str) -> Iterator[Record]:
+    if config.theories.get(split, 0) < 1:
+        raise UserError(f"data.theories.{split}={config.theories.get(split)}: at least one theory is needed")
+    return (generate(config.generator, config.seed, split, index) for index in range(config.theories[split]))
+
+
+def _from_release(
+    config: DataConfig, files: dict[str, str | None], missing: list[str], shares: dict[str, float]
+) -> Splits:
+    records = {split: list(read_records(find(config.root, name))) for split, name in files.items() if name}
+    if missing:
+        records |= split_by_theory(records["train"], shares, config.seed)
+    splits = {split: _from_records(config, split, records[split]) for split in SPLITS}
+    if config.check_counts and config.hops is not None:
+        for split in SPLITS:
+            theories = len({question.id.rpartition("_")[0] for p in splits[split] for question in p.questions})
+            check_published_counts(config.hops, split, theories=theories, examples=len(splits[split]))
+    return splits
+
+
+def _from_records(config: DataConfig, split: str, records: Iterator[Record] | list[Record]) -> list[Problem]:
+    problems: list[Problem] = []
+    for index, record in enumerate(records):
+        rng = random.Random(f"{config.seed}/{split}/{index}/problems")
+        if config.variant is Variant.repaired:
+            problems += repaired(record, rng, distractors=config.distractors)
+        else:
+            problems += problems_of(
+                record,
+                alternative=config.alternative.value,
+                distractors=config.distractors,  # type: ignore[arg-type]
+                order=config.order.value,
+                rng=rng,
+                balance=config.balance,
+            )
+    return group_questions(problems, config.questions_per_set)
+
+
+def _read_problems(config: DataConfig, split: str) -> list[Problem]:
+    path = find(config.root, plain(config.files)[split])
+    if config.format is Format.jsonl:
+        return read_jsonl(path, config.labels)
+    named = plain(config.support)[split]
+    return read_choices(path, find(config.root, named) if named else annotations_beside(path), config.labels)
+
+
+def _check_disjoint(splits: Splits) -> None:
+    keys = {split: {problem.theory for problem in problems} for split, problems in splits.items()}
+    for a, b in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        if shared := keys[a] & keys[b]:
+            raise UserError(
+                f"data: the {a} and {b} splits share {len(shared)} theories (such as {min(shared)}); "
+                "leave data.files.dev and data.files.test null to cut the train file by theory"
+            )

@@ -1,0 +1,89 @@
+"""Room 3, the network: loaded or built through the normal Hugging Face code, ready for second derivatives.
+
+`python -m reckoning.model +experiment=proofwriter` says how large it is, which weights are fast, and whether it fits.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from common.errors import UserError
+from reckoning.config import ModelConfig
+from reckoning.sources import first_line, source_of
+
+logger = logging.getLogger(__name__)
+REMEDIES = (
+    "put the weights into a local folder and set model.name=<folder>; or fetch them once on a machine with a network "
+    "(python -m scripts.fetch model=gpt2); or run without them: scale=cpu trains the embedded model=tiny on generated data"
+)
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model."""
+
+    network: nn.Module
+    """Called as `network(input_ids=...)`, answers with `.logits`; attention is twice differentiable."""
+    window: int
+    """Longest sequence it reads, in tokens."""
+
+
+def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch.dtype) -> LanguageModel:
+    """Load the model onto `device`; `tokens` is the size of the tokenizer that will feed it.
+
+    Raises:
+        UserError: the weights are not there, are not a causal language model, have fewer embeddings than the tokenizer
+            has tokens, or no second derivative.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = source_of(config.name)
+    try:
+        settings = AutoConfig.from_pretrained(source)
+        for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"):
+            if config.dropout is not None and hasattr(settings, key):
+                setattr(settings, key, config.dropout)
+        if config.pretrained:
+            network = AutoModelForCausalLM.from_pretrained(
+                source, config=settings, attn_implementation="eager", dtype=dtype
+            )
+        else:
+            network = AutoModelForCausalLM.from_config(settings, attn_implementation="eager", dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.name={config.name}: {first_line(error)}; {REMEDIES}") from error
+    if tokens > settings.vocab_size:
+        raise UserError(
+            f"model.tokenizer={config.tokenizer or config.name} has {tokens} tokens, model.name={config.name} "
+            f"embeds {settings.vocab_size}; use the tokenizer that belongs to the model"
+        )
+    network.to(device)
+    window = getattr(settings, "max_position_embeddings", None) or settings.n_positions
+    model = LanguageModel(network, int(window))
+    check_second_derivative(model)
+    return model
+
+
+def check_second_derivative(model: LanguageModel) -> None:
+    """Differentiate a three-token loss twice, so that a kernel that cannot fails now and not an hour later.
+
+    Raises:
+        UserError: some operation of the network has no second derivative.
+    """
+    weights = [p for p in model.network.parameters() if p.requires_grad]
+    ids = torch.zeros(1, 3, dtype=torch.long, device=weights[0].device)
+    training = model.network.training
+    model.network.eval()
+    try:
+        loss = model.network(input_ids=ids, use_cache=False).logits.float().logsumexp(-1).sum()
+        first = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+        total = torch.stack([g.square().sum() for g in first if g is not None]).sum()
+        torch.autograd.grad(total, weights, allow_unused=True)
+    except RuntimeError as error:
+        raise UserError(
+            f"the model has no second derivative ({first_line(error)}); load it with eager attention, or use "
+            "inner.unroll=first_order"
+        ) from error
+    finally:
+        model.network.train(training)

@@ -1,0 +1,40 @@
+"""The paper's two losses: memorise the facts (inner), answer the question (outer)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.weights import Weights, call
+from reckoning.batch import Rows
+
+
+def logits(model: nn.Module, weights: Weights, ids: Tensor) -> Tensor:
+    """Next-token logits under `weights`.
+
+    `ids` int64 [rows, length] -> [rows, length, vocabulary]; with stacked weights [tasks, rows, length] ->
+    [tasks, rows, length, vocabulary], task t under slice t of the weights.
+    """
+
+    def one_task(task_weights: Weights, task_ids: Tensor) -> Tensor:
+        output: Tensor = call(model, task_weights, input_ids=task_ids, use_cache=False).logits
+        return output
+
+    if ids.dim() == 2:
+        return one_task(weights, ids)
+    return torch.func.vmap(one_task, randomness="different")(weights, ids)
+
+
+def mean_loss(model: nn.Module, weights: Weights, rows: Rows) -> Tensor:
+    """Mean negative log-likelihood of a row's scored tokens, then the weighted mean over rows; [] or [tasks].
+
+    This is L_CLM of the sheet's section 1.2 when the rows are facts (token mean inside a fact, then fact mean), and
+    the outer L_CE when they are questions with their targets.
+    """
+    if rows.ids.shape[-1] < 2:
+        raise ValueError("rows of one token have nothing to predict")
+    scores = logits(model, weights, rows.ids[..., :-1])
+    chosen = F.cross_entropy(scores.flatten(0, -2), rows.ids[..., 1:].flatten(), reduction="none")
+    scored = rows.scored[..., 1:]
+    per_token = chosen.view_as(scored) * scored
+    per_row = per_token.sum(-1) / scored.sum(-1).clamp(min=1)
+    return (per_row * rows.weight).sum(-1)

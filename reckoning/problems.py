@@ -1,0 +1,257 @@
+"""Problems: a knowledge set and the questions asked about it, and the JSON forms they are kept in."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+from common.errors import UserError
+from common.textfile import read_json_lines
+
+FORMAT = '{"facts": ["...", ...], "question": "...", "answer": "..."}'
+KINDS = ("fact", "rule")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question or hypothesis about a knowledge set.
+
+    `relevant` are indices into `Problem.facts` in the order in which they are recited, () where not known;
+    `answer` is the label of the file (true, false, unknown, or any word), `depth` the proof depth where known.
+    """
+
+    id: str
+    text: str
+    answer: str
+    relevant: tuple[int, ...] = ()
+    depth: int | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One knowledge set with its questions.
+
+    `theory` is the key of what must not be shared between splits. `facts` are sentences without the final full stop,
+    in the order given to the model. `kinds` says "fact" or "rule" for each, () where unknown.
+
+    Raises:
+        ValueError: no facts, no questions, kinds of another length, or a relevant index out of range.
+    """
+
+    id: str
+    theory: str
+    facts: tuple[str, ...]
+    kinds: tuple[str, ...]
+    questions: tuple[Question, ...]
+
+    def __post_init__(self) -> None:
+        if not self.facts or not self.questions:
+            raise ValueError(f"problem {self.id}: {len(self.facts)} facts, {len(self.questions)} questions")
+        if self.kinds and (len(self.kinds) != len(self.facts) or not set(self.kinds) <= set(KINDS)):
+            raise ValueError(f"problem {self.id}: kinds {self.kinds} for {len(self.facts)} facts")
+        for question in self.questions:
+            if any(not 0 <= index < len(self.facts) for index in question.relevant):
+                raise ValueError(f"question {question.id}: relevant {question.relevant} of {len(self.facts)} facts")
+
+
+def without_full_stop(sentence: str) -> str:
+    """The sentence without surrounding blanks and without its final full stop (§2.4)."""
+    return sentence.strip().removesuffix(".").rstrip()
+
+
+def content_key(facts: Iterable[str]) -> str:
+    """Key of a knowledge set by its sentences, whatever their order: 16 hexadecimal digits of SHA-256."""
+    return hashlib.sha256("\n".join(sorted(set(facts))).encode()).hexdigest()[:16]
+
+
+def problem_to_json(problem: Problem) -> dict[str, Any]:
+    """The problem as plain JSON values; `problem_from_json` is its exact inverse."""
+    questions = [
+        {"id": q.id, "text": q.text, "answer": q.answer, "relevant": list(q.relevant), "depth": q.depth}
+        for q in problem.questions
+    ]
+    return {
+        "id": problem.id,
+        "theory": problem.theory,
+        "facts": list(problem.facts),
+        "kinds": list(problem.kinds),
+        "questions": questions,
+    }
+
+
+def problem_from_json(value: Mapping[str, Any]) -> Problem:
+    """Inverse of `problem_to_json`.
+
+    Raises:
+        ValueError: the value was not written by `problem_to_json`.
+    """
+    try:
+        questions = tuple(
+            Question(q["id"], q["text"], q["answer"], tuple(q["relevant"]), q["depth"]) for q in value["questions"]
+        )
+        return Problem(value["id"], value["theory"], tuple(value["facts"]), tuple(value["kinds"]), questions)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a stored problem ({error!r})") from error
+
+
+def group_questions(problems: Iterable[Problem], limit: int) -> list[Problem]:
+    """Problems with at most `limit` questions each: consecutive ones with equal theory, facts and kinds are merged,
+    larger ones are cut. A merged problem keeps the id of its first member.
+
+    Raises:
+        UserError: limit below 1.
+    """
+    if limit < 1:
+        raise UserError(f"data.questions_per_set={limit}: at least one question per knowledge set; use 1 or more")
+    grouped: list[Problem] = []
+    for (theory, facts, kinds), run in groupby(problems, key=lambda p: (p.theory, p.facts, p.kinds)):
+        asked = [(problem.id, question) for problem in run for question in problem.questions]
+        names: set[str] = set()
+        for start in range(0, len(asked), limit):
+            name, first = asked[start]
+            name = f"{name}/{first.id}" if name in names else name  # one problem cut into several
+            names.add(name)
+            questions = tuple(question for _, question in asked[start : start + limit])
+            grouped.append(Problem(name, theory, facts, kinds, questions))
+    return grouped
+
+
+def read_jsonl(path: Path, labels: Mapping[str, str] | None = None, *, questions_per_set: int = 1) -> list[Problem]:
+    """Problems of a user's own JSON-lines file (plain or .gz), one question per line in the form `FORMAT`.
+
+    Optional fields: `relevant` (sentences of `facts` or their indices from 0), `kinds` ("fact" or "rule" per
+    sentence), `theory` (what must not cross splits; default: `content_key` of the facts), `id` (default: the line),
+    `depth`. `labels` maps the labels of the file to answer words; its keys are the only labels accepted, compared
+    without regard to case and kept as the key writes them (JSON true and false are read as words). None accepts any.
+    Consecutive lines with equal facts become one problem of up to `questions_per_set` questions.
+
+    Raises:
+        UserError: `path:line: what is wrong; remedy`.
+    """
+    remedy = "give the path of a JSON-lines file, plain or .gz"
+    problems: list[Problem] = []
+    seen: dict[str, int] = {}
+    for number, record in read_json_lines(path, remedy=remedy):
+        where = f"{path}:{number}"
+        problem = _problem_of(record, where, f"{path.name.split('.')[0]}:{number}", labels)
+        name = problem.questions[0].id
+        if name in seen:
+            raise UserError(f"{where}: id {name!r} was used in line {seen[name]}; give every line an id of its own")
+        seen[name] = number
+        problems.append(problem)
+    return group_questions(problems, questions_per_set)
+
+
+def _problem_of(record: dict[str, Any], where: str, name: str, labels: Mapping[str, str] | None) -> Problem:
+    facts = tuple(_sentences(record, where))
+    kinds = tuple(_items(record.get("kinds") or [], where, "kinds", str))
+    if kinds and (len(kinds) != len(facts) or not set(kinds) <= set(KINDS)):
+        raise UserError(
+            f"{where}: kinds={list(kinds)} for {len(facts)} facts; write 'fact' or 'rule' for each, or no kinds"
+        )
+    depth = record.get("depth")
+    if depth is not None and (not isinstance(depth, int) or isinstance(depth, bool) or depth < 0):
+        raise UserError(f"{where}: depth={depth!r}; a whole number from 0, or leave it out")
+    name = str(record.get("id", name))
+    question = Question(
+        id=name,
+        text=_text(record, "question", where),
+        answer=_label(record, where, labels),
+        relevant=_relevant(record.get("relevant") or [], facts, where),
+        depth=depth,
+    )
+    return Problem(name, str(record.get("theory") or content_key(facts)), facts, kinds, (question,))
+
+
+def _sentences(record: dict[str, Any], where: str) -> list[str]:
+    if "facts" not in record:
+        raise UserError(f"{where}: field 'facts' is missing, found {sorted(record)}; each line is {FORMAT}")
+    facts = [without_full_stop(fact) for fact in _items(record["facts"], where, "facts", str)]
+    if not facts:
+        raise UserError(f"{where}: facts=[]: the knowledge set is empty; give at least one sentence")
+    if "" in facts:
+        raise UserError(f"{where}: facts[{facts.index('')}] is an empty sentence; remove it or fill it in")
+    return facts
+
+
+def _items(value: Any, where: str, field: str, *types: type) -> list[Any]:
+    if not isinstance(value, list):
+        raise UserError(f"{where}: {field} is a {type(value).__name__}, a list is needed; each line is {FORMAT}")
+    for index, item in enumerate(value):
+        if not isinstance(item, types) or isinstance(item, bool):
+            wanted = " or ".join({"str": "string", "int": "index"}[kind.__name__] for kind in types)
+            raise UserError(f"{where}: {field}[{index}]={item!r} is not a {wanted}; each line is {FORMAT}")
+    return value
+
+
+def _text(record: dict[str, Any], field: str, where: str) -> str:
+    if field not in record:
+        raise UserError(f"{where}: field {field!r} is missing, found {sorted(record)}; each line is {FORMAT}")
+    value = record[field]
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {field}={value!r} is not a string; put it in quotes")
+    text = without_full_stop(value)
+    if not text:
+        raise UserError(f"{where}: {field} is empty; write the {field}")
+    return text
+
+
+def _label(record: dict[str, Any], where: str, labels: Mapping[str, str] | None) -> str:
+    value = record.get("answer")
+    answer = str(value).lower() if isinstance(value, bool) else _text(record, "answer", where)
+    if labels is None or answer in labels:
+        return answer
+    for label in labels:
+        if label.lower() == answer.lower():
+            return label
+    raise UserError(
+        f"{where}: unknown label {answer!r}, allowed are {sorted(labels)}; correct the line or add the label, "
+        "with its answer word, to data.labels"
+    )
+
+
+def _relevant(value: Any, facts: Sequence[str], where: str) -> tuple[int, ...]:
+    indices: list[int] = []
+    for item in _items(value, where, "relevant", str, int):
+        if isinstance(item, str):
+            sentence = without_full_stop(item)
+            if sentence not in facts:
+                raise UserError(f"{where}: relevant sentence {item!r} is not one of the facts; copy it from 'facts'")
+            item = facts.index(sentence)
+        if not 0 <= item < len(facts):
+            raise UserError(f"{where}: relevant index {item}, the facts are 0 to {len(facts) - 1}; count from 0")
+        indices.append(item)
+    return tuple(dict.fromkeys(indices))
+
+
+def split_by_key(
+    items: Sequence[Item], keys: Sequence[str], shares: Mapping[str, float], seed: int
+) -> dict[str, list[Item]]:
+    """Cut `items` into the named shares: items with equal keys stay together, shares count keys, and every split keeps
+    the order of `items`. Which keys go where depends on the seed and the keys alone.
+
+    Raises:
+        UserError: the shares (`data.shares`) are not positive with sum 1, or a split would stay empty.
+    """
+    if any(share <= 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
+        raise UserError(f"data.shares={dict(shares)}: shares must be positive and sum to 1; e.g. 0.8, 0.1 and 0.1")
+    drawn = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}/{key}".encode()).digest())
+    split_of: dict[str, str] = {}
+    total, start = 0.0, 0
+    for name, share in shares.items():
+        total += share
+        end = round(total * len(drawn))
+        if end == start:
+            raise UserError(
+                f"data.shares={dict(shares)}: {len(drawn)} theories leave none for {name!r}; "
+                "use a larger file or a larger share"
+            )
+        split_of.update(dict.fromkeys(drawn[start:end], name))
+        start = end
+    splits: dict[str, list[Item]] = {name: [] for name in shares}
+    for item, key in zip(items, keys, strict=True):
+        splits[split_of[key]].append(item)
+    return splits

@@ -1,0 +1,1 @@
+"""ProofWriter: theories of facts and rules, their labels and proofs, and problems made from them."""

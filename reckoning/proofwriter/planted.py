@@ -1,0 +1,163 @@
+"""Theories with planted groups: questions that differ in their subject only, one subject per label.
+
+Every subject has as many facts as the others and a chain of rules of the same length; all that tells the labels apart
+is where the chain of that subject ends. Subjects, words and order carry no information: they are drawn independently
+of the labels.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from reckoning.proofwriter.config import GeneratorConfig
+from reckoning.proofwriter.theory import VARIABLE, Atom, Literal, Rule
+from reckoning.proofwriter.vocabulary import ANIMALS, ATTRIBUTES, NAMES, VERBS
+
+Predicate = tuple[str, str]  # verb and object
+
+
+class Chain(NamedTuple):
+    """A subject's facts and the rules that start from them, first rule first."""
+
+    subject: str
+    facts: list[Literal]
+    rules: list[Rule]
+
+
+class Group(NamedTuple):
+    """A predicate and, per label of its positive statement, the subject's chain."""
+
+    predicate: Predicate
+    chains: dict[str, Chain]
+
+
+@dataclass
+class Draft:
+    """A theory in the making. `entities` come in the order of the questions' subjects, then the others."""
+
+    entities: list[str]
+    facts: list[Literal]
+    rules: list[Rule]
+    depth: int
+    groups: list[Group]
+
+
+def plant(config: GeneratorConfig, rng: random.Random) -> Draft:
+    """A theory of shape `matched` or `square`."""
+    depth = rng.choice(config.depths)
+    labels = ["true", "false", "unknown"] if config.world == "open" else ["true", "false"]
+    words = ANIMALS if rng.random() < config.animals else NAMES
+    entities = rng.sample(words[: config.names], len(labels) + 3)
+    subjects, others = entities[: len(labels)], entities[len(labels) :]
+    predicates = _predicates(config, others, rng)
+    draft = Draft(entities, [], [], depth, [])
+    for _ in range(config.groups):
+        shuffled = rng.sample(subjects, len(subjects))
+        if config.shape == "square":
+            _plant_square(draft, shuffled, predicates, config, rng)
+        else:
+            _plant_matched(draft, dict(zip(labels, shuffled, strict=True)), predicates, config, rng)
+    targets = [group.predicate for group in draft.groups]
+    for _ in range(config.distractors):
+        first, second = next(predicates), next(predicates)
+        if rng.random() < 0.5:
+            draft.facts.append(Literal(Atom(rng.choice([e for e in others if e != first[1]]), *first)))
+        else:  # half of these conclude what is asked, from what no subject is
+            head = rng.choice(targets) if rng.random() < 0.5 else second
+            draft.rules.append(_rule([(first, True)], (head, config.world == "closed" or rng.random() < 0.5)))
+    return draft
+
+
+def _predicates(config: GeneratorConfig, things: list[str], rng: random.Random) -> Iterator[Predicate]:
+    """Different predicates, none about a subject of a question, so that all subjects are mentioned equally often."""
+    attributes = iter(rng.sample(ATTRIBUTES[: config.attributes], config.attributes))
+    relations = [(verb, thing) for verb in VERBS[: config.verbs] for thing in things]
+    rng.shuffle(relations)
+    while True:
+        if relations and rng.random() < config.relations:
+            yield relations.pop()
+        else:
+            yield "is", next(attributes)
+
+
+Signed = tuple[Predicate, bool]
+
+
+def _rule(body: list[Signed], head: Signed) -> Rule:
+    literals = [Literal(Atom(VARIABLE, *predicate), positive) for predicate, positive in (*body, head)]
+    return Rule(tuple(literals[:-1]), literals[-1])
+
+
+def _signed(predicates: Iterator[Predicate], count: int, config: GeneratorConfig, rng: random.Random) -> list[Signed]:
+    negation = config.negation if config.world == "open" else 0.0
+    return [(next(predicates), rng.random() >= negation) for _ in range(count)]
+
+
+def _start(
+    subject: str, depth: int, predicates: Iterator[Predicate], config: GeneratorConfig, rng: random.Random
+) -> tuple[Chain, list[Signed]]:
+    """A subject's facts and all rules but the last, and the conditions of that last rule."""
+    here = _signed(predicates, config.body, config, rng)
+    chain = Chain(subject, [Literal(Atom(subject, *predicate), positive) for predicate, positive in here], [])
+    for _ in range(depth - 1):
+        after = _signed(predicates, 1, config, rng)
+        chain.rules.append(_rule(here, after[0]))
+        here = after
+    return chain, here
+
+
+def _plant_matched(
+    draft: Draft,
+    subjects: dict[str, str],
+    predicates: Iterator[Predicate],
+    config: GeneratorConfig,
+    rng: random.Random,
+) -> None:
+    """Chains that end in the predicate, in its negation, and elsewhere (or miss a link on the way to it)."""
+    target = next(predicates)
+    chains: dict[str, Chain] = {}
+    for label, subject in subjects.items():
+        chain, end = _start(subject, draft.depth, predicates, config, rng)
+        positive = rng.random() < 0.5
+        astray = label == "unknown" or (label == "false" and config.world == "closed")
+        if not astray:
+            head = (target, label == "true")
+        elif draft.depth > 1 and rng.random() < config.broken:
+            head = (target, positive or config.world == "closed")
+            link = rng.randrange(draft.depth - 1)
+            missing = _signed(predicates, 1, config, rng)
+            if link == draft.depth - 2:
+                end = missing
+            else:
+                after = chain.rules[link + 1]
+                chain.rules[link + 1] = Rule(_rule(missing, missing[0]).body, after.head)
+        else:
+            head = (next(predicates), positive or config.world == "closed")
+        chain.rules.append(_rule(end, head))
+        chains[label] = chain
+    _add(draft, list(chains.values()))
+    draft.groups.append(Group(target, chains))
+
+
+def _plant_square(
+    draft: Draft, subjects: list[str], predicates: Iterator[Predicate], config: GeneratorConfig, rng: random.Random
+) -> None:
+    """Three predicates in a Latin square: subject i proves predicate i and the negation of the next one."""
+    targets = [next(predicates) for _ in subjects]
+    proving: list[Chain] = []
+    refuting: list[Chain] = []
+    for index, subject in enumerate(subjects):
+        chain, end = _start(subject, draft.depth, predicates, config, rng)
+        for positive, into in ((True, proving), (False, refuting)):
+            head = (targets[(index + (not positive)) % 3], positive)
+            into.append(Chain(subject, chain.facts, [*chain.rules, _rule(end, head)]))
+    _add(draft, [*proving, *refuting])
+    for index, target in enumerate(targets):
+        chains = {"true": proving[index], "false": refuting[index - 1], "unknown": proving[index - 2]}
+        draft.groups.append(Group(target, chains))
+
+
+def _add(draft: Draft, chains: list[Chain]) -> None:
+    draft.facts += dict.fromkeys(fact for chain in chains for fact in chain.facts)
+    draft.rules += dict.fromkeys(rule for chain in chains for rule in chain.rules)

@@ -1,0 +1,86 @@
+"""Responses -> per-item records -> metrics with intervals."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from common.intervals import Interval, accuracy_interval
+from reckoning.methods import Responses
+from reckoning.metrics import Recall, normalise, recall_of, split_response
+from reckoning.problems import Problem
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question's outcome, a line of `predictions.jsonl`."""
+
+    question: str
+    theory: str
+    depth: int | None
+    answer: str
+    """The expected word."""
+    said: str
+    """The label found in the response."""
+    correct: bool
+    response: str
+    recall: Recall | None
+    """None where nothing was recited or no relevant fact is known."""
+
+
+def score(
+    problems: Sequence[Problem], responses: Responses, words: dict[str, str], *, recited: bool = False
+) -> list[Item]:
+    """One item a question; `words` maps labels to answer words, `recited` says that responses should hold facts."""
+    items = []
+    for problem, texts in zip(problems, responses, strict=True):
+        for question, text in zip(problem.questions, texts, strict=True):
+            said, rest = split_response(text)
+            expected = words.get(question.answer, question.answer)
+            facts = [problem.facts[index] for index in question.relevant]
+            items.append(
+                Item(
+                    question.id,
+                    problem.theory,
+                    question.depth,
+                    expected,
+                    said,
+                    normalise(said) == normalise(expected),
+                    text,
+                    recall_of(rest, facts) if recited and facts else None,
+                )
+            )
+    return items
+
+
+def accuracy(items: Sequence[Item]) -> float:
+    """Share of correct labels."""
+    return sum(item.correct for item in items) / len(items)
+
+
+def summarise(items: Sequence[Item], confidence: float) -> dict[str, Interval]:
+    """Metrics with intervals: accuracy in all, per class and per depth, and fact recall where facts were recited.
+
+    Questions about one theory are not independent; the intervals account for it.
+    """
+
+    def interval(chosen: Sequence[Item]) -> Interval:
+        return accuracy_interval([i.correct for i in chosen], [i.theory for i in chosen], confidence)
+
+    metrics = {"accuracy": interval(items)}
+    for word in sorted({item.answer for item in items}):
+        metrics[f"accuracy_{word}"] = interval([i for i in items if i.answer == word])
+    depths = {item.depth for item in items if item.depth is not None}
+    for depth in sorted(depths):
+        metrics[f"accuracy_depth_{depth}"] = interval([i for i in items if i.depth == depth])
+    recited = [item for item in items if item.recall is not None]
+    if recited:
+        exact = [item.recall is not None and item.recall.exact for item in recited]
+        metrics["recall_exact"] = accuracy_interval(exact, [i.theory for i in recited], confidence)
+        for name in ("published", "precision", "recall"):
+            values = [getattr(item.recall, name) for item in recited]
+            metrics[f"recall_{name}"] = accuracy_interval(values, [i.theory for i in recited], confidence)
+    return metrics
+
+
+def to_json(item: Item) -> dict[str, object]:
+    """The item as plain values."""
+    return asdict(item)

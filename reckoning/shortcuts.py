@@ -1,0 +1,219 @@
+"""Shortcut rules: answers from surface features, without chaining any facts (fact sheet §2.1.5).
+
+A fixed rule needs no training; a fitted one looks at one feature, or a few together, and gives for each value the
+label most frequent with that value in the training split.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from reckoning.problems import Problem, Question
+
+NEGATIONS = frozenset({"not", "no", "never", "cannot", "nobody", "nothing"})
+EMPTY = NEGATIONS | frozenset("a an the is are was were be been do does did of to it they then if and or".split())
+
+Features = dict[str, Hashable]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What a shortcut sees of one question: its words and, by name, features of them and of the knowledge."""
+
+    question: tuple[str, ...]
+    knowledge: frozenset[str]
+    features: Features
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`apply` maps features to a label (fixed), or to a value whose label is fitted on the training split."""
+
+    name: str
+    description: str
+    apply: Callable[[Features], Hashable]
+    fitted: bool = True
+    kinds: bool = False  # needs to know which sentences are rules
+    labels: tuple[str, ...] = ()  # labels the rule itself gives
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Lower-case words; a contracted "n't" counts as "not"."""
+    return tuple(re.findall(r"\w+", text.lower().replace("n't", " not")))
+
+
+def surfaces(problems: Sequence[Problem]) -> list[Surface]:
+    """One surface per question, in order."""
+    found: list[Surface] = []
+    for problem in problems:
+        sentences = [words(fact) for fact in problem.facts]
+        found += [_surface(problem, sentences, question) for question in problem.questions]
+    return found
+
+
+def _surface(problem: Problem, sentences: Sequence[tuple[str, ...]], question: Question) -> Surface:
+    asked = words(question.text)
+    content = [word for word in asked if word not in EMPTY] or list(asked) or [""]
+    subject, attribute = content[0], content[-1]
+    negated = not NEGATIONS.isdisjoint(asked)
+    sets = [frozenset(sentence) for sentence in sentences]
+    knowledge = frozenset().union(*sets)
+    same = [s for s in sentences if [word for word in s if word not in EMPTY] == content]
+    polarities = {not NEGATIONS.isdisjoint(sentence) for sentence in same}
+    features: Features = {
+        "negated": negated,
+        "sentences": len(sentences),
+        "subject": subject,
+        "attribute": attribute,
+        "attribute occurs": attribute in knowledge,
+        "attribute count": sum(attribute in each for each in sets),
+        "attribute in negated sentence": any(attribute in each and NEGATIONS & each for each in sets),
+        "attribute ends a sentence": any(sentence[-1:] == (attribute,) for sentence in sentences),
+        "subject occurs": subject in knowledge,
+        "subject count": sum(subject in each for each in sets),
+        "subject with attribute": sum(subject in each and attribute in each for each in sets),
+        "words found": sum(word in knowledge for word in set(content)) - len(set(content)),
+        "most words in one sentence": max(sum(word in each for word in set(content)) for each in sets),
+        "negated sentences": sum(bool(NEGATIONS & each) for each in sets),
+        "stated": negated in polarities,
+        "denied": (not negated) in polarities,
+    }
+    if problem.kinds:
+        base = [each for each, kind in zip(sets, problem.kinds, strict=True) if kind == "fact"]
+        rest = [each for each, kind in zip(sets, problem.kinds, strict=True) if kind == "rule"]
+        features["base facts"] = len(base)
+        features["rules"] = len(rest)
+        features["attribute in base fact"] = any(attribute in each for each in base)
+        features["attribute in rule"] = any(attribute in each for each in rest)
+        features["subject in base fact"] = any(subject in each for each in base)
+    return Surface(asked, knowledge, features)
+
+
+def _polarity(f: Features) -> str:
+    return "false" if f["negated"] else "true"
+
+
+def _by(*names: str) -> Callable[[Features], Hashable]:
+    return lambda features: tuple(features.get(name) for name in names)
+
+
+def _everything(f: Features) -> Hashable:
+    names = ["negated", "attribute occurs", "attribute in negated sentence", "attribute ends a sentence"]
+    names += ["subject occurs", "stated", "denied"]
+    return (*(f[name] for name in names), bool(f["subject with attribute"]), bool(f.get("base facts")))
+
+
+LOGIC = ("true", "false")
+OPEN = ("true", "false", "unknown")
+RULES = (
+    Rule("polarity", "'not' in the question: false, else true", _polarity, False, labels=LOGIC),
+    Rule(
+        "knowledge",
+        "any base fact: true, else unknown",
+        lambda f: "true" if f["base facts"] else "unknown",
+        False,
+        kinds=True,
+        labels=("true", "unknown"),
+    ),
+    Rule(
+        "knowledge_and_polarity",
+        "no base fact: unknown, else by polarity",
+        lambda f: _polarity(f) if f["base facts"] else "unknown",
+        False,
+        kinds=True,
+        labels=OPEN,
+    ),
+    Rule(
+        "attribute_absent",
+        "the last word of the question is nowhere in the knowledge: unknown, else by polarity",
+        lambda f: _polarity(f) if f["attribute occurs"] else "unknown",
+        False,
+        labels=OPEN,
+    ),
+    Rule(
+        "subject_absent",
+        "the subject of the question is nowhere in the knowledge: unknown, else by polarity",
+        lambda f: _polarity(f) if f["subject occurs"] else "unknown",
+        False,
+        labels=OPEN,
+    ),
+    Rule(
+        "copy",
+        "the statement is a sentence of the knowledge: true, its negation is: false, else unknown",
+        lambda f: "true" if f["stated"] else "false" if f["denied"] else "unknown",
+        False,
+        labels=OPEN,
+    ),
+    Rule("fitted_polarity", "'not' in the question", _by("negated")),
+    Rule("fitted_knowledge", "any base fact", lambda f: bool(f["base facts"]), kinds=True),
+    Rule(
+        "fitted_knowledge_and_polarity",
+        "any base fact, with polarity",
+        lambda f: (bool(f["base facts"]), f["negated"]),
+        kinds=True,
+    ),
+    Rule("sentence_count", "number of sentences, with polarity", _by("sentences", "negated")),
+    Rule(
+        "kind_counts",
+        "numbers of base facts and rules, with polarity",
+        _by("base facts", "rules", "negated"),
+        kinds=True,
+    ),
+    Rule("negated_sentences", "number of negated sentences, with polarity", _by("negated sentences", "negated")),
+    Rule("subject_word", "the subject of the question", _by("subject")),
+    Rule("attribute_word", "the last word of the question, with polarity", _by("attribute", "negated")),
+    Rule(
+        "attribute_occurs", "the last word occurs in the knowledge, with polarity", _by("attribute occurs", "negated")
+    ),
+    Rule("attribute_count", "sentences with the last word, with polarity", _by("attribute count", "negated")),
+    Rule(
+        "attribute_negated",
+        "the last word occurs in a negated sentence, with polarity",
+        _by("attribute in negated sentence", "negated"),
+    ),
+    Rule(
+        "attribute_ends",
+        "a sentence ends with the last word, with polarity",
+        _by("attribute ends a sentence", "negated"),
+    ),
+    Rule(
+        "attribute_place",
+        "the last word occurs in base facts or rules, with polarity",
+        _by("attribute in base fact", "attribute in rule", "negated"),
+        kinds=True,
+    ),
+    Rule("subject_count", "sentences with the subject, with polarity", _by("subject count", "negated")),
+    Rule(
+        "subject_in_base_fact",
+        "the subject is in a base fact, with polarity",
+        _by("subject in base fact", "negated"),
+        kinds=True,
+    ),
+    Rule("pair_count", "sentences with subject and last word, with polarity", _by("subject with attribute", "negated")),
+    Rule("words_found", "words of the question missing in the knowledge, with polarity", _by("words found", "negated")),
+    Rule(
+        "best_overlap",
+        "most words of the question in one sentence, with polarity",
+        _by("most words in one sentence", "negated"),
+    ),
+    Rule(
+        "fitted_copy", "the statement or its negation is a sentence, with polarity", _by("stated", "denied", "negated")
+    ),
+    Rule("everything", "all yes-no features at once", _everything),
+)
+
+
+def fit_rule(
+    rule: Rule, train: Sequence[Surface], answers: Sequence[str], labels: Sequence[str]
+) -> dict[Hashable, str]:
+    """Feature value -> most frequent label of the training split; ties go to the earlier of `labels`."""
+    seen: dict[Hashable, Counter[str]] = defaultdict(Counter)
+    for surface, answer in zip(train, answers, strict=True):
+        seen[rule.apply(surface.features)][answer] += 1
+    return {value: majority(counts, labels) for value, counts in seen.items()}
+
+
+def majority(counts: Counter[str], labels: Sequence[str]) -> str:
+    """The most frequent label, of equals the earlier one of `labels`."""
+    return max(labels, key=lambda label: counts[label])

@@ -1,0 +1,54 @@
+"""What every test starts from: one thread, fixed seeds, no network, no keys."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported anywhere; subprocesses and xdist workers inherit them.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    WANDB_MODE="offline",
+    WANDB_SILENT="true",
+)
+
+CHECKOUT = Path(__file__).parents[1]
+DATA_VARIABLE = "INNERLOOP_DATA"
+GIVEN_DATA = os.environ.get(DATA_VARIABLE)  # read before any test hides it
+
+
+@pytest.fixture(autouse=True)
+def same_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same seeds for every test, and nothing of the developer's: no data folder, no W&B key."""
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real data: $INNERLOOP_DATA, or shared/data in the checkout or in a folder above it."""
+    candidates = [Path(GIVEN_DATA)] if GIVEN_DATA else [p / "shared" / "data" for p in (CHECKOUT, *CHECKOUT.parents)]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    pytest.skip(f"no real data: set {DATA_VARIABLE} to the folder that holds them (looked at {candidates[0]})")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device, and torch sees none")

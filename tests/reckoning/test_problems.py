@@ -1,0 +1,160 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import UserError
+from reckoning.problems import (
+    Problem,
+    Question,
+    content_key,
+    group_questions,
+    problem_from_json,
+    problem_to_json,
+    read_jsonl,
+    split_by_key,
+)
+
+LINE = {"facts": ["Anne is red.", "Red people are big."], "question": "Anne is big.", "answer": "true"}
+LABELS = {"true": "yes", "false": "no"}
+
+
+def write(path: Path, *records: Any) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def problem(name: str, questions: int, facts: tuple[str, ...] = ("Anne is red",)) -> Problem:
+    asked = tuple(Question(f"{name}.{index}", f"question {index}", "true") for index in range(questions))
+    return Problem(name, content_key(facts), facts, (), asked)
+
+
+def test_a_problem_survives_json_exactly() -> None:
+    questions = (Question("q1", "Is it?", "true", (1, 0), 2), Question("q2", "Is it not?", "unknown"))
+    original = Problem("p", "t", ("Anne is red", "Red people are big"), ("fact", "rule"), questions)
+    assert problem_from_json(json.loads(json.dumps(problem_to_json(original)))) == original
+    with pytest.raises(ValueError, match=r"not a stored problem \(KeyError\('questions'\)\)"):
+        problem_from_json({"id": "p"})
+
+
+@pytest.mark.parametrize(
+    ("facts", "kinds", "relevant"),
+    [((), (), ()), (("a", "b"), ("fact",), ()), (("a",), ("law",), ()), (("a",), (), (1,)), (("a",), (), (-1,))],
+)
+def test_impossible_problems_cannot_be_made(facts: Any, kinds: Any, relevant: Any) -> None:
+    with pytest.raises(ValueError, match="p"):
+        Problem("p", "t", facts, kinds, (Question("p.0", "x", "true", relevant),))
+
+
+def test_a_plain_line_becomes_one_problem(tmp_path: Path) -> None:
+    (read,) = read_jsonl(write(tmp_path / "own.v2.jsonl", LINE), LABELS)
+    assert read.facts == ("Anne is red", "Red people are big")
+    assert read.kinds == ()
+    assert read.theory == content_key(["Red people are big", "Anne is red"])
+    assert read.questions == (Question("own:1", "Anne is big", "true"),)
+
+
+def test_optional_fields_are_kept_and_sentences_become_indices(tmp_path: Path) -> None:
+    more = {
+        "id": 7,
+        "theory": "story 1",
+        "depth": 1,
+        "kinds": ["fact", "rule"],
+        "relevant": ["Red people are big.", 0, 1],
+    }
+    (read,) = read_jsonl(write(tmp_path / "own.jsonl", LINE | more))
+    assert (read.id, read.theory, read.kinds) == ("7", "story 1", ("fact", "rule"))
+    assert read.questions == (Question("7", "Anne is big", "true", (1, 0), 1),)
+
+
+def test_labels_are_compared_without_case_and_json_booleans_are_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.jsonl", LINE | {"answer": "TRUE"}, LINE | {"answer": False})
+    assert [p.questions[0].answer for p in read_jsonl(path, LABELS)] == ["true", "false"]
+    assert [p.questions[0].answer for p in read_jsonl(path)] == ["TRUE", "false"]
+
+
+def test_consecutive_lines_about_the_same_facts_are_grouped_up_to_the_limit(tmp_path: Path) -> None:
+    other = LINE | {"facts": ["Bob is blue."]}
+    path = write(tmp_path / "own.jsonl", LINE, LINE, LINE, other, LINE)
+    assert [len(p.questions) for p in read_jsonl(path)] == [1, 1, 1, 1, 1]
+    grouped = read_jsonl(path, questions_per_set=2)
+    assert [[q.id for q in p.questions] for p in grouped] == [["own:1", "own:2"], ["own:3"], ["own:4"], ["own:5"]]
+    assert [p.id for p in grouped] == ["own:1", "own:3", "own:4", "own:5"]
+
+
+def test_grouping_fills_up_cuts_and_loses_nothing() -> None:
+    before = [problem("a", 3), problem("b", 3), problem("c", 5, ("other",))]
+    after = group_questions(before, 4)
+    assert [(p.id, len(p.questions)) for p in after] == [("a", 4), ("b", 2), ("c", 4), ("c/c.4", 1)]
+    assert [q for p in after for q in p.questions] == [q for p in before for q in p.questions]
+    with pytest.raises(UserError, match=r"data\.questions_per_set=0: at least one question"):
+        group_questions(before, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"facts": None}, "facts is a NoneType, a list is needed"),
+        ({"facts": []}, r"facts=\[\]: the knowledge set is empty; give at least one sentence"),
+        ({"facts": ["Anne is red.", " . "]}, r"facts\[1\] is an empty sentence"),
+        ({"facts": ["Anne is red.", 3]}, r"facts\[1\]=3 is not a string"),
+        ({"question": ""}, "question is empty"),
+        ({"question": 5}, "question=5 is not a string"),
+        ({"answer": "maybe"}, r"unknown label 'maybe', allowed are \['false', 'true'\]; .* to data\.labels"),
+        ({"kinds": ["fact"]}, r"kinds=\['fact'\] for 2 facts"),
+        ({"kinds": ["fact", "law"]}, r"kinds=\['fact', 'law'\] for 2 facts"),
+        ({"depth": -1}, "depth=-1; a whole number from 0"),
+        ({"relevant": [2]}, "relevant index 2, the facts are 0 to 1"),
+        ({"relevant": [True]}, r"relevant\[0\]=True is not a string or index"),
+        ({"relevant": ["Bob is red."]}, "relevant sentence 'Bob is red.' is not one of the facts"),
+        ({"id": "x"}, r"id 'x' was used in line 1"),
+    ],
+)
+def test_a_bad_line_is_named_with_what_is_wrong(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = write(tmp_path / "own.jsonl", LINE | {"id": "x"}, LINE | change)
+    with pytest.raises(UserError, match=rf"own\.jsonl:2: {message}"):
+        read_jsonl(path, LABELS)
+
+
+@pytest.mark.parametrize("field", ["facts", "question", "answer"])
+def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
+    record = {key: value for key, value in LINE.items() if key != field}
+    with pytest.raises(UserError, match=rf"own\.jsonl:1: field '{field}' is missing, found .*; each line is {{"):
+        read_jsonl(write(tmp_path / "own.jsonl", record), LABELS)
+
+
+def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.jsonl: no such file; give the path of a JSON-lines file"):
+        read_jsonl(tmp_path / "none.jsonl")
+    with pytest.raises(UserError, match=r"own\.jsonl: the file is empty"):
+        read_jsonl(write(tmp_path / "own.jsonl"))
+
+
+def test_splits_are_disjoint_in_keys_complete_and_do_not_depend_on_the_order_of_items() -> None:
+    items = [f"{key}/{copy}" for copy in range(3) for key in range(40)]
+    shares = {"train": 0.8, "dev": 0.1, "test": 0.1}
+
+    def split(these: list[str], seed: int) -> dict[str, list[str]]:
+        return split_by_key(these, [item.split("/")[0] for item in these], shares, seed)
+
+    found = split(items, 0)
+    assert {name: len(part) for name, part in found.items()} == {"train": 96, "dev": 12, "test": 12}
+    keys = {name: {item.split("/")[0] for item in part} for name, part in found.items()}
+    assert not keys["train"] & keys["dev"] and not keys["test"] & (keys["train"] | keys["dev"])
+    assert found["train"] == [item for item in items if item in set(found["train"])]
+    assert {name: set(part) for name, part in split(items[::-1], 0).items()} == {n: set(p) for n, p in found.items()}
+    assert split(items, 1) != found
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"train": 0.5, "test": 0.4}, "shares must be positive and sum to 1"),
+        ({"train": 1.5, "test": -0.5}, "shares must be positive and sum to 1"),
+        ({"train": 0.99, "test": 0.01}, "2 theories leave none for 'test'"),
+    ],
+)
+def test_unusable_shares_are_refused(shares: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.shares=.*{message}"):
+        split_by_key(["x", "y"], ["x", "y"], shares, 0)

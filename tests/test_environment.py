@@ -1,0 +1,154 @@
+"""The lock, the version ranges, conda's file, the hooks and the imports say the same."""
+
+import ast
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+RUNTIME = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+DEVELOPMENT = [Requirement(line) for line in PROJECT["project"]["optional-dependencies"]["dev"]]
+PACKAGES = sorted(path.parent for path in ROOT.glob("*/__init__.py"))
+
+
+def locked() -> dict[str, Version]:
+    """Canonical distribution name -> version; refuses any line that is not `name==version`."""
+    pins: dict[str, Version] = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        match = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)", line)
+        assert match, f"requirements.lock: {line!r} is not name==version (no paths, no local versions)"
+        name = canonicalize_name(match[1])
+        assert name not in pins, f"requirements.lock: {name} stands twice"
+        pins[name] = Version(match[2])
+    return pins
+
+
+LOCK = locked()
+
+
+@pytest.mark.parametrize("requirement", RUNTIME + DEVELOPMENT, ids=lambda requirement: requirement.name)
+def test_the_lock_satisfies_the_range(requirement: Requirement) -> None:
+    name = canonicalize_name(requirement.name)
+    assert name in LOCK, f"{name} is declared in pyproject.toml but not in requirements.lock"
+    assert requirement.specifier, f"{name} has no version range in pyproject.toml"
+    assert requirement.specifier.contains(LOCK[name]), f"lock {LOCK[name]}, pyproject.toml {requirement.specifier}"
+
+
+def test_the_lock_holds_everything_its_packages_need() -> None:
+    missing: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    queue = [(canonicalize_name(r.name), extra) for r in RUNTIME + DEVELOPMENT for extra in ("", *r.extras)]
+    while queue:
+        name, extra = queue.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        if name not in LOCK:
+            missing.add(name)
+            continue
+        for needed in requirements_of(name, extra):
+            queue += [(canonicalize_name(needed.name), e) for e in ("", *needed.extras)]
+    assert not missing, f"requirements.lock lacks {sorted(missing)}"
+    assert not (unused := LOCK.keys() - {name for name, _ in seen}), f"nothing needs {sorted(unused)}"
+
+
+def requirements_of(name: str, extra: str) -> list[Requirement]:
+    """What the installed `name` asks for; of torch's GPU build the CUDA packages are left out, as in the lock."""
+    try:
+        lines = distribution(name).requires or []
+    except PackageNotFoundError:
+        return []
+    found = [requirement for requirement in map(Requirement, lines)]
+    found = [r for r in found if r.marker is None or r.marker.evaluate({"extra": extra})]
+    return [r for r in found if name != "torch" or not r.name.startswith(("nvidia-", "cuda-", "triton"))]
+
+
+def test_conda_installs_the_lock_on_a_python_the_project_allows() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["project"]["name"]
+    plain = [line for line in environment["dependencies"] if isinstance(line, str)]
+    (by_pip,) = [line["pip"] for line in environment["dependencies"] if isinstance(line, dict)]
+    assert by_pip == ["-r requirements.lock", "-e ."], "versions belong into requirements.lock alone"
+    assert sorted(line.split("=")[0] for line in plain) == ["pip", "python"]
+    (python,) = [line.split("=")[1] for line in plain if line.startswith("python=")]
+    assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(python)
+
+
+def test_make_setup_installs_the_lock_torch_first() -> None:
+    installs = re.findall(r"-m pip install (.*)", (ROOT / "Makefile").read_text())
+    assert [("torch==" in line, "requirements.lock" in line) for line in installs] == [
+        (True, True),
+        (False, True),
+        (False, False),
+    ]
+    assert "--no-deps" in installs[-1] and "--editable ." in installs[-1]
+
+
+def test_hooks_call_the_locked_tools() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repository["repo"] for repository in hooks] == ["local"]
+    for hook in hooks[0]["hooks"]:
+        tool = Path(shlex.split(hook["entry"])[0])
+        assert hook["language"] == "system" and tool.parent == Path(".venv/bin") and tool.name in LOCK
+
+
+def test_tools_aim_at_the_oldest_python_allowed() -> None:
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert PROJECT["tool"]["mypy"]["python_version"] == oldest
+    assert PROJECT["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")
+
+
+def test_every_package_is_installed() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    for package in PACKAGES:
+        assert any(fnmatch(package.name, pattern) for pattern in patterns), f"{package.name} is in no pattern"
+
+
+@pytest.mark.parametrize("command, target", PROJECT["project"]["scripts"].items())
+def test_a_console_command_calls_a_function_that_exists(command: str, target: str) -> None:
+    module, function = target.split(":")
+    path = ROOT / module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    tree = ast.parse(path.read_text())
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    names |= {a.asname or a.name for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names}
+    assert function in names, f"{command}: {target} does not exist"
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, ROOT / "tests"], ids=lambda package: package.name)
+def test_every_import_is_declared(package: Path) -> None:
+    declared = {canonicalize_name(r.name) for r in RUNTIME + (DEVELOPMENT if package.name == "tests" else [])}
+    providers = packages_distributions()
+    ours = {path.name for path in PACKAGES} | set(sys.stdlib_module_names)
+    for path in sorted(package.rglob("*.py")):
+        for name in imported(path) - ours:
+            distributions = {canonicalize_name(d) for d in providers.get(name, [name])}
+            assert distributions & declared, f"{path.relative_to(ROOT)} imports {name}, which pyproject.toml lacks"
+
+
+def imported(path: Path) -> set[str]:
+    """First part of every absolute import in the file, wherever it stands."""
+
+    def names() -> Iterator[str]:
+        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                yield node.module or ""
+
+    return {name.split(".")[0] for name in names()}

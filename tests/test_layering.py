@@ -1,0 +1,211 @@
+"""The rules of who may import whom, read off the syntax tree, and of what may stand in the repository at all."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAPERS = {"reckoning", "perk", "fal", "slowfast_vgen"}
+PRESENT = sorted(paper for paper in PAPERS if (ROOT / paper).is_dir())
+SOURCES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for room in ("common", "scripts", *PRESENT)
+    for path in (ROOT / room).rglob("*.py")
+)
+# Seconds each, or a licence to download: imported inside the function that needs them, so that --help stays quick.
+HEAVY = {
+    "accelerate",
+    "datasets",
+    "diffusers",
+    "matplotlib",
+    "pandas",
+    "peft",
+    "scipy",
+    "sklearn",
+    "transformers",
+    "wandb",
+}
+ENTRIES = {"train.py", "evaluate.py", "data.py", "model.py"}
+# Inside a paper: train, evaluate -> objective, model, data -> config.
+CLOSED = {
+    "config": {"data", "model", "objective", "train", "evaluate"},
+    "data": {"model", "objective", "train", "evaluate"},
+    "model": {"data", "objective", "train", "evaluate"},
+    "objective": {"train", "evaluate"},
+}
+TOP_LEVEL = {
+    *("conf", "common", "scripts", "tests", "docs", *PAPERS),
+    *("README.md", "LICENSE", "Makefile", "pyproject.toml", "requirements.lock", "environment.yml"),
+    *(".ci", ".gitignore", ".pre-commit-config.yaml"),
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str  # dotted; `from a import b` gives a.b, because b may be a module
+    line: int
+    deferred: bool  # inside a function, or for the type checker only
+
+    @property
+    def top(self) -> str:
+        return self.module.split(".")[0]
+
+
+def imports(file: str, source: str) -> list[Import]:
+    """All imports of a file, relative ones made absolute."""
+
+    def visit(node: ast.AST, deferred: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno, deferred) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = file.split("/")[: -node.level] if node.level else []
+            base = ".".join([*parts, *([node.module] if node.module else [])])
+            yield from (Import(f"{base}.{alias.name}", node.lineno, deferred) for alias in node.names)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            deferred = True
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            deferred = True
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, deferred)
+
+    return list(visit(ast.parse(source, file), False))
+
+
+def broken_rules(file: str, source: str) -> list[str]:
+    """Every import of `file` (path from the checkout) that stands in the wrong room, with its line and the rule."""
+    room, name, path = file.split("/")[0], file.split("/")[-1], file.removesuffix(".py").split("/")
+    hydra_allowed = file == "common/run.py" or (
+        room in PAPERS and (name in {"config.py", "__main__.py"} or file in {f"{room}/{entry}" for entry in ENTRIES})
+    )
+    found = []
+    for item in imports(file, source):
+        inside = item.module.split(".")[1] if item.top == room and "." in item.module else ""
+        rules = {
+            "a paper never imports another paper": room in PAPERS and item.top in PAPERS - {room},
+            "common imports no paper": room == "common" and item.top in PAPERS,
+            "nothing imports scripts or tests": item.top == "tests" or (item.top == "scripts" and room != "scripts"),
+            "hydra belongs to entries, config.py and common/run.py": item.top.startswith("hydra") and not hydra_allowed,
+            "wandb belongs to common/tracker.py": item.top == "wandb" and file != "common/tracker.py",
+            "submitit belongs to the launcher": item.top == "submitit",
+            f"{item.top} is imported inside functions": item.top in HEAVY and not item.deferred,
+            "config.py is read without torch": name == "config.py" and item.top == "torch" and not item.deferred,
+            f"{path[1]} never sees {inside}": room in PAPERS and inside in CLOSED.get(path[1], set()),
+        }
+        found += [f"{file}:{item.line}: import of {item.module}: {rule}" for rule, broken in rules.items() if broken]
+    return found
+
+
+@pytest.mark.parametrize("file", SOURCES)
+def test_imports_stay_in_their_rooms(file: str) -> None:
+    assert broken_rules(file, (ROOT / file).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "file, source, rule",
+    [
+        ("perk/train.py", "from reckoning import data", "another paper"),
+        ("common/inner.py", "def f():\n    import fal.model", "common imports no paper"),
+        ("reckoning/data.py", "import scripts.tables", "scripts or tests"),
+        ("reckoning/objective.py", "from hydra import compose", "hydra belongs"),
+        ("reckoning/proofwriter/data.py", "import hydra", "hydra belongs"),
+        ("scripts/tables.py", "import hydra", "hydra belongs"),
+        ("common/run.py", "def f():\n    import wandb", "wandb belongs"),
+        ("common/tracker.py", "import wandb", "inside functions"),
+        ("reckoning/train.py", "def f():\n    import submitit", "submitit belongs"),
+        ("reckoning/audit.py", "from sklearn.linear_model import LogisticRegression", "inside functions"),
+        ("reckoning/model.py", "class A:\n    import transformers", "inside functions"),
+        ("reckoning/config.py", "import torch", "without torch"),
+        ("reckoning/data.py", "from .model import build", "data never sees model"),
+        ("reckoning/model.py", "def f():\n    from reckoning import data", "model never sees data"),
+        ("reckoning/config.py", "from reckoning.objective import loss", "config never sees objective"),
+    ],
+)
+def test_a_broken_rule_is_noticed(file: str, source: str, rule: str) -> None:
+    assert [rule in line for line in broken_rules(file, source)] == [True]
+
+
+@pytest.mark.parametrize(
+    "file, source",
+    [
+        ("common/run.py", "from hydra.core.hydra_config import HydraConfig"),
+        ("common/tracker.py", "def f():\n    import wandb"),
+        ("reckoning/config.py", "from hydra.core.config_store import ConfigStore"),
+        ("reckoning/proofwriter/config.py", "from hydra.core.config_store import ConfigStore"),
+        ("reckoning/data/__main__.py", "import hydra"),
+        ("reckoning/model.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import transformers"),
+        ("reckoning/train.py", "from reckoning import data, model, objective\nfrom common.inner import adapt"),
+        ("scripts/tables.py", "import reckoning.config, perk.config"),
+    ],
+)
+def test_an_allowed_import_passes(file: str, source: str) -> None:
+    assert broken_rules(file, source) == []
+
+
+def test_starting_a_command_loads_no_heavy_library() -> None:
+    entries = [
+        f"{paper}.{name[:-3]}" for paper in PRESENT for name in sorted(ENTRIES) if (ROOT / paper / name).exists()
+    ]
+    program = f"import sys, {', '.join(entries)}; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_reading_a_schema_loads_no_torch() -> None:
+    program = f"import sys, {', '.join(f'{paper}.config' for paper in PRESENT)}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_common_names_no_paper_and_no_dataset() -> None:
+    names = re.compile(
+        r"\b(" + "|".join([*PAPERS, "proofwriter", "clutrr", "folio", "babilong"]) + r")\b", re.IGNORECASE
+    )
+    files = [path for room in ("common", "conf/common") for path in (ROOT / room).rglob("*") if path.is_file()]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in sorted(files)
+        if path.suffix in {".py", ".yaml"}
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if (match := names.search(line))
+    ]
+    assert found == []
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
+    """Paths under version control."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    files = [file for file in done.stdout.split("\0") if file and (ROOT / file).is_file()]
+    if "pyproject.toml" not in files:
+        pytest.skip("not a git checkout: what is under version control cannot be told")
+    return files
+
+
+def test_top_level_holds_what_it_should_and_nothing_else(tracked: list[str]) -> None:
+    assert {file.split("/")[0] for file in tracked} - TOP_LEVEL == set()
+    assert TOP_LEVEL - PAPERS - {file.split("/")[0] for file in tracked} == set()
+
+
+def test_no_file_names_a_place_on_one_machine(tracked: list[str]) -> None:
+    # Written with brackets so that this file passes its own test.
+    folders = r"(?<![\w.])/(?:w[o]rk|r[o]ot|h[o]me|t[m]p|o[p]t)(?:/|\b)"
+    hosts = r"p[y]pi\.org|p[y]thonhosted|p[y]torch\.org/wh[l]|--(?:extra-)?inde[x]-url|--find-link[s]"
+    pattern = re.compile(f"{folders}|{hosts}")
+    found = []
+    for file in tracked:
+        try:
+            lines = (ROOT / file).read_text().splitlines()
+        except UnicodeDecodeError:
+            continue  # weights
+        found += [f"{file}:{number}: {line}" for number, line in enumerate(lines, 1) if pattern.search(line)]
+    assert found == []
+
+
+def test_no_file_is_too_large_for_a_repository(tracked: list[str]) -> None:
+    assert [file for file in tracked if (ROOT / file).stat().st_size > 8_000_000] == []
