@@ -1,5 +1,6 @@
 """Settings of the inner and the outer loop (no torch here: `--help` and `--cfg job` read this file)."""
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -81,14 +82,29 @@ class InnerConfig:
         """
         if self.steps < 1:
             raise UserError(f"inner.steps={self.steps}: at least one inner step is needed; use 1 or more")
+        _refuse_negative("inner", lr=self.lr, weight_decay=self.weight_decay)
+        _refuse_as_share("inner", momentum=self.momentum, beta1=self.beta1, beta2=self.beta2)
+        _refuse_as_guard("inner", self.eps)
         if self.unroll is Unroll.none:
-            raise UserError("inner.unroll=none trains nothing; use stored, truncate or first_order")
+            raise UserError(
+                "inner.unroll=none: no outer gradient, so nothing trains; use stored, truncate or first_order"
+            )
         if self.unroll is Unroll.truncate and not 0 <= self.keep <= self.steps:
             raise UserError(f"inner.keep={self.keep} with inner.steps={self.steps}: use 0 to {self.steps}")
         if self.unroll is not Unroll.truncate and self.keep:
-            raise UserError(f"inner.keep={self.keep} has no meaning with inner.unroll={self.unroll}; use unroll=truncate")
-        if self.space is not RateSpace.raw and self.lr <= 0:
-            raise UserError(f"inner.lr={self.lr} with inner.space={self.space}: the rate must be positive")
+            raise UserError(
+                f"inner.keep={self.keep} has no meaning with inner.unroll={self.unroll}; use unroll=truncate"
+            )
+        if self.unroll is Unroll.truncate and self.keep == 0 and self.learned:
+            raise UserError(
+                "inner.unroll=truncate with inner.keep=0 and inner.learned=true: no gradient reaches the rates; "
+                "use inner.keep=1 or more, inner.learned=false, or inner.unroll=first_order"
+            )
+        if self.space is not RateSpace.raw and self.lr == 0:
+            raise UserError(
+                f"inner.lr={self.lr} with inner.space={self.space}: the rate must be positive; "
+                "use a value above 0, or inner.space=raw"
+            )
         if not self.weights:
             raise UserError("inner.weights=[]: no weight is fast; use ['*'] for all")
 
@@ -129,10 +145,32 @@ class OuterConfig:
                 f"outer.batch_problems={self.batch_problems}, outer.accumulation={self.accumulation}: both must be >= 1"
             )
         if self.steps < 0 or (self.steps == 0 and self.epochs < 1):
-            raise UserError(f"outer.steps={self.steps}, outer.epochs={self.epochs}: nothing to do; set one of them >= 1")
+            raise UserError(
+                f"outer.steps={self.steps}, outer.epochs={self.epochs}: nothing to do; set one of them >= 1"
+            )
+        _refuse_negative("outer", lr=self.lr, rates_lr=self.rates_lr, weight_decay=self.weight_decay, clip=self.clip)
+        _refuse_as_share("outer", beta1=self.beta1, beta2=self.beta2)
+        _refuse_as_guard("outer", self.eps)
         if not 0 <= self.warmup < 1:
             raise UserError(f"outer.warmup={self.warmup}: it is a share of all steps; use a value in [0, 1)")
 
     def total_steps(self, problems: int) -> int:
         """Outer steps of the whole run on a training split of `problems` problems."""
         return self.steps or max(1, self.epochs * problems // (self.batch_problems * self.accumulation))
+
+
+def _refuse_negative(section: str, **values: float) -> None:
+    for key, value in values.items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"{section}.{key}={value}: use a finite value of 0 or more")
+
+
+def _refuse_as_share(section: str, **values: float) -> None:
+    for key, value in values.items():
+        if not 0 <= value < 1:
+            raise UserError(f"{section}.{key}={value}: it is the share of the past that is kept; use a value in [0, 1)")
+
+
+def _refuse_as_guard(section: str, eps: float) -> None:
+    if not 0 < eps < math.inf:
+        raise UserError(f"{section}.eps={eps}: it keeps a division from being 0/0; use a small positive value")

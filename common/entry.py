@@ -7,9 +7,11 @@ import errno
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +25,7 @@ from common.schema import flat, unknown_key
 
 USER_ERROR = 2
 """Exit code of a mistake in what the user gave; 1 stays for mistakes of ours."""
+INTERRUPTED = 130
 
 Task = Callable[[DictConfig], Any]
 log = logging.getLogger(__name__)
@@ -43,6 +46,8 @@ def entry(config_path: str, config_name: str = "config") -> Callable[[Task], Cal
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 composed()
                 return
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, _terminate)
             os.environ["HYDRA_FULL_ERROR"] = "1"  # the documented way to get exceptions instead of Hydra's own exit
             try:
                 composed()
@@ -50,6 +55,8 @@ def entry(config_path: str, config_name: str = "config") -> Callable[[Task], Cal
                 if (message := explain(error)) is None:
                     raise
                 _stop(message)
+            except KeyboardInterrupt:
+                _stop("interrupted; the same command skips finished runs and continues the others", INTERRUPTED)
             finally:
                 os.environ.pop("HYDRA_FULL_ERROR", None)
 
@@ -104,7 +111,12 @@ def _explain_composition(error: HydraException) -> str:
     return str(error).strip()
 
 
-def _stop(message: str) -> None:
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    """Leave as an exception does, so that a sweep's processes are not left behind."""
+    raise SystemExit(128 + number)
+
+
+def _stop(message: str, code: int = USER_ERROR) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.write(f"error: {message}\n")
-    raise SystemExit(USER_ERROR)
+    raise SystemExit(code)

@@ -28,9 +28,9 @@ def wilson(share: float, count: float, quantile: float) -> tuple[float, float]:
 def design_effect(correct: Sequence[float], groups: Sequence[Hashable]) -> float:
     """How many times larger the variance of the share is than for independent items, at least 1.
 
-    The variance of a ratio over G groups of size m with s right, G/(G-1) * sum (s - p m)^2 / n^2, over the binomial
-    one, p (1 - p) / n. Where nothing can be estimated (all right, all wrong, or a single group) the items of a group
-    count as copies of one another: Kish's sum m^2 / sum m.
+    The variance of a ratio over G groups of size m with s right, G/(G-1) * sum (s - p m)^2 / n^2, over the one of
+    independent items, p (1 - p) / (n - 1). Where nothing can be estimated (all right, all wrong, or a single group)
+    the items of a group count as copies of one another: Kish's sum m^2 / sum m.
     """
     rights: dict[Hashable, float] = defaultdict(float)
     sizes: dict[Hashable, int] = defaultdict(int)
@@ -43,7 +43,7 @@ def design_effect(correct: Sequence[float], groups: Sequence[Hashable]) -> float
         return copies
     share = total / count
     spread = sum((rights[group] - share * size) ** 2 for group, size in sizes.items()) * len(sizes) / (len(sizes) - 1)
-    return max(1.0, spread / (count * share * (1 - share)))
+    return max(1.0, spread / count**2 / (share * (1 - share) / (count - 1)))
 
 
 def accuracy_interval(correct: Sequence[float], groups: Sequence[Hashable], confidence: float = 0.95) -> Interval:

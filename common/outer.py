@@ -1,5 +1,6 @@
 """The outer loop's optimiser: accumulate, check, reduce over ranks, clip, step, schedule."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,14 +11,23 @@ from torch import Tensor, nn
 from common.bilevel import OuterConfig
 from common.errors import UserError
 from common.rates import LearnedRates
+from common.weights import norm as norm_of
 
 
 class Outer:
     """AdamW over slow weights and learned rates, with a linear schedule."""
 
     def __init__(self, config: OuterConfig, weights: nn.Module, rates: LearnedRates | None, total_steps: int) -> None:
-        """Groups: decayed matrices, undecayed vectors, learned rates."""
+        """Groups: decayed matrices, undecayed vectors, learned rates; the schedule scales all three.
+
+        Args:
+            config: `outer.*`.
+            weights: the module whose parameters that ask for a gradient are the slow weights.
+            rates: the inner rates; left alone when they are not learned.
+            total_steps: outer steps of the whole run; the rate would be 0 in the one after.
+        """
         self.clip = config.clip
+        self._refused: str | None = None
         weights_list = [p for p in weights.parameters() if p.requires_grad]
         numbers = [rates.numbers] if rates is not None and rates.numbers.requires_grad else []
         self.parameters = [*weights_list, *numbers]
@@ -36,34 +46,38 @@ class Outer:
         )
 
     def accumulate(self, losses: Iterable[Tensor]) -> float:
-        """Sum of `losses` (each []), each sent backward as it comes so that only one graph is alive at a time.
+        """Sum of this rank's `losses` (each []), each sent backward as it comes so that one graph is alive at a time.
 
         Raises:
-            UserError: a loss is not finite; nothing has been written to the weights.
+            UserError: a loss is not finite; nothing has been written to the weights. With several ranks `step` raises
+                it, on all of them, because the others would wait there for this one.
         """
         total = 0.0
-        for loss in losses:
+        for index, loss in enumerate(losses, start=1):
             value = loss.item()
-            if not torch.isfinite(loss):
-                self.optimizer.zero_grad()
-                raise UserError(_diverged("outer loss", value))
+            if not math.isfinite(value):
+                refusal = _diverged(f"outer loss {index} of this batch", value)
+                if not _several_ranks():
+                    self.optimizer.zero_grad()
+                    raise UserError(refusal)
+                self._refused = refusal
+                return value
             loss.backward()
             total += value
         return total
 
     def step(self) -> float:
-        """Reduce gradients over ranks, clip, update, advance the schedule; returns the norm before clipping.
+        """Sum gradients over ranks, clip, update, advance the schedule; returns the norm before clipping.
 
         Data parallelism by hand: DDP cannot reduce gradients of a backward pass through inner steps.
 
         Raises:
-            UserError: the gradient is not finite; nothing has been written to the weights.
+            UserError: the gradient, or with several ranks a loss, is not finite; nothing has been written to the
+                weights.
         """
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if dist.is_available() and dist.is_initialized():
-            for gradient in gradients:
-                dist.all_reduce(gradient)
-        norm = nn.utils.get_total_norm(gradients)
+        if _several_ranks():
+            self._reduce()
+        norm = norm_of([p.grad for p in self.parameters if p.grad is not None])
         if not torch.isfinite(norm):
             self.optimizer.zero_grad()
             raise UserError(_diverged("norm of the outer gradient", norm.item()))
@@ -74,14 +88,37 @@ class Outer:
         self.optimizer.zero_grad()
         return norm.item()
 
+    def _reduce(self) -> None:
+        """Sum gradients over ranks; one that only some ranks have counts as 0 on the others.
+
+        Raises:
+            UserError: a rank refused a loss.
+        """
+        flags = [self._refused is not None, *(p.grad is not None for p in self.parameters)]
+        counts = torch.tensor(flags, dtype=torch.int32, device=self.parameters[0].device)
+        dist.all_reduce(counts)
+        refused, *owners = counts.tolist()
+        if refused:
+            text, self._refused = self._refused or _diverged("an outer loss on another rank", math.nan), None
+            self.optimizer.zero_grad()
+            raise UserError(text)
+        for parameter, owned in zip(self.parameters, owners, strict=True):
+            if owned:  # the same collectives in the same order on every rank, or they would wait for ever
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                dist.all_reduce(parameter.grad)
+
     def state_dict(self) -> dict[str, Any]:
-        """Optimiser moments and schedule position."""
+        """Optimiser moments and schedule position; live tensors, so copy or write them before the next `step`."""
         return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+
+
+def _several_ranks() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _diverged(what: str, value: float) -> str:

@@ -32,15 +32,21 @@ class LearnedRates(nn.Module):
         per: RateGroup = RateGroup.tensor,
         learned: bool = True,
     ) -> None:
-        """Every rate begins at `start` (> 0 unless raw)."""
+        """Every rate begins at `start` (> 0 unless raw).
+
+        Raises:
+            ValueError: `start` is not a rate that `space` can express.
+        """
         super().__init__()
         groups = [name if per is RateGroup.tensor else layer_of(name) for name in names]
         self.groups = list(dict.fromkeys(groups))
-        self.row = {name: self.groups.index(group) for name, group in zip(names, groups, strict=True)}
+        row = {group: index for index, group in enumerate(self.groups)}
+        self.row = {name: row[group] for name, group in zip(names, groups, strict=True)}
         self.steps = steps
         self.space = RateSpace(space)
-        number = {"raw": start, "exp": math.log(start), "softplus": start + math.log(-math.expm1(-start))}[self.space]
-        self.numbers = nn.Parameter(torch.full((len(self.groups), steps), number), requires_grad=learned)
+        self.numbers = nn.Parameter(
+            torch.full((len(self.groups), steps), _number(start, self.space)), requires_grad=learned
+        )
 
     def rates(self) -> Tensor:
         """All rates, shape [groups, steps]."""
@@ -51,12 +57,12 @@ class LearnedRates(nn.Module):
         return self.numbers
 
     def forward(self, step: int) -> dict[str, Tensor]:
-        """Rates of one step, name -> shape []."""
+        """Rates of `step`, counted from 0: name -> shape []."""
         column = self.rates()[:, min(step, self.steps - 1)].unbind()
         return {name: column[row] for name, row in self.row.items()}
 
     def summary(self) -> dict[str, float]:
-        """Smallest, median and largest rate and the share below zero, for the log (sheet section 1.4)."""
+        """Smallest, median and largest rate and the share below zero, for the log."""
         rates = self.rates().detach()
         return {
             "min": rates.min().item(),
@@ -64,6 +70,17 @@ class LearnedRates(nn.Module):
             "max": rates.max().item(),
             "negative_share": (rates < 0).double().mean().item(),
         }
+
+
+def _number(rate: float, space: RateSpace) -> float:
+    """The stored number that stands for `rate`: the inverse of `LearnedRates.rates`."""
+    if space is RateSpace.raw:
+        return rate
+    if rate <= 0:
+        raise ValueError(f"a rate of {rate} cannot be expressed in {space} space: it must be positive")
+    if space is RateSpace.exp:
+        return math.log(rate)
+    return rate + math.log(-math.expm1(-rate))
 
 
 def make_rates(config: InnerConfig, names: Sequence[str]) -> LearnedRates:

@@ -14,13 +14,13 @@ A folder with a checkpoint is continued, one with a FINISHED mark is skipped, on
 
 import json
 import logging
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 import yaml
@@ -35,27 +35,18 @@ from common.progress import Progress, duration
 from common.results import UNHASHED, Results
 from common.results import RunIdentity as RunIdentity
 from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
+from common.state import RunState, Stateful
 from common.stop import StopSignal
 from common.tracker import NoTracker, Tracker, make_tracker
 
 log = logging.getLogger(__name__)
 
 
-class Stateful(Protocol):
-    """Whatever must survive a restart: modules, optimisers, schedules, data streams."""
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """The state as nested plain data and tensors."""
-
-    def load_state_dict(self, state_dict: Any) -> Any:
-        """Take a state back."""
-
-
 class Run:
     """See the module's docstring; use as a context manager.
 
-    Attributes: `folder`, `identity`, `config_hash`, `finished`, `device`, `dtype`, `generator` (the run's own, on the
-    CPU), `step` (outer steps done, or being done), `best` (`{"step", "score"}` of the selected model, or None).
+    Attributes: `folder`, `identity`, `config_hash`, `finished`, `device`, `dtype`, and of `state`: `step` (outer steps
+    done, or being done), `best` (`{"step", "score"}` of the selected model, or None), `generator` (on the CPU).
     """
 
     def __init__(
@@ -88,10 +79,8 @@ class Run:
         self.loop = loop
         self.config_hash = results.config_hash(self.config, unhashed)
         self.finished = False
-        self.step = 0
-        self.best: dict[str, float] | None = None
+        self.state = RunState(self.folder, identity.seed, loop.keep)
         self._unhashed, self._runtime, self._tracker_config, self._job_type = unhashed, runtime, tracker, job_type
-        self._objects: dict[str, Stateful] = {}
         self._stack = ExitStack()
         self._stop = StopSignal()
         self._tracker: Tracker = NoTracker()
@@ -99,9 +88,6 @@ class Run:
         self._metrics: Metrics | None = None
         self._progress: Progress | None = None
         self._total: int | None = None
-        self._ended = False
-        self._seconds_before = 0.0
-        self._saved_step, self._save_asked = -1, False
 
     # ---- beginning and end
 
@@ -150,13 +136,10 @@ class Run:
         Raises:
             UserError: the disk is full; the run stays unfinished.
         """
+        self.restore()  # a run without a loop has its metrics.jsonl too
         hardware = {**self._environment["hardware"], "device": self.device.type}
         written = Results(
-            paper=self.identity.paper,
-            experiment=self.identity.experiment,
-            method=self.identity.method,
-            scale=self.identity.scale,
-            seed=self.identity.seed,
+            **asdict(self.identity),
             config_hash=self.config_hash,
             revision=self._environment["revision"],
             dirty=self._environment["dirty"],
@@ -180,7 +163,22 @@ class Run:
     @property
     def seconds(self) -> float:
         """Wall time of the run; of earlier starts only what led to the checkpoint that was continued."""
-        return self._seconds_before + time.monotonic() - self._began
+        return self.state.seconds + time.monotonic() - self._began
+
+    @property
+    def step(self) -> int:
+        """Outer steps done, or being done."""
+        return self.state.step
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """Step and score of the selected model."""
+        return self.state.best
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The run's own generator, on the CPU."""
+        return self.state.generator
 
     # ---- the loop
 
@@ -188,7 +186,7 @@ class Run:
         """Make `entry` part of every checkpoint; before the first `restore`, `steps` or `log`."""
         if self._metrics is not None:
             raise RuntimeError(f"run.track({name!r}) comes after the checkpoint was read; track everything first")
-        self._objects[name] = entry
+        self.state.add(name, entry)
 
     def restore(self) -> int:
         """Continue from the newest readable checkpoint, if there is one; returns the number of steps done.
@@ -199,21 +197,7 @@ class Run:
         Raises:
             UserError: the checkpoint does not fit the objects tracked.
         """
-        if self._metrics is not None:
-            return self.step
-        found = checkpoint.latest(self.folder / CHECKPOINTS)
-        self._metrics = Metrics(self.folder, found.run["records"] if found else 0)
-        if found is None:
-            return 0
-        self._load(found, self._objects)
-        run = found.run
-        self.step, self.best, self._ended = found.step, run["best"], run["ended"]
-        self._seconds_before, self._began, self._saved_step = run["seconds"], time.monotonic(), found.step
-        self.generator.set_state(found.objects["generator"])
-        seeding.set_rng_state(found.objects["rng"])
-        if run["device"] != self.device.type:
-            log.warning("began on %s, goes on on %s: the numbers will differ", run["device"], self.device.type)
-        log.info("continuing after step %d (%s so far)", self.step, duration(self._seconds_before))
+        self._opened_metrics()
         return self.step
 
     def restore_best(self, *names: str) -> int:
@@ -222,11 +206,7 @@ class Run:
         Raises:
             UserError: its checkpoint is unreadable.
         """
-        if self.best is None:
-            return 0
-        step = int(self.best["step"])
-        self._load(checkpoint.load(self.folder / CHECKPOINTS / checkpoint.name_of(step)), names)
-        return step
+        return self.state.restore_best(names)
 
     def steps(self, total: int) -> Iterator[int]:
         """The steps after the checkpoint up to `total`, counted from 1, with progress on the way."""
@@ -236,19 +216,19 @@ class Run:
         name = self.folder.name if several else ""
         with self._stop.deferred(), Progress(self.step, total, bar=False if several else None, name=name) as progress:
             self._progress = progress
-            while self.step < total and not self._ended:
-                self.step += 1
+            while self.step < total and not self.state.ended:
+                self.state.step += 1
                 yield self.step
                 progress.update(self.step)
         self._progress = None
 
     def due(self, every: int) -> bool:
         """Is it time for what happens every so many steps (0: never) and at the last step?"""
-        return self.step == self._total or self._ended or (every > 0 and self.step % every == 0)
+        return self.step == self._total or self.state.ended or (every > 0 and self.step % every == 0)
 
     def end_early(self) -> None:
         """Let this step be the last, also for a run that is continued from its checkpoint."""
-        self._ended = True
+        self.state.ended = True
 
     def log(self, step: int, split: str, **metrics: Any) -> None:
         """Append a record to `metrics.jsonl` and send it to the tracker.
@@ -259,11 +239,10 @@ class Run:
         Raises:
             UserError: the disk is full.
         """
-        self.restore()
-        assert self._metrics is not None
+        file = self._opened_metrics()
         named = {name if "/" in name else f"{split}/{name}": number(value) for name, value in metrics.items()}
         record = {"step": step, "time": round(self.seconds, 3), "split": split, **named}
-        self._metrics.append(record)
+        file.append(record)
         self._tracker.log(record)
         if self._progress is not None:
             shown = [(name, value) for name, value in named.items() if isinstance(value, (int, float))]
@@ -293,11 +272,7 @@ class Run:
 
         Its checkpoint is written by this step's `save_if_due` and outlives `loop.keep`.
         """
-        if not math.isfinite(score) or (self.best is not None and score <= self.best["score"]):
-            return False
-        self.best = {"step": self.step, "score": float(score)}
-        self._save_asked = True
-        return True
+        return self.state.select(score)
 
     def save_if_due(self, step: int) -> None:
         """Save if it is due (interval, newly selected model, last step, stop signal), then obey a stop signal.
@@ -309,7 +284,7 @@ class Run:
         seconds = self.loop.save_seconds
         late = seconds > 0 and time.monotonic() - self._saved_at >= seconds
         stopping = self._stop.asked
-        if late or stopping or self._save_asked or self.due(self.loop.save_every):
+        if late or stopping or self.state.save_asked or self.due(self.loop.save_every):
             self.save(step)
         if stopping:
             log.warning("stop signal: saved after step %d in %s; the same command continues it", step, self.folder)
@@ -321,34 +296,19 @@ class Run:
         Raises:
             UserError: the disk is full; earlier checkpoints are intact.
         """
-        self.restore()
-        assert self._metrics is not None
-        if step == self._saved_step:
-            return
-        self._metrics.sync()  # a checkpoint must never be ahead of its records
-        run = {
-            "config_hash": self.config_hash,
-            "seconds": self.seconds,
-            "records": self._metrics.records,
-            "best": self.best,
-            "ended": self._ended,
-            "device": self.device.type,
-        }
-        objects: dict[str, Any] = {name: entry.state_dict() for name, entry in self._objects.items()}
-        objects |= {"rng": seeding.rng_state(), "generator": self.generator.get_state()}
-        best = int(self.best["step"]) if self.best else None
-        checkpoint.save(self.folder / CHECKPOINTS, step, objects, run, keep=self.loop.keep, best=best)
-        self._saved_step, self._saved_at, self._save_asked = step, time.monotonic(), False
+        file = self._opened_metrics()
+        file.sync()  # a checkpoint must never be ahead of its records
+        if self.state.save(step, self.device, self.seconds, file.records):
+            self._saved_at = time.monotonic()
 
-    def _load(self, found: checkpoint.Checkpoint, names: Iterable[str]) -> None:
-        for name in names:
-            try:
-                self._objects[name].load_state_dict(found.objects[name])
-            except (KeyError, RuntimeError, ValueError, TypeError) as error:
-                raise UserError(
-                    f"{found.path} does not fit this code ({name}: {error}); go back to the revision that made it "
-                    f"(see {self.folder / ENVIRONMENT}), or delete the folder and start again"
-                ) from error
+    def _opened_metrics(self) -> Metrics:
+        """The metrics file; the first use reads the checkpoint and cuts the file to its records."""
+        if self._metrics is None:
+            if self.state.restore(self.device):
+                self._began = time.monotonic()
+                log.info("continuing after step %d (%s so far)", self.step, duration(self.seconds))
+            self._metrics = Metrics(self.folder, self.state.records)
+        return self._metrics
 
     # ---- the process
 
@@ -368,7 +328,6 @@ class Run:
         if self._runtime.threads:
             torch.set_num_threads(self._runtime.threads)
         seeding.seed_everything(self.identity.seed)
-        self.generator = torch.Generator().manual_seed(self.identity.seed)
 
         self._environment = environment.describe()
         write_atomic(self.folder / CONFIG, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))

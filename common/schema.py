@@ -209,6 +209,8 @@ def _unknown_keys(config: dict[str, Any], cls: type, prefix: str = "") -> Iterat
         nested = _dataclass_in(known[key])
         if nested is None or value is None:
             continue
+        if nested is known[key] and not isinstance(value, dict):
+            raise UserError(f"{prefix}{key}={value}: a group of keys is needed ({', '.join(dict(_fields(nested)))})")
         origin = typing.get_origin(known[key])
         if origin is dict and isinstance(value, dict):
             for name, entry in value.items():

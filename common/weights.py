@@ -1,13 +1,12 @@
 """Weights as data: read them from a module, call the module with others, stack them over tasks.
 
-The module itself is never written to; a fast weight lives only in the mapping.
+The parameters of the module are never written to; a fast weight lives only in the mapping.
 """
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -23,21 +22,29 @@ def select(module: nn.Module, patterns: Sequence[str] = ("*",)) -> Weights:
     Tied parameters appear once, under the name that `named_parameters()` gives them.
 
     Raises:
-        UserError: a pattern matches nothing.
+        UserError: there is no pattern, or one matches nothing, or only the second name of a tied parameter.
     """
+    if not patterns:
+        raise UserError("inner.weights=[]: no weight is fast; use ['*'] for all")
     named = dict(module.named_parameters())
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in named):
-            sample = ", ".join(list(named)[:4])
-            raise UserError(
-                f"inner.weights: the pattern '{pattern}' matches no parameter; names look like {sample}, ...; "
-                "use '*' for all weights"
-            )
+            raise UserError(f"inner.weights: the pattern '{pattern}' matches no parameter; {_hint(module, pattern)}")
     return {name: value for name, value in named.items() if any(fnmatchcase(name, p) for p in patterns)}
 
 
 def call(module: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-    """`module(*args, **kwargs)` with `weights` in place of its own; parameters not named keep their values."""
+    """`module(*args, **kwargs)` with `weights` in place of its own; parameters not named keep their values.
+
+    A tied parameter is replaced wherever it is used. Buffers are the module's own: a layer that writes them in its
+    forward pass (batch norm in training mode) still does.
+
+    Raises:
+        ValueError: the module has no parameter of one of the names.
+    """
+    known = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    if not weights.keys() <= known:  # torch would ignore them, and they would never learn
+        raise ValueError(f"{type(module).__name__} has no parameter {sorted(weights.keys() - known)}")
     return functional_call(module, dict(weights), args, kwargs, tie_weights=True)
 
 
@@ -60,5 +67,16 @@ def leaves(weights: Weights) -> Weights:
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm over all entries of all `tensors`; shape []."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
+    """Euclidean norm over all entries of all `tensors`, without graph; shape []; 0 of none."""
+    return nn.utils.get_total_norm(tensors)
+
+
+def _hint(module: nn.Module, pattern: str) -> str:
+    """What to write instead of a pattern that matches nothing."""
+    everywhere = dict(module.named_parameters(remove_duplicate=False))
+    twin = next((value for name, value in everywhere.items() if fnmatchcase(name, pattern)), None)
+    named = dict(module.named_parameters())
+    if twin is not None:
+        first = next(name for name, value in named.items() if value is twin)
+        return f"it is tied to {first}: use that name"
+    return f"names look like {', '.join(list(named)[:4])}, ...; use '*' for all weights"

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from reckoning.templates import Row
 
+Shares = Sequence[float]
+"""Share of each row in its task's mean."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -19,31 +22,37 @@ class Rows:
     ids: Tensor
     """int64 [(tasks,) rows, length]"""
     scored: Tensor
-    """float [(tasks,) rows, length]: 1 where the token is predicted and scored."""
+    """float [(tasks,) rows, length]: 1 where the token is predicted and scored; at least float32, as losses are."""
     weight: Tensor
     """float [(tasks,) rows]: share of the row in its task's mean; 0 for rows that only fill up."""
 
 
-def to_rows(rows: Sequence[Row], *, pad: int, device: torch.device, dtype: torch.dtype) -> Rows:
-    """One task: all rows weigh the same."""
-    return _fill([rows], pad, device, dtype, squeeze=True)
+def to_rows(
+    rows: Sequence[Row], *, pad: int, device: torch.device, dtype: torch.dtype, shares: Shares | None = None
+) -> Rows:
+    """One task; `shares=None` weighs all rows the same."""
+    stacked = to_stack([rows], pad=pad, device=device, dtype=dtype, shares=None if shares is None else [shares])
+    return Rows(stacked.ids[0], stacked.scored[0], stacked.weight[0])
 
 
-def to_stack(tasks: Sequence[Sequence[Row]], *, pad: int, device: torch.device, dtype: torch.dtype) -> Rows:
+def to_stack(
+    tasks: Sequence[Sequence[Row]],
+    *,
+    pad: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    shares: Sequence[Shares] | None = None,
+) -> Rows:
     """Several tasks with a leading task axis; a task with fewer rows is filled with rows of weight 0."""
-    return _fill(tasks, pad, device, dtype, squeeze=False)
-
-
-def _fill(tasks: Sequence[Sequence[Row]], pad: int, device: torch.device, dtype: torch.dtype, squeeze: bool) -> Rows:
     most = max(len(rows) for rows in tasks)
     length = max(len(row.ids) for rows in tasks for row in rows)
     ids = torch.full((len(tasks), most, length), pad)
-    scored = torch.zeros(len(tasks), most, length, dtype=dtype)
-    weight = torch.zeros(len(tasks), most, dtype=dtype)
+    scored = torch.zeros(len(tasks), most, length, dtype=torch.promote_types(dtype, torch.float32))
+    weight = torch.zeros(len(tasks), most, dtype=scored.dtype)
     for t, rows in enumerate(tasks):
-        weight[t, : len(rows)] = 1 / len(rows)
+        if rows:
+            weight[t, : len(rows)] = 1 / len(rows) if shares is None else torch.tensor(shares[t], dtype=scored.dtype)
         for r, row in enumerate(rows):
             ids[t, r, : len(row.ids)] = torch.tensor(row.ids)
             scored[t, r, row.scored_from : len(row.ids)] = 1
-    tensors = [t.squeeze(0) if squeeze else t for t in (ids, scored, weight)]
-    return Rows(*(t.to(device, non_blocking=True) for t in tensors))
+    return Rows(ids.to(device), scored.to(device), weight.to(device))

@@ -1,5 +1,6 @@
 """From a configuration to the objects that train and answer."""
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -7,11 +8,13 @@ import torch
 from common.rates import LearnedRates, make_rates
 from common.weights import select
 from reckoning import model as models
-from reckoning.config import Learner, TrainConfig
+from reckoning.config import SPLITS, Learner, TrainConfig
 from reckoning.data import Splits
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
 from reckoning.sources import load_tokenizer
 from reckoning.templates import Templates
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -22,20 +25,23 @@ class Parts:
     rates: LearnedRates
     templates: Templates
     learner: Reckoning | InContext
+    label_tokens: int
+    """New tokens that show any label of train and dev."""
 
 
 def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torch.dtype) -> Parts:
-    """Load the model and put the method around it.
+    """Load the model, put the method around it, and read every problem once.
 
     Raises:
-        UserError: weights or tokenizer are missing, or a template or pattern does not fit.
+        UserError: weights or tokenizer are missing, a template or pattern does not fit, or a row is too long.
     """
     tokenizer = load_tokenizer(config.model)
     model = models.load(config.model, len(tokenizer), device=device, dtype=dtype)
     templates = Templates(config.data.templates, config.data.labels or {}, tokenizer, model.window)
-    rates = make_rates(config.inner, list(select(model.network, config.inner.weights))).to(device, dtype)
-    pool = [problem for problems in splits.values() for problem in problems]
-    knowledge = GivenKnowledge(config.method.knowledge, pool, config.data.seed)
+    # rates stay float32 beside bfloat16 weights: their steps are smaller than its spacing
+    rates = make_rates(config.inner, list(select(model.network, config.inner.weights)))
+    rates = rates.to(device, torch.promote_types(dtype, torch.float32))
+    knowledge = GivenKnowledge(config.method.knowledge, splits, config.data.seed)
     learner: Reckoning | InContext
     if config.method.learner is Learner.reckoning:
         learner = Reckoning(
@@ -44,4 +50,8 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
     else:
         rates.requires_grad_(False)
         learner = InContext(model, templates, config.method, knowledge)
-    return Parts(model, rates, templates, learner)
+    longest = max(len(row.ids) for split in SPLITS for problem in splits[split] for row in learner.rows(problem))
+    sizes = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
+    logger.info("%s problems; the longest row has %d of at most %d tokens", sizes, longest, model.window)
+    labelled = [question for split in ("train", "dev") for problem in splits[split] for question in problem.questions]
+    return Parts(model, rates, templates, learner, templates.label_tokens(labelled))

@@ -95,7 +95,8 @@ class TemplateConfig:
     reference: str = "fact_{index}"
     question: str = "Based on {references}, can we conclude {question}?"
     in_context_question: str = "Can we conclude {question}?"
-    """FT-ICR's question; its context shows no index, so it has no references (as in the NeurIPS-time code)."""
+    """FT-ICR's question. Its context lines show no index, so ours has no references; the released code had the bare
+    "{question}" (November 2023) or RECKONING's own question (May 2023)."""
     multi_target: str = "{answer} because {facts}"
 
 
@@ -185,6 +186,8 @@ class DataConfig:
     """Seed of generated theories, sampling and order; the training seed does not change the data."""
     theories: dict[str, int] = field(default_factory=lambda: {"train": 4000, "dev": 200, "test": 400})
     """Generated theories per split."""
+    curriculum: list[int] = field(default_factory=list)
+    """Depths that generated training theories have besides `generator.depths`, e.g. [0] for stated facts."""
     limit: dict[str, int] = field(default_factory=dict)
     """Use only the first so many problems of a split, e.g. {dev: 100}."""
     cache: str | None = None
@@ -219,14 +222,25 @@ class EvaluationConfig:
 
     batch_problems: int = 16
     max_new_tokens: int = 128
-    """Longest answer at test time; the gold target's length is never used (sheet section 6.3, item 9)."""
-    dev_new_tokens: int = 4
-    """Longest answer when the dev split only selects a model by its label."""
+    """Longest answer at test time, in tokens; the gold target's length is never used (sheet section 6.3, item 9).
+    Where the dev split only selects a model by its label, answers are as long as the longest label needs."""
     inner_steps: int = 0
     """Inner steps at test time; 0 means as many as in training."""
     confidence: float = 0.95
     patience: int = 0
     """Stop after so many dev evaluations without improvement; 0 never stops early."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        for key, least in {"batch_problems": 1, "max_new_tokens": 1, "inner_steps": 0, "patience": 0}.items():
+            if getattr(self, key) < least:
+                raise UserError(f"evaluation.{key}={getattr(self, key)}: use {least} or more")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"evaluation.confidence={self.confidence}: it is a probability; use 0.95 or 0.99")
 
 
 @dataclass

@@ -10,6 +10,7 @@ import logging
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from common.errors import UserError
@@ -116,7 +117,9 @@ def _build(config: DataConfig) -> Splits:
 def _generated(config: DataConfig, split: str) -> Iterator[Record]:
     if config.theories.get(split, 0) < 1:
         raise UserError(f"data.theories.{split}={config.theories.get(split)}: at least one theory is needed")
-    return (generate(config.generator, config.seed, split, index) for index in range(config.theories[split]))
+    depths = [*config.generator.depths, *(config.curriculum if split == "train" else [])]
+    generator = replace(config.generator, depths=depths)
+    return (generate(generator, config.seed, split, index) for index in range(config.theories[split]))
 
 
 def _from_release(

@@ -5,21 +5,27 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-Forward = Callable[[Tensor], Tensor]
-"""int64 ids [..., rows, length] -> logits [..., rows, length, vocabulary]."""
+Forward = Callable[[Tensor, int], Tensor]
+"""(int64 ids [tasks, rows, length], keep) -> next-token logits of the last `keep` places [tasks, rows, keep, vocabulary]."""
 
 
 @torch.no_grad()
 def greedy(
-    forward: Forward, prompts: Sequence[Sequence[Sequence[int]]], *, eos: int, new_tokens: int, window: int, device: torch.device
+    forward: Forward,
+    prompts: Sequence[Sequence[Sequence[int]]],
+    *,
+    eos: int,
+    new_tokens: int,
+    window: int,
+    device: torch.device,
 ) -> list[list[list[int]]]:
     """The most likely continuation of every prompt, cut before its end-of-text token.
 
-    Rows are padded on the right and continued each at its own end, so that no attention mask is needed and a row gets
-    the tokens it would get alone.
+    Rows are padded on the right and continued each at its own end: no attention mask is needed, and a row gets the
+    tokens it would get alone. Finished rows are no longer computed.
 
     Args:
-        forward: the model; called with [tasks, rows, length].
+        forward: the model. Every call has all tasks, but only as many rows as the task with most unfinished ones.
         prompts: [tasks][rows][tokens]; tasks may have different numbers of rows.
         eos: end-of-text token, also used as padding.
         new_tokens: at most so many tokens are added, and never beyond `window`.
@@ -29,29 +35,30 @@ def greedy(
     Returns:
         [tasks][rows][new tokens].
     """
-    most = max(len(rows) for rows in prompts)
-    lengths = torch.tensor(
-        [[len(row) for row in rows] + [1] * (most - len(rows)) for rows in prompts], device=device
-    )  # [tasks, rows]
-    longest = int(lengths.max())
-    room = min(longest + new_tokens, window)
-    ids = torch.full((len(prompts), most, room), eos, device=device)
-    for t, rows in enumerate(prompts):
-        for r, row in enumerate(rows):
-            ids[t, r, : len(row)] = torch.tensor(row, device=device)
-    begins = lengths.clone()
-    done = torch.tensor([[False] * len(rows) + [True] * (most - len(rows)) for rows in prompts], device=device)
+    texts = [[list(row) for row in rows] for rows in prompts]
+    unfinished = [[text for text in rows if len(text) < window] for rows in texts]
     for _ in range(new_tokens):
-        done |= (lengths >= room) | (lengths - begins >= new_tokens)
-        if bool(done.all()):
+        if not any(unfinished):
             break
-        scores = forward(ids[..., : int(lengths.max())])
-        last = (lengths - 1)[..., None, None].expand(*lengths.shape, 1, scores.shape[-1])
-        token = scores.gather(-2, last).squeeze(-2).argmax(-1)  # [tasks, rows]
-        done |= token == eos
-        place = lengths.clamp(max=room - 1)[..., None]
-        ids.scatter_(-1, place, torch.where(done, ids.gather(-1, place)[..., 0], token)[..., None])
-        lengths += (~done).long()
+        lengths = [len(text) for rows in unfinished for text in rows]
+        ids = torch.full((len(unfinished), max(map(len, unfinished)), max(lengths)), eos)
+        ends = torch.full(ids.shape[:2], min(lengths) - 1)
+        for task, rows in enumerate(unfinished):
+            for row, text in enumerate(rows):
+                ids[task, row, : len(text)] = torch.tensor(text)
+                ends[task, row] = len(text) - 1
+        keep = max(lengths) - min(lengths) + 1
+        scores = forward(ids.to(device), keep)
+        places = (ends - (min(lengths) - 1)).to(device)[..., None, None].expand(*ends.shape, 1, scores.shape[-1])
+        chosen = scores.gather(-2, places).squeeze(-2).argmax(-1).tolist()
+        for task, rows in enumerate(unfinished):
+            going = []
+            for text, token in zip(rows, chosen[task], strict=False):
+                if token != eos:
+                    text.append(token)
+                    going.append(text)
+            unfinished[task] = [text for text in going if len(text) < window]
     return [
-        [ids[t, r, begins[t, r] : lengths[t, r]].tolist() for r in range(len(rows))] for t, rows in enumerate(prompts)
+        [text[len(prompt) :] for text, prompt in zip(done, asked, strict=True)]
+        for done, asked in zip(texts, prompts, strict=True)
     ]

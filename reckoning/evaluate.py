@@ -8,17 +8,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from common.entry import entry
+from common.entry import entry, in_sweep
 from common.errors import UserError
-from common.schema import to_typed
+from common.schema import Device, to_typed
 from reckoning.config import SPLITS, Learner, Target, TrainConfig
 
 if TYPE_CHECKING:
@@ -35,47 +34,53 @@ class EvaluateConfig:
     """What `python -m reckoning.evaluate` reads."""
 
     run: str = "???"
-    """Folder of a finished run."""
+    """Folder of a run."""
     split: str = "test"
     inner_steps: int = 0
     """Inner steps at test time; 0 takes the run's own."""
     confidence: float = 0.95
+    device: Device | None = None
+    """auto, cpu or cuda; null takes the run's own."""
 
 
 ConfigStore.instance().store(name="evaluate", node=EvaluateConfig)
 
 
-def respond(
-    parts: Parts, problems: Sequence[Problem], config: TrainConfig, *, select: bool = False
-) -> list[Item]:
+def respond(parts: Parts, problems: Sequence[Problem], config: TrainConfig, *, select: bool = False) -> list[Item]:
     """Greedy answers to every question, scored; `select` decodes only as far as the label."""
+    from common.progress import Progress
     from reckoning.scoring import score
 
     network = parts.model.network
+    tokens = parts.label_tokens if select else config.evaluation.max_new_tokens
+    size = config.evaluation.batch_problems
+    responses = []
     training = network.training
     network.train(config.model.evaluation_dropout)
-    tokens = config.evaluation.dev_new_tokens if select else config.evaluation.max_new_tokens
-    size = config.evaluation.batch_problems
     try:
-        responses = []
-        for start in range(0, len(problems), size):
-            responses += parts.learner.respond(problems[start : start + size], tokens)
+        with Progress(0, len(problems), bar=False if select or in_sweep() else None, name="answers") as progress:
+            for start in range(0, len(problems), size):
+                responses += parts.learner.respond(problems[start : start + size], tokens)
+                if not select:
+                    progress.update(len(responses))
     finally:
         network.train(training)
-    recited = not select and config.method.target is not Target.single
+    recited = not select and config.method.target is Target.multi
     return score(problems, responses, config.data.labels or {}, recited=recited)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
-    """Answer a split with the selected weights of a finished run; writes `evaluation-<split>.json` beside them.
+    """Answer a split with the selected weights of a run; writes `evaluation-<split>.json` into its folder.
 
     Raises:
         UserError: no such run, no selected checkpoint, or the data or model is gone.
     """
+    import torch
+
     from common import checkpoint
     from common.environment import pick_device
     from common.files import write_atomic
-    from common.run import CHECKPOINTS, CONFIG
+    from common.folder import CHECKPOINTS, read_config
     from common.seeding import seed_everything
     from reckoning import data
     from reckoning.build import build
@@ -84,9 +89,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     folder = Path(config.run)
     if config.split not in SPLITS:
         raise UserError(f"split={config.split}: use one of {', '.join(SPLITS)}")
-    if not (folder / CONFIG).is_file():
-        raise UserError(f"run={folder}: there is no {CONFIG}; give the folder of a run (…/reckoning/<experiment>/<overrides>)")
-    trained = to_typed(OmegaConf.create(yaml.safe_load((folder / CONFIG).read_text())), TrainConfig)
+    trained = to_typed(OmegaConf.create(read_config(folder)), TrainConfig)
     if trained.method.learner is Learner.shortcuts:
         raise UserError(f"run={folder}: shortcut rules have no weights to evaluate; read its results.json")
     last = checkpoint.latest(folder / CHECKPOINTS)
@@ -94,21 +97,25 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         raise UserError(f"run={folder}: no selected checkpoint yet; run its training command again and it continues")
     best = checkpoint.load(folder / CHECKPOINTS / checkpoint.name_of(int(last.run["best"]["step"])))
 
-    trained.evaluation.inner_steps = config.inner_steps or trained.evaluation.inner_steps
-    device = pick_device(trained.runtime.device)
+    steps = config.inner_steps or trained.evaluation.inner_steps
+    trained.evaluation = replace(trained.evaluation, inner_steps=steps, confidence=config.confidence)
     seed_everything(trained.seed)
     splits = data.load(trained.data)
-    import torch
-
+    device = pick_device(config.device or trained.runtime.device)
     parts = build(trained, splits, device, getattr(torch, trained.runtime.dtype.name))
-    parts.model.network.load_state_dict(best.objects["model"])
-    parts.rates.load_state_dict(best.objects["rates"])
-    items = respond(parts, splits[config.split], trained)
-    metrics = summarise(items, config.confidence)
+    try:
+        parts.model.network.load_state_dict(best.objects["model"])
+        parts.rates.load_state_dict(best.objects["rates"])
+    except RuntimeError as error:
+        raise UserError(
+            f"run={folder}: its weights do not fit model.name={trained.model.name} as it is now; "
+            "put back the model that the run was trained from"
+        ) from error
+    metrics = summarise(respond(parts, splits[config.split], trained), config.confidence)
     text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
     write_atomic(folder / f"evaluation-{config.split}.json", text + "\n")
     for name, interval in metrics.items():
-        logger.info("%s/%s %.4f (%.4f-%.4f)", config.split, name, interval.value, interval.low, interval.high)
+        logger.info("%s/%s %.4f (%.4f to %.4f)", config.split, name, interval.value, interval.low, interval.high)
     return metrics
 
 

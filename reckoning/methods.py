@@ -1,14 +1,13 @@
 """Learners: what turns a batch of problems into outer losses, and questions into answers."""
 
 import random
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from common.bilevel import InnerConfig, Unroll
-from common.inner import adapt
+from common.inner import Adapted, adapt
 from common.rates import LearnedRates
 from common.rules import make_rule
 from common.weights import Weights, select, stack
@@ -17,7 +16,7 @@ from reckoning.config import Knowledge, MethodConfig, Target
 from reckoning.decode import greedy
 from reckoning.model import LanguageModel
 from reckoning.objective import logits, mean_loss
-from reckoning.problems import Problem, Question
+from reckoning.problems import Problem
 from reckoning.templates import Row, Templates
 
 Responses = list[list[str]]
@@ -25,10 +24,14 @@ Responses = list[list[str]]
 
 
 class Learner(Protocol):
-    """The two things the training loop and the evaluation ask for."""
+    """What the training loop and the evaluation ask for."""
 
     measured: dict[str, float]
-    """Numbers of the last batch for the log, such as the first and last inner loss."""
+    """Numbers of the last training batch for the log, such as the first and last inner loss."""
+
+    def rows(self, problem: Problem) -> list[Row]:
+        """Every row of the problem that training or evaluation reads."""
+        ...
 
     def losses(self, problems: Sequence[Problem]) -> Iterator[Tensor]:
         """Outer losses whose sum is the batch's loss (a sum over problems); each may be sent backward at once."""
@@ -42,17 +45,21 @@ class Learner(Protocol):
 class GivenKnowledge:
     """Which sentences a learner is given for a problem (`method.knowledge`)."""
 
-    def __init__(self, kind: Knowledge, pool: Sequence[Problem], seed: int) -> None:
-        """`pool`: the split's problems, from whose sentences random knowledge is drawn."""
+    def __init__(self, kind: Knowledge, splits: Mapping[str, Sequence[Problem]], seed: int) -> None:
+        """Random knowledge is drawn from all sentences of the problem's own split; splits share no theory."""
         self.kind, self.seed = kind, seed
-        self.sentences = [fact for p in pool for fact in p.facts] if kind is Knowledge.random else []
+        self._pool: dict[str, list[str]] = {}
+        for problems in splits.values() if kind is Knowledge.random else ():
+            sentences = [fact for problem in problems for fact in problem.facts]
+            self._pool |= {problem.theory: sentences for problem in problems}
 
     def of(self, problem: Problem) -> tuple[str, ...]:
-        """The given sentences; random ones depend on the problem's id and the seed alone."""
+        """The given sentences; random ones depend on the split, the problem's id and the seed alone."""
         if self.kind is Knowledge.none:
             return ()
         if self.kind is Knowledge.random:
-            return tuple(random.Random(f"{self.seed}/random/{problem.id}").choices(self.sentences, k=len(problem.facts)))
+            rng = random.Random(f"{self.seed}/random/{problem.id}")
+            return tuple(rng.choices(self._pool[problem.theory], k=len(problem.facts)))
         return problem.facts
 
 
@@ -75,72 +82,75 @@ class Reckoning:
         self.evaluation_steps = evaluation_steps or inner.steps
         self.rule = make_rule(inner)
         self.slow = select(model.network, inner.weights)
-        first = next(model.network.parameters())
-        self.device, self.dtype = first.device, first.dtype
+        self.tensors = _tensors_for(model, templates)
         self.measured: dict[str, float] = {}
 
-    def _rows(self, tasks: Sequence[Sequence[Row]]) -> Rows:
-        make = to_stack if self.inner.stack else to_rows
-        return make(
-            tasks if self.inner.stack else tasks[0], pad=self.templates.eos, device=self.device, dtype=self.dtype
-        )  # type: ignore[operator]
+    def rows(self, problem: Problem) -> list[Row]:
+        """Facts, questions with targets, and facts to recite on their own."""
+        return [*self._facts(problem), *self._questions(problem), *self._recited(problem)[0]]
 
-    def _fact_rows(self, problem: Problem) -> list[Row]:
-        return [self.templates.fact(i, fact) for i, fact in enumerate(self.knowledge.of(problem))]
+    def losses(self, problems: Sequence[Problem]) -> Iterator[Tensor]:
+        """One loss a problem, or one for the whole stack; a problem's loss is the mean over its questions."""
+        first = last = 0.0
+        for group in self._groups(problems):
+            adapted = self._adapt(group, unroll=self.inner.unroll, steps=self.inner.steps)
+            loss = self._mean_loss(adapted.weights, [self._questions(problem) for problem in group])
+            recited = [self._recited(problem) for problem in group]
+            if any(rows for rows, _ in recited):
+                loss = loss + self._mean_loss(adapted.weights, *zip(*recited, strict=True))
+            yield loss.sum()
+            first += adapted.losses[0].sum().item()
+            last += adapted.losses[-1].sum().item()
+        self.measured = {"inner_loss_first": first / len(problems), "inner_loss_last": last / len(problems)}
 
-    def _adapted(self, problems: Sequence[Problem], *, unroll: Unroll, steps: int) -> Weights:
-        facts = self._rows([self._fact_rows(problem) for problem in problems])
-        adapted = adapt(
+    def respond(self, problems: Sequence[Problem], new_tokens: int) -> Responses:
+        """Encode every knowledge set once, then answer all its questions from the adapted weights."""
+        responses: Responses = []
+        for group in self._groups(problems):
+            fast = self._adapt(group, unroll=Unroll.none, steps=self.evaluation_steps).weights
+            prompts = [[row.prompt for row in self._questions(problem)] for problem in group]
+            responses += _decoded(self.model, fast, prompts, self.templates, new_tokens, stacked=self.inner.stack)
+        return responses
+
+    def _groups(self, problems: Sequence[Problem]) -> list[Sequence[Problem]]:
+        return [problems] if self.inner.stack else [[problem] for problem in problems]
+
+    def _adapt(self, group: Sequence[Problem], *, unroll: Unroll, steps: int) -> Adapted:
+        facts = self._padded([self._facts(problem) for problem in group])
+        return adapt(
             lambda fast: mean_loss(self.model.network, fast, facts),
-            stack(self.slow, len(problems)) if self.inner.stack else self.slow,
+            stack(self.slow, len(group)) if self.inner.stack else self.slow,
             steps=steps,
             rule=self.rule,
             rates=self.rates,
             unroll=unroll,
             keep=self.inner.keep if unroll is Unroll.truncate else 0,
         )
-        self.measured["inner_loss_first"] = adapted.losses[0].mean().item()
-        self.measured["inner_loss_last"] = adapted.losses[-1].mean().item()
-        return adapted.weights
 
-    def losses(self, problems: Sequence[Problem]) -> Iterator[Tensor]:
-        """One loss a problem, or one for the whole stack; a problem's loss is the mean over its questions."""
-        for group in [problems] if self.inner.stack else [[problem] for problem in problems]:
-            fast = self._adapted(group, unroll=self.inner.unroll, steps=self.inner.steps)
-            target = Target.single if self.method.target is Target.sum else self.method.target
-            rows = [[self.templates.question(p, q, target) for q in p.questions] for p in group]
-            loss = mean_loss(self.model.network, fast, self._rows(rows)).sum()
-            if self.method.target is Target.sum:
-                relevant = [[self.templates.fact(i, p.facts[i]) for q in p.questions for i in q.relevant] for p in group]
-                loss = loss + mean_loss(self.model.network, fast, self._rows(relevant)).sum()
-            yield loss
+    def _facts(self, problem: Problem) -> list[Row]:
+        return [self.templates.fact(index, fact) for index, fact in enumerate(self.knowledge.of(problem))]
 
-    def respond(self, problems: Sequence[Problem], new_tokens: int) -> Responses:
-        """Encode every knowledge set once, then answer all its questions from the adapted weights."""
-        responses: Responses = []
-        for group in [problems] if self.inner.stack else [[problem] for problem in problems]:
-            fast = self._adapted(group, unroll=Unroll.none, steps=self.evaluation_steps)
-            prompts = [[self.templates.question(p, q, Target.single).prompt for q in p.questions] for p in group]
-            if self.inner.stack:
-                found = greedy(
-                    lambda ids, fast=fast: logits(self.model.network, fast, ids), prompts, **self._limits(new_tokens)
-                )
-            else:
-                found = greedy(
-                    lambda ids, fast=fast: logits(self.model.network, fast, ids[0])[None],
-                    prompts,
-                    **self._limits(new_tokens),
-                )
-            responses += _texts(found, self.templates)
-        return responses
+    def _questions(self, problem: Problem) -> list[Row]:
+        target = Target.single if self.method.target is Target.sum else self.method.target
+        return [self.templates.question(problem, question, target) for question in problem.questions]
 
-    def _limits(self, new_tokens: int) -> dict:
-        return {
-            "eos": self.templates.eos,
-            "new_tokens": new_tokens,
-            "window": self.model.window,
-            "device": self.device,
-        }
+    def _recited(self, problem: Problem) -> tuple[list[Row], list[float]]:
+        """With the literal sum: relevant facts and their shares, fact mean inside a question, then question mean."""
+        if self.method.target is not Target.sum:
+            return [], []
+        asked = [(index, question) for question in problem.questions for index in question.relevant]
+        rows = [self.templates.fact(index, problem.facts[index]) for index, _ in asked]
+        return rows, [1 / (len(question.relevant) * len(problem.questions)) for _, question in asked]
+
+    def _mean_loss(
+        self, fast: Weights, tasks: Sequence[Sequence[Row]], shares: Sequence[Sequence[float]] | None = None
+    ) -> Tensor:
+        return mean_loss(self.model.network, fast, self._padded(tasks, shares))
+
+    def _padded(self, tasks: Sequence[Sequence[Row]], shares: Sequence[Sequence[float]] | None = None) -> Rows:
+        if self.inner.stack:
+            return to_stack(tasks, shares=shares, **self.tensors)
+        return to_rows(tasks[0], shares=shares[0] if shares else None, **self.tensors)
 
 
 class InContext:
@@ -152,37 +162,55 @@ class InContext:
         """The whole model is trained on question and target rows."""
         self.model, self.templates, self.method, self.knowledge = model, templates, method, knowledge
         self.weights = select(model.network)
-        first = next(model.network.parameters())
-        self.device, self.dtype = first.device, first.dtype
+        self.tensors = _tensors_for(model, templates)
         self.measured: dict[str, float] = {}
 
-    def _row(self, problem: Problem, question: Question, target: Target) -> Row:
-        return self.templates.in_context(
-            self.knowledge.of(problem), problem, question, target, ask=self.method.question
-        )
+    def rows(self, problem: Problem) -> list[Row]:
+        """One row a question: what is given, and the target."""
+        given, method = self.knowledge.of(problem), self.method
+        return [
+            self.templates.in_context(given, problem, question, method.target, ask=method.question)
+            for question in problem.questions
+        ]
 
     def losses(self, problems: Sequence[Problem]) -> Iterator[Tensor]:
         """One loss for the batch: the sum over problems of the mean over their questions."""
-        tasks = [[self._row(p, q, self.method.target) for q in p.questions] for p in problems]
-        flat = [row for rows in tasks for row in rows]
-        rows = to_rows(flat, pad=self.templates.eos, device=self.device, dtype=self.dtype)
-        share = torch.tensor([1 / len(rows) for rows in tasks for _ in rows], device=self.device, dtype=self.dtype)
-        yield mean_loss(self.model.network, self.weights, Rows(rows.ids, rows.scored, share))
+        tasks = [self.rows(problem) for problem in problems]
+        shares = [1 / len(rows) for rows in tasks for _ in rows]
+        padded = to_rows([row for rows in tasks for row in rows], shares=shares, **self.tensors)
+        yield mean_loss(self.model.network, self.weights, padded)
 
     def respond(self, problems: Sequence[Problem], new_tokens: int) -> Responses:
         """Read knowledge and question again for every question."""
-        prompts = [[self._row(p, q, Target.single).prompt] for p in problems for q in p.questions]
-        found = greedy(
-            lambda ids: logits(self.model.network, self.weights, ids[:, 0])[:, None],
-            prompts,
-            eos=self.templates.eos,
-            new_tokens=new_tokens,
-            window=self.model.window,
-            device=self.device,
-        )
-        texts = iter(_texts(found, self.templates))
-        return [[next(texts)[0] for _ in problem.questions] for problem in problems]
+        tasks = [self.rows(problem) for problem in problems]
+        prompts = [[row.prompt for rows in tasks for row in rows]]
+        (texts,) = _decoded(self.model, self.weights, prompts, self.templates, new_tokens, stacked=False)
+        rest = iter(texts)
+        return [[next(rest) for _ in rows] for rows in tasks]
 
 
-def _texts(found: list[list[list[int]]], templates: Templates) -> Responses:
+def _tensors_for(model: LanguageModel, templates: Templates) -> dict[str, Any]:
+    """How rows become tensors for this model."""
+    first = next(model.network.parameters())
+    return {"pad": templates.eos, "device": first.device, "dtype": first.dtype}
+
+
+def _decoded(
+    model: LanguageModel,
+    weights: Weights,
+    prompts: Sequence[Sequence[Sequence[int]]],
+    templates: Templates,
+    new_tokens: int,
+    *,
+    stacked: bool,
+) -> Responses:
+    """Greedy continuations as text; `prompts` [tasks][rows], one task unless the weights are stacked."""
+
+    def forward(ids: Tensor, keep: int) -> Tensor:
+        if stacked:
+            return logits(model.network, weights, ids, keep)
+        return logits(model.network, weights, ids[0], keep)[None]
+
+    device = next(iter(weights.values())).device
+    found = greedy(forward, prompts, eos=templates.eos, new_tokens=new_tokens, window=model.window, device=device)
     return [[templates.tokenizer.decode(ids, skip_special_tokens=True) for ids in rows] for rows in found]

@@ -14,14 +14,15 @@ def normalise(text: str) -> str:
     return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
 
 
-def split_response(text: str) -> tuple[str, str]:
+def split_response(text: str, words: int = 1) -> tuple[str, str]:
     """(label, recited facts) of a response.
 
-    The label is the text before "because"; without that word it is the first word; either is cut at a comma.
+    The label is the text before "because"; without that word it is the first word, or the first `words` where the
+    expected label has so many; either is cut at a comma.
     """
     before, because, after = text.partition("because")
     if not because:
-        before = next(iter(text.split()), "")
+        before = " ".join(text.split()[:words])
     return before.split(",")[0].strip(), after.strip()
 
 
@@ -29,10 +30,15 @@ def split_response(text: str) -> tuple[str, str]:
 class Recall:
     """How one recitation compares with the relevant facts."""
 
-    published: float
-    """Share of recited pieces (cut at commas) whose normal form is a substring of the gold string: the authors' number."""
+    pieces: int
+    """Pieces recited: what stands between commas and is not empty."""
+    matching: int
+    """Of these, the ones whose normal form is a substring of the normalised gold string. Summed over a data set,
+    matching / pieces is the authors' number: short pieces match easily and missing facts cost nothing."""
     precision: float
+    """Share of the recited set that is relevant; 0 where nothing was recited."""
     recall: float
+    """Share of the relevant set that was recited."""
     exact: bool
     """The recited set equals the relevant set."""
 
@@ -40,17 +46,21 @@ class Recall:
 def recall_of(recited: str, facts: Sequence[str]) -> Recall:
     """Compare the recited string with the relevant `facts`.
 
-    Set-level numbers look for whole facts in the recitation, so that facts that contain a comma are not cut in two;
-    what is left over when all found facts are taken out counts as one wrong piece each.
+    The set-level numbers look for whole facts in the recitation, so that facts that contain a comma are not cut in
+    two; every piece that belongs to no whole fact counts as a wrong one.
     """
     pieces = [normalise(piece) for piece in recited.split(",") if normalise(piece)]
-    gold = normalise(",".join(facts).replace(",", " , "))
-    published = sum(piece in gold for piece in pieces) / len(pieces) if pieces else 0.0
-    wanted = {normalise(fact) for fact in facts}
+    gold = normalise(", ".join(facts))
+    wanted = {normalise(fact.replace(",", " ")) for fact in facts}
     found = _whole_facts(pieces, wanted)
     hits = len(found & wanted)
-    precision = hits / len(found) if found else 0.0
-    return Recall(published, precision, hits / len(wanted), found == wanted)
+    return Recall(
+        pieces=len(pieces),
+        matching=sum(piece in gold for piece in pieces),
+        precision=hits / len(found) if found else 0.0,
+        recall=hits / len(wanted),
+        exact=found == wanted,
+    )
 
 
 def _whole_facts(pieces: Sequence[str], wanted: set[str]) -> set[str]:

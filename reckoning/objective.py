@@ -1,5 +1,7 @@
 """The paper's two losses: memorise the facts (inner), answer the question (outer)."""
 
+import inspect
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,16 +10,18 @@ from common.weights import Weights, call
 from reckoning.batch import Rows
 
 
-def logits(model: nn.Module, weights: Weights, ids: Tensor) -> Tensor:
-    """Next-token logits under `weights`.
+def logits(model: nn.Module, weights: Weights, ids: Tensor, keep: int = 0) -> Tensor:
+    """Next-token logits under `weights`, of the last `keep` places (0: of all).
 
-    `ids` int64 [rows, length] -> [rows, length, vocabulary]; with stacked weights [tasks, rows, length] ->
-    [tasks, rows, length, vocabulary], task t under slice t of the weights.
+    `ids` int64 [rows, length] -> [rows, keep, vocabulary]; with stacked weights [tasks, rows, length] ->
+    [tasks, rows, keep, vocabulary], task t under slice t of the weights.
     """
+    spares_head = keep > 0 and "logits_to_keep" in inspect.signature(model.forward).parameters
+    more = {"logits_to_keep": keep} if spares_head else {}
 
     def one_task(task_weights: Weights, task_ids: Tensor) -> Tensor:
-        output: Tensor = call(model, task_weights, input_ids=task_ids, use_cache=False).logits
-        return output
+        output: Tensor = call(model, task_weights, input_ids=task_ids, use_cache=False, **more).logits
+        return output[:, -keep:]
 
     if ids.dim() == 2:
         return one_task(weights, ids)
@@ -32,9 +36,9 @@ def mean_loss(model: nn.Module, weights: Weights, rows: Rows) -> Tensor:
     """
     if rows.ids.shape[-1] < 2:
         raise ValueError("rows of one token have nothing to predict")
-    scores = logits(model, weights, rows.ids[..., :-1])
-    chosen = F.cross_entropy(scores.flatten(0, -2), rows.ids[..., 1:].flatten(), reduction="none")
     scored = rows.scored[..., 1:]
+    scores = logits(model, weights, rows.ids[..., :-1]).to(scored.dtype)
+    chosen = F.cross_entropy(scores.flatten(0, -2), rows.ids[..., 1:].flatten(), reduction="none")
     per_token = chosen.view_as(scored) * scored
     per_row = per_token.sum(-1) / scored.sum(-1).clamp(min=1)
     return (per_row * rows.weight).sum(-1)

@@ -33,8 +33,8 @@ def score(
     items = []
     for problem, texts in zip(problems, responses, strict=True):
         for question, text in zip(problem.questions, texts, strict=True):
-            said, rest = split_response(text)
             expected = words.get(question.answer, question.answer)
+            said, rest = split_response(text, len(expected.split()))
             facts = [problem.facts[index] for index in question.relevant]
             items.append(
                 Item(
@@ -71,14 +71,21 @@ def summarise(items: Sequence[Item], confidence: float) -> dict[str, Interval]:
     depths = {item.depth for item in items if item.depth is not None}
     for depth in sorted(depths):
         metrics[f"accuracy_depth_{depth}"] = interval([i for i in items if i.depth == depth])
-    recited = [item for item in items if item.recall is not None]
-    if recited:
-        exact = [item.recall is not None and item.recall.exact for item in recited]
-        metrics["recall_exact"] = accuracy_interval(exact, [i.theory for i in recited], confidence)
-        for name in ("published", "precision", "recall"):
-            values = [getattr(item.recall, name) for item in recited]
-            metrics[f"recall_{name}"] = accuracy_interval(values, [i.theory for i in recited], confidence)
+    recitations = [(item.recall, item.theory) for item in items if item.recall is not None]
+    if recitations:
+        theories = [theory for _, theory in recitations]
+        for name in ("exact", "precision", "recall"):
+            values = [float(getattr(recall, name)) for recall, _ in recitations]
+            metrics[f"recall_{name}"] = accuracy_interval(values, theories, confidence)
+        metrics["recall_published"] = _pooled(recitations, confidence)
     return metrics
+
+
+def _pooled(recitations: Sequence[tuple[Recall, str]], confidence: float) -> Interval:
+    """The authors' fact recall: matching pieces over recited pieces of the whole set; 0 where nothing was recited."""
+    right = [place < recall.matching for recall, _ in recitations for place in range(recall.pieces)]
+    groups = [theory for recall, theory in recitations for _ in range(recall.pieces)]
+    return accuracy_interval(right, groups, confidence) if right else Interval(0.0, 0, 0.0, 1.0)
 
 
 def to_json(item: Item) -> dict[str, object]:

@@ -4,7 +4,7 @@ Prompt and target are tokenised apart and joined, nothing separates them; the in
 and never scored. The strings are data: `data.templates` replaces any of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from string import Formatter
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SLOTS = {
-    "fact": {"index", "fact"},
-    "reference": {"index"},
-    "question": {"references", "question"},
-    "in_context_question": {"question"},
-    "multi_target": {"answer", "facts"},
+    "fact": ({"fact"}, {"index"}),
+    "reference": (set(), {"index"}),
+    "question": ({"question"}, {"references"}),
+    "in_context_question": ({"question"}, {"references"}),
+    "multi_target": ({"answer", "facts"}, set()),
 }
+"""Template -> (slots it must have, slots it may have besides)."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,10 @@ class Templates:
         """`labels` maps a label of the data to the word the model says; `window` is the model's context in tokens.
 
         Raises:
-            UserError: a template names a slot it does not have.
+            UserError: a template lacks a slot, or names one it does not have.
         """
-        for name, slots in SLOTS.items():
-            text = getattr(config, name)
-            try:
-                used = {slot for _, slot, _, _ in Formatter().parse(text) if slot is not None}
-            except ValueError as error:
-                raise UserError(f"data.templates.{name}={text!r}: {error}; write slots as {{{min(slots)}}}") from error
-            if not used <= slots:
-                raise UserError(f"data.templates.{name}={text!r}: unknown slot {sorted(used - slots)}; use {sorted(slots)}")
+        for name in SLOTS:
+            _check_slots(name, getattr(config, name))
         self.config, self.labels, self.tokenizer, self.window = config, labels, tokenizer, window
         self.eos = int(tokenizer.eos_token_id)
         self._tokens = lru_cache(maxsize=200_000)(self._encode)
@@ -70,25 +65,32 @@ class Templates:
         """The word the model has to say for the question's label (true -> yes)."""
         return self.labels.get(question.answer, question.answer)
 
+    def label_tokens(self, questions: Iterable[Question]) -> int:
+        """Tokens that show any label of `questions`: those of the longest, and one to see where it ends."""
+        return 1 + max(len(self._tokens(word)) for word in {self.answer_word(question) for question in questions})
+
     def fact(self, index: int, fact: str) -> Row:
         """`fact_3: Anne is kind`: the sentence is scored, the prefix is not, no end-of-text token follows."""
         prefix, _, suffix = self.config.fact.partition("{fact}")
         given = self._tokens(prefix.format(index=index))
-        return self._row(given, self._tokens(fact + suffix), f"fact {fact!r}")
+        return self._row(given, self._tokens(fact + suffix.format(index=index)), f"fact {fact!r}")
 
     def question(self, problem: Problem, question: Question, target: Target) -> Row:
         """RECKONING's outer row: the question with references `fact_0 ... fact_n-1`, then the target."""
-        references = " ".join(self.config.reference.format(index=i) for i in range(len(problem.facts)))
-        prompt = self.config.question.format(references=references, question=question.text)
+        prompt = self.config.question.format(references=self._references(problem.facts), question=question.text)
         return self._asked(self._tokens(prompt), problem, question, target)
 
     def in_context(
         self, facts: Sequence[str], problem: Problem, question: Question, target: Target, *, ask: bool = True
     ) -> Row:
         """FT-ICR's row: end-of-text, one given fact a line, the question; `ask=False` leaves it out (No-Question)."""
-        asked = self.config.in_context_question.format(question=question.text) if ask else ""
+        template = self.config.in_context_question if ask else ""
+        asked = template.format(references=self._references(facts), question=question.text)
         prompt = (self.eos, *self._tokens("\n".join([*facts, asked])))
         return self._asked(prompt, problem, question, target)
+
+    def _references(self, facts: Sequence[str]) -> str:
+        return " ".join(self.config.reference.format(index=index) for index in range(len(facts)))
 
     def _asked(self, prompt: tuple[int, ...], problem: Problem, question: Question, target: Target) -> Row:
         answer = self.answer_word(question)
@@ -98,6 +100,7 @@ class Templates:
         return self._row(prompt, (*self._tokens(answer), self.eos), f"question {question.id}")
 
     def _row(self, given: tuple[int, ...], scored: tuple[int, ...], name: str) -> Row:
+        given = given or (self.eos,)  # a template without prefix: something must predict the first token
         if len(given) + len(scored) > self.window:
             raise UserError(
                 f"{name}: {len(given)} given + {len(scored)} scored tokens, the model reads at most {self.window}; "
@@ -106,3 +109,17 @@ class Templates:
         if not scored:
             raise UserError(f"{name}: the tokenizer makes no token of it; check the data and model.tokenizer")
         return Row((*given, *scored), len(given), name)
+
+
+def _check_slots(name: str, text: str) -> None:
+    needed, optional = SLOTS[name]
+    known = "{" + "}, {".join(sorted(needed | optional)) + "}"
+    try:
+        used = {slot for _, slot, _, _ in Formatter().parse(text) if slot is not None}
+    except ValueError as error:
+        raise UserError(f"data.templates.{name}={text!r}: {error}; its slots are {known}") from error
+    if strange := used - needed - optional:
+        raise UserError(f"data.templates.{name}={text!r}: unknown slot {{{min(strange)}}}; its slots are {known}")
+    for slot in sorted(needed):
+        if slot not in used or text.count(f"{{{slot}}}") != 1:
+            raise UserError(f"data.templates.{name}={text!r}: {{{slot}}} must stand in it once; its slots are {known}")

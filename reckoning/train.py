@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,12 @@ from reckoning.config import Learner, TrainConfig
 
 if TYPE_CHECKING:
     from common.results import Results
+    from reckoning.build import Parts
+
+MODEL = "model"
+"""Folder in the run folder: the selected weights and the tokenizer, for plain `from_pretrained`."""
 
 ConfigStore.instance().store(name="schema", node=TrainConfig)
-logger = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, folder: Path) -> Results:
@@ -33,6 +36,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
     Raises:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
+    from common.environment import peak_memory_bytes
+    from common.export import export
     from common.outer import Outer
     from common.run import Run, RunIdentity
     from reckoning import data
@@ -51,45 +56,60 @@ def train(config: TrainConfig, folder: Path) -> Results:
             return run.finish(*shortcut_rows(splits, config))
 
         parts = build(config, splits, run.device, run.dtype)
+        network = parts.model.network.train()  # from_pretrained leaves dropout off
         total = config.outer.total_steps(len(splits["train"]))
-        outer = Outer(config.outer, parts.model.network, parts.rates, total)
+        outer = Outer(config.outer, network, parts.rates, total)
         batches = Batches(splits["train"], config.outer.batch_problems, config.seed)
-        run.track("model", parts.model.network)
+        run.track("model", network)
         run.track("rates", parts.rates)
         run.track("outer", outer)
 
-        stale = 0  # dev evaluations since the best one
         if run.restore() == 0:
             run.log(0, "dev", accuracy=accuracy(respond(parts, splits["dev"], config, select=True)))
         for step in run.steps(total):
-            loss = 0.0
+            began, loss = time.monotonic(), 0.0
             for part in range(config.outer.accumulation):
                 batch = batches[(step - 1) * config.outer.accumulation + part]
                 loss += outer.accumulate(parts.learner.losses(batch))
             norm = outer.step()
             if run.due(config.loop.log_every):
-                shown = {f"rates/{name}": value for name, value in parts.rates.summary().items()}
-                run.log(step, "train", outer_loss=loss, grad_norm=norm, **parts.learner.measured, **shown)
+                shown = {**parts.learner.measured, **_shown_rates(config, parts)}
+                shown |= {"cost/seconds_per_step": time.monotonic() - began}
+                shown |= {"cost/peak_memory_bytes": peak_memory_bytes(run.device)}
+                run.log(step, "train", outer_loss=loss, grad_norm=norm, **shown)
             if run.due(config.loop.evaluate_every):
                 score = accuracy(respond(parts, splits["dev"], config, select=True))
                 run.log(step, "dev", accuracy=score)
-                stale = 0 if run.note_best(score) else stale + 1
-                if config.evaluation.patience and stale >= config.evaluation.patience:
+                run.note_best(score)
+                if _out_of_patience(config, step, run.best):
                     run.end_early()
             run.save_if_due(step)
 
         run.restore_best("model", "rates")
+        export(folder / MODEL, network, parts.templates.tokenizer)
         items = respond(parts, splits["test"], config)
         metrics = summarise(items, config.evaluation.confidence)
-        run.log(total, "test", **{name: interval.value for name, interval in metrics.items()})
+        run.log(run.step, "test", **{name: interval.value for name, interval in metrics.items()})
         return run.finish(metrics, map(to_json, items))
+
+
+def _shown_rates(config: TrainConfig, parts: Parts) -> dict[str, float]:
+    if config.method.learner is not Learner.reckoning:
+        return {}
+    return {f"rates/{name}": value for name, value in parts.rates.summary().items()}
+
+
+def _out_of_patience(config: TrainConfig, step: int, best: dict[str, float] | None) -> bool:
+    """Counted from the run's own record of its best step, so that a restart does not begin to count anew."""
+    evaluated = config.loop.evaluate_every * config.evaluation.patience
+    return evaluated > 0 and best is not None and step - best["step"] >= evaluated
 
 
 @entry("pkg://conf.reckoning")
 def main(cfg: DictConfig) -> float:
-    """Returns the test accuracy, so that sweepers can optimise it."""
-    results = train(to_typed(cfg, TrainConfig), Path(HydraConfig.get().runtime.output_dir))
-    return max(interval.value for name, interval in results.test.items() if name.startswith("accuracy"))
+    """Returns the test accuracy, of several shortcuts the best one's."""
+    test = train(to_typed(cfg, TrainConfig), Path(HydraConfig.get().runtime.output_dir)).test
+    return test["accuracy"].value if "accuracy" in test else max(interval.value for interval in test.values())
 
 
 if __name__ == "__main__":

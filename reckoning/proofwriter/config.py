@@ -57,8 +57,8 @@ class GeneratorConfig:
         for key, value in least.items():
             if getattr(self, key) < value:
                 refuse(key, f"use {value} or more")
-        if not self.depths or min(self.depths) < (1 if planted else 0):
-            refuse("depths", f"a list of depths from {1 if planted else 0} on, such as [1, 2]")
+        if not self.depths or min(self.depths) < 0:
+            refuse("depths", "a list of depths from 0 on, such as [1, 2]")
         if not planted and max(self.depths) > self.rules:
             refuse("depths", f"a proof of that depth needs as many rules; raise {prefix}.rules={self.rules}")
         if self.shape == "square" and self.world == "closed":

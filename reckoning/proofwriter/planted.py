@@ -97,7 +97,9 @@ def _signed(predicates: Iterator[Predicate], count: int, config: GeneratorConfig
 def _start(
     subject: str, depth: int, predicates: Iterator[Predicate], config: GeneratorConfig, rng: random.Random
 ) -> tuple[Chain, list[Signed]]:
-    """A subject's facts and all rules but the last, and the conditions of that last rule."""
+    """A subject's facts and all rules but the last, and the conditions of that last rule; nothing at depth 0."""
+    if depth == 0:
+        return Chain(subject, [], []), []
     here = _signed(predicates, config.body, config, rng)
     chain = Chain(subject, [Literal(Atom(subject, *predicate), positive) for predicate, positive in here], [])
     for _ in range(depth - 1):
@@ -105,6 +107,14 @@ def _start(
         chain.rules.append(_rule(here, after[0]))
         here = after
     return chain, here
+
+
+def _conclude(chain: Chain, end: list[Signed], head: Signed) -> Chain:
+    """The chain up to `head`: by a rule from the conditions `end`, or at depth 0 as a fact about its subject."""
+    if end:
+        return Chain(chain.subject, chain.facts, [*chain.rules, _rule(end, head)])
+    predicate, positive = head
+    return Chain(chain.subject, [Literal(Atom(chain.subject, *predicate), positive)], [])
 
 
 def _plant_matched(
@@ -134,8 +144,7 @@ def _plant_matched(
                 chain.rules[link + 1] = Rule(_rule(missing, missing[0]).body, after.head)
         else:
             head = (next(predicates), positive or config.world == "closed")
-        chain.rules.append(_rule(end, head))
-        chains[label] = chain
+        chains[label] = _conclude(chain, end, head)
     _add(draft, list(chains.values()))
     draft.groups.append(Group(target, chains))
 
@@ -151,7 +160,7 @@ def _plant_square(
         chain, end = _start(subject, draft.depth, predicates, config, rng)
         for positive, into in ((True, proving), (False, refuting)):
             head = (targets[(index + (not positive)) % 3], positive)
-            into.append(Chain(subject, chain.facts, [*chain.rules, _rule(end, head)]))
+            into.append(_conclude(chain, end, head))
     _add(draft, [*proving, *refuting])
     for index, target in enumerate(targets):
         chains = {"true": proving[index], "false": refuting[index - 1], "unknown": proving[index - 2]}

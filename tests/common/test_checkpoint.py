@@ -165,7 +165,7 @@ def test_a_full_disk_names_the_last_good_checkpoint_and_leaves_it(
 
     def full(descriptor: int) -> None:
         calls.append(descriptor)
-        if len(calls) == 2:      # the tensors were written, state.json is not
+        if len(calls) == 2:  # the tensors were written, state.json is not
             raise OSError(code, os.strerror(code))
         real(descriptor)
 

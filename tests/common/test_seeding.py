@@ -10,7 +10,7 @@ from common.seeding import rng_state, seed_everything, set_deterministic, set_rn
 
 
 def draws() -> tuple[Any, ...]:
-    gaussian = [random.gauss(0, 1), np.random.normal()]     # both keep a second value back
+    gaussian = [random.gauss(0, 1), np.random.normal()]  # both keep a second value back
     return *gaussian, random.random(), np.random.rand(), torch.rand(3).tolist(), torch.randn(1).item()
 
 

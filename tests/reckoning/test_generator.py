@@ -242,7 +242,7 @@ def test_calls_do_not_depend_on_each_other() -> None:
         ({"polarity": "none"}, r"generator.polarity='none'"),
         ({"negation": 1.5}, r"generator.negation=1.5: a share from 0 to 1"),
         ({"depths": []}, r"generator.depths=\[\]"),
-        ({"depths": [0]}, r"generator.depths=\[0\]: a list of depths from 1 on"),
+        ({"depths": [-1]}, r"generator.depths=\[-1\]: a list of depths from 0 on"),
         ({"shape": "random", "depths": [9]}, r"generator.depths=\[9\]: .* raise data.generator.rules=6"),
         ({"shape": "square", "world": "closed"}, r"generator.world='closed': .*shape=square has three labels"),
         ({"attributes": 5}, r"generator.attributes=5: use 7 to \d+"),

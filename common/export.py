@@ -1,0 +1,43 @@
+"""Trained weights in the form that plain Hugging Face code reads."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError
+
+from common.errors import UserError
+from common.files import sync_folder, temporary_beside
+
+
+class Saveable(Protocol):
+    """A model, tokenizer or pipeline of the Hugging Face libraries."""
+
+    def save_pretrained(self, save_directory: str) -> Any:
+        """Write its files into a folder."""
+
+
+def export(folder: Path, *parts: Saveable) -> None:
+    """Write `parts` (say a model and its tokenizer) into `folder`, all or nothing; an older export is replaced.
+
+    `AutoModelForCausalLM.from_pretrained(folder)` then gives the same model without any code of ours.
+
+    Raises:
+        UserError: the disk is full or the place not writable.
+    """
+    temporary = temporary_beside(folder)
+    try:
+        temporary.mkdir(parents=True)
+        for part in parts:
+            part.save_pretrained(str(temporary))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(temporary, folder)
+        sync_folder(folder.parent)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot write the trained model into {folder}: {error}; free space there or set loop.root to a bigger disk, "
+            "then run the same command again and it continues"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,128 @@
+"""All of a run that must survive a restart, and its way into checkpoints and back."""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from common import checkpoint, seeding
+from common.errors import UserError
+from common.folder import CHECKPOINTS, ENVIRONMENT
+
+log = logging.getLogger(__name__)
+
+
+class Stateful(Protocol):
+    """Whatever must survive a restart: modules, optimisers, schedules, data streams."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The state as nested plain data and tensors."""
+
+    def load_state_dict(self, state_dict: Any) -> Any:
+        """Take a state back."""
+
+
+class RunState:
+    """Steps done, the selected model, wall time, generators, and the objects that were added.
+
+    Attributes: `step` (outer steps done, or being done), `best` (`{"step", "score"}` or None), `ended` (no step
+    follows), `seconds` and `records` (wall time and metrics up to the checkpoint that was read), `generator`.
+    """
+
+    def __init__(self, folder: Path, seed: int, keep: int) -> None:
+        """Begin at step 0 of the run in `folder`, with a generator of `seed`; `keep` newest checkpoints stay."""
+        self.folder = folder
+        self.keep = keep
+        self.step = 0
+        self.best: dict[str, float] | None = None
+        self.ended = False
+        self.seconds = 0.0
+        self.records = 0
+        self.generator = torch.Generator().manual_seed(seed)
+        self._objects: dict[str, Stateful] = {}
+        self._saved_step, self._save_asked = -1, False
+
+    def add(self, name: str, entry: Stateful) -> None:
+        """Make `entry` part of every checkpoint."""
+        self._objects[name] = entry
+
+    def select(self, score: float) -> bool:
+        """Take this step's model for the best if `score` beats all before; its checkpoint is then due and stays."""
+        if not math.isfinite(score) or (self.best is not None and score <= self.best["score"]):
+            return False
+        self.best = {"step": self.step, "score": float(score)}
+        self._save_asked = True
+        return True
+
+    @property
+    def save_asked(self) -> bool:
+        """Was a new model selected since the last checkpoint?"""
+        return self._save_asked
+
+    def restore(self, device: torch.device) -> bool:
+        """Take everything from the newest readable checkpoint; False if there is none.
+
+        Raises:
+            UserError: it does not fit the objects that were added.
+        """
+        found = checkpoint.latest(self.folder / CHECKPOINTS)
+        if found is None:
+            return False
+        self._load(found, self._objects)
+        run = found.run
+        self.step = self._saved_step = found.step
+        self.best, self.ended, self.seconds, self.records = run["best"], run["ended"], run["seconds"], run["records"]
+        if run["device"] != device.type:
+            log.warning("began on %s, goes on on %s: the numbers will differ", run["device"], device.type)
+        # last: loading may draw numbers
+        self.generator.set_state(found.objects["generator"])
+        seeding.set_rng_state(found.objects["rng"])
+        return True
+
+    def restore_best(self, names: Iterable[str]) -> int:
+        """Put the objects `names` back to the selected model's state; returns its step, 0 if none was selected.
+
+        Raises:
+            UserError: its checkpoint is unreadable.
+        """
+        if self.best is None:
+            return 0
+        step = int(self.best["step"])
+        self._load(checkpoint.load(self.folder / CHECKPOINTS / checkpoint.name_of(step)), names)
+        return step
+
+    def save(self, step: int, device: torch.device, seconds: float, records: int) -> bool:
+        """Write the checkpoint of `step` unless there is one already; says whether it wrote.
+
+        Raises:
+            UserError: the disk is full; earlier checkpoints are intact.
+        """
+        if step == self._saved_step:
+            return False
+        run = {
+            "best": self.best,
+            "ended": self.ended,
+            "seconds": seconds,
+            "records": records,
+            "device": device.type,
+        }
+        objects: dict[str, Any] = {name: entry.state_dict() for name, entry in self._objects.items()}
+        objects |= {"rng": seeding.rng_state(), "generator": self.generator.get_state()}
+        best = int(self.best["step"]) if self.best else None
+        checkpoint.save(self.folder / CHECKPOINTS, step, objects, run, keep=self.keep, best=best)
+        self._saved_step, self._save_asked = step, False
+        return True
+
+    def _load(self, found: checkpoint.Checkpoint, names: Iterable[str]) -> None:
+        for name in names:
+            try:
+                self._objects[name].load_state_dict(found.objects[name])
+            except (KeyError, RuntimeError, ValueError, TypeError) as error:
+                reason = f"{type(error).__name__} {' '.join(str(error).split())}"
+                raise UserError(
+                    f"{found.path} does not fit this code ({name}: {reason}); go back to the revision that made it "
+                    f"(see {self.folder / ENVIRONMENT}), or delete the folder and start again"
+                ) from error

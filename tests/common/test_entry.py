@@ -1,0 +1,150 @@
+"""The command line of a small application: messages instead of traces, and both launchers of conf/common."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.entry import explain
+from common.errors import UserError
+
+CHECKOUT = Path(__file__).parents[2]
+CONFIG = """
+defaults:
+  - schema
+  - runtime: cpu
+  - tracker: none
+  - _self_
+  - override hydra/job_logging: stdout
+hydra:
+  searchpath: ["pkg://conf.common"]
+  output_subdir: null
+  run: {dir: runs/single}
+  sweep: {dir: runs/sweep, subdir: "${hydra.job.override_dirname}"}
+  job: {chdir: false, config: {override_dirname: {exclude_keys: [hydra/launcher, hydra.launcher.n_jobs]}}}
+"""
+PROGRAM = '''
+"""A small application."""
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from common.entry import entry, in_sweep
+from common.errors import UserError
+from common.schema import RuntimeConfig, TrackerConfig, to_typed
+
+@dataclass
+class Inner:
+    steps: int = 4
+
+@dataclass
+class Config:
+    seed: int = 0
+    inner: Inner = field(default_factory=Inner)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+@entry("conf_app")
+def main(cfg: DictConfig) -> None:
+    config = to_typed(cfg, Config)
+    assert "torch" not in sys.modules
+    if config.seed == 13:
+        raise UserError("seed=13: choose another")
+    if config.seed == 99:
+        raise ZeroDivisionError("ours")
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    (folder / "result").write_text(f"{config.seed} {config.inner.steps} {in_sweep()}")
+
+if __name__ == "__main__":
+    main()
+'''
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(PROGRAM)
+    (tmp_path / "conf_app").mkdir()
+    (tmp_path / "conf_app" / "config.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def command(app: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    return subprocess.run(
+        [sys.executable, "app.py", *words], cwd=app, env=environment, capture_output=True, text=True, timeout=100
+    )
+
+
+def test_a_good_command_runs_in_its_folder(app: Path) -> None:
+    done = command(app, "inner.steps=7")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (app / "runs" / "single" / "result").read_text() == "0 7 False"
+
+
+@pytest.mark.parametrize(
+    "word, expected",
+    [
+        ("inner.stps=1", "unknown key inner.stps: did you mean inner.steps?"),
+        ("+inner.stps=1", "unknown key inner.stps: did you mean inner.steps?"),
+        ("sed=1", "unknown key sed: did you mean seed?"),
+        ("inner.steps=few", "inner.steps: Value 'few' of type 'str' could not be converted to Integer"),
+        ("runtime.device=gpu", "runtime.device: Invalid value 'gpu', expected one of [auto, cpu, cuda]"),
+        ("runtime.threads=-1", "runtime.threads=-1: use 0"),
+        ("runtime=tpu", "Could not find 'runtime/tpu'"),
+        ("seed=13", "seed=13: choose another"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_exit_code_two(app: Path, word: str, expected: str) -> None:
+    done = command(app, word)
+    assert done.returncode == 2
+    assert expected in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+def test_a_mistake_of_ours_keeps_its_trace(app: Path) -> None:
+    done = command(app, "seed=99")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "ZeroDivisionError: ours" in done.stderr
+
+
+def test_help_and_cfg_work(app: Path) -> None:
+    assert "steps: 4" in command(app, "--cfg", "job").stdout
+    assert "steps: 4" in command(app, "--help").stdout
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local"])
+def test_one_bad_job_does_not_stop_the_others(app: Path, launcher: str) -> None:
+    done = command(app, "-m", "seed=1,13,2", f"hydra/launcher={launcher}")
+    assert done.returncode == 2
+    assert "error: seed=13: choose another" in done.stderr and "Traceback" not in done.stderr
+    for seed in (1, 2):
+        assert (app / "runs" / "sweep" / f"seed={seed}" / "result").read_text() == f"{seed} 4 True"
+
+
+def test_the_number_of_processes_can_be_set_from_outside(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = ("hydra/launcher=local", "--cfg", "hydra", "-p", "hydra.launcher", "--resolve")
+    assert "n_jobs: -1" in command(app, *shown).stdout
+    monkeypatch.setenv("INNERLOOP_JOBS", "3")
+    assert "n_jobs: 3" in command(app, *shown).stdout
+
+
+def test_the_slurm_launcher_composes(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_PARTITION", "long")
+    shown = command(app, "hydra/launcher=slurm", "--cfg", "hydra", "-p", "hydra.launcher", "--resolve").stdout
+    for line in ("SlurmLauncher", "partition: long", "max_num_timeout: 20", "array_parallelism: 32"):
+        assert line in shown
+
+
+def test_only_errors_a_user_can_act_on_are_explained() -> None:
+    assert explain(UserError("a: b")) == "a: b"
+    assert explain(OSError(28, "No space left on device", "there")) == (
+        "there: No space left on device; free space there or set loop.root to a bigger disk"
+    )
+    assert explain(FileNotFoundError(2, "No such file", "x")) is None
+    assert explain(ValueError("x")) is None

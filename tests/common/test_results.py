@@ -1,0 +1,139 @@
+"""The end of a run, and the hash that tells runs apart."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common import results
+from common.errors import UserError
+from common.intervals import Interval
+from common.results import UNHASHED, Results, config_hash, hashed_keys
+
+CONFIG: dict[str, Any] = {
+    "seed": 1,
+    "inner": {"steps": 4, "lr": 1e-5},
+    "data": {"name": "x", "root": "here", "cache": None},
+    "loop": {"root": "runs", "evaluate_every": 5, "log_every": 1, "save_every": 1, "save_seconds": 1.0, "keep": 1},
+    "runtime": {"device": "cpu", "dtype": "float32", "threads": 1, "deterministic": True},
+    "tracker": {"name": "none", "tags": []},
+}
+
+
+def results_of_a_run(**changed: Any) -> Results:
+    return Results(
+        **{
+            "paper": "paper",
+            "experiment": "experiment",
+            "method": "method",
+            "scale": "cpu",
+            "seed": 1,
+            "config_hash": config_hash(CONFIG),
+            "revision": "unknown",
+            "dirty": None,
+            "hardware": {"cores": 2},
+            "wall_seconds": 1.5,
+            "peak_memory_bytes": 10,
+            "test": {"accuracy": Interval(0.5, 4, 0.2, 0.8)},
+            **changed,
+        }
+    )
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    group, _, name = key.rpartition(".")
+    return {**CONFIG, group: {**CONFIG[group], name: value}} if group else {**CONFIG, name: value}
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("data.root", "there"),
+        ("data.cache", "there"),
+        ("loop.root", "there"),
+        ("loop.log_every", 2),
+        ("loop.save_every", 2),
+        ("loop.save_seconds", 2.0),
+        ("loop.keep", 3),
+        ("runtime.threads", 2),
+        ("runtime.deterministic", False),
+        ("tracker.name", "wandb"),
+        ("tracker.tags", ["a"]),
+        ("tracker", {}),
+        ("hydra", {"launcher": {"n_jobs": 2}}),
+    ],
+)
+def test_what_changes_no_number_changes_no_hash(key: str, value: Any) -> None:
+    assert config_hash(changed(key, value)) == config_hash(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("seed", 2),
+        ("inner.steps", 5),
+        ("inner.lr", 1.0000001e-5),
+        ("inner.new", None),
+        ("data.name", "y"),
+        ("loop.evaluate_every", 6),
+        ("runtime.device", "cuda"),
+        ("runtime.dtype", "bfloat16"),
+    ],
+)
+def test_what_changes_a_number_changes_the_hash(key: str, value: Any) -> None:
+    assert config_hash(changed(key, value)) != config_hash(CONFIG)
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys_and_is_the_same_tomorrow() -> None:
+    assert config_hash(dict(reversed(CONFIG.items()))) == config_hash(CONFIG)
+    assert config_hash({"a": {"b": 1, "c": [1.5, None, "é"]}}) == "d6e5ce871eaf7ea6"
+    assert hashed_keys({"a": {"root": 1, "b": 2}, "rooted": 3}) == {"a.b": 2, "rooted": 3}
+    assert config_hash(CONFIG, (*UNHASHED, "seed")) == config_hash({**CONFIG, "seed": 9}, (*UNHASHED, "seed"))
+
+
+def test_results_come_back_as_they_were_written_and_follow_the_contract(tmp_path: Path) -> None:
+    written = results_of_a_run()
+    results.write(tmp_path, written, [{"id": "é", "correct": True}])
+    assert results.read(tmp_path) == written
+    assert results.read_predictions(tmp_path) == [{"id": "é", "correct": True}]
+    assert results.finished_hash(tmp_path) == written.config_hash
+    keys = "paper experiment method scale seed config_hash revision dirty hardware wall_seconds peak_memory_bytes test"
+    assert set(json.loads((tmp_path / "results.json").read_text())) == {*keys.split(), "per_item", "schema"}
+
+
+def test_the_mark_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, order = os.replace, []
+
+    def noted(source: Path, target: Path) -> None:
+        order.append(target.name)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", noted)
+    results.write(tmp_path, results_of_a_run(), [])
+    assert order == ["predictions.jsonl", "results.json", "FINISHED"]
+
+
+def test_a_full_disk_leaves_the_run_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="cannot write the results .* No space left on device; free space there"):
+        results.write(tmp_path, results_of_a_run(), [{"id": 1}])
+    assert results.finished_hash(tmp_path) is None
+    with pytest.raises(UserError, match="no finished run; run its command again"):
+        results.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1}', '{"schema": 1, "test": {"accuracy": 0.5}}'])
+def test_a_file_that_is_none_of_ours_is_named(tmp_path: Path, text: str) -> None:
+    results.write(tmp_path, results_of_a_run(), [])
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(UserError, match=r"results\.json: not results of this version"):
+        results.read(tmp_path)
+    (tmp_path / "results.json").write_text('{"schema": 7}')
+    with pytest.raises(UserError, match="results format 7, this version reads 1"):
+        results.read(tmp_path)
