@@ -24,7 +24,7 @@ class Outer:
             config: `outer.*`.
             weights: the module whose parameters that ask for a gradient are the slow weights.
             rates: the inner rates; left alone when they are not learned.
-            total_steps: outer steps of the whole run; the rate would be 0 in the one after.
+            total_steps: outer steps of the whole run; the learning rate is 0 after them.
         """
         self.clip = config.clip
         self._refused: str | None = None
@@ -39,10 +39,9 @@ class Outer:
         self.optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps
         )
-        warm = max(1, round(config.warmup * total_steps))
+        warm = round(config.warmup * total_steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: min((step + 1) / warm, max(0.0, (total_steps - step) / max(1, total_steps - warm))),
+            self.optimizer, lambda step: share_of_peak(step, warm, total_steps)
         )
 
     def accumulate(self, losses: Iterable[Tensor]) -> float:
@@ -62,7 +61,7 @@ class Outer:
                     raise UserError(refusal)
                 self._refused = refusal
                 return value
-            loss.backward()
+            torch.autograd.backward(loss)
             total += value
         return total
 
@@ -99,7 +98,7 @@ class Outer:
         dist.all_reduce(counts)
         refused, *owners = counts.tolist()
         if refused:
-            text, self._refused = self._refused or _diverged("an outer loss on another rank", math.nan), None
+            text, self._refused = self._refused or _diverged("an outer loss on another rank", "not finite"), None
             self.optimizer.zero_grad()
             raise UserError(text)
         for parameter, owned in zip(self.parameters, owners, strict=True):
@@ -117,11 +116,21 @@ class Outer:
         self.schedule.load_state_dict(state["schedule"])
 
 
+def share_of_peak(step: int, warm: int, total: int) -> float:
+    """Learning rate of `step` (from 0) as a share of its peak: up over `warm` steps, then down; 0 from `total` on.
+
+    The first step already moves, and the peak is reached by the last step of the warm-up.
+    """
+    if step < warm:
+        return (step + 1) / warm
+    return max(0.0, (total - step) / max(1, total - warm))
+
+
 def _several_ranks() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def _diverged(what: str, value: float) -> str:
+def _diverged(what: str, value: float | str) -> str:
     return (
         f"{what} is {value}: the run has diverged and stops before touching the weights; "
         "lower inner.lr or outer.lr, keep learned rates positive with inner.space=exp, or lower outer.clip"

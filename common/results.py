@@ -29,6 +29,7 @@ UNHASHED = (
     "loop.keep",
     "*.root",  # where data lie, not what they are
     "*.cache",
+    "*.export",
 )
 """Keys that cannot change a number, as shell patterns; a pattern covers everything below a key it matches.
 

@@ -35,6 +35,9 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
     Raises:
         UserError: weights or tokenizer are missing, a template or pattern does not fit, or a row is too long.
     """
+    from transformers.utils import logging as bars
+
+    bars.disable_progress_bar()  # they would cut the run's own in two
     tokenizer = load_tokenizer(config.model)
     model = models.load(config.model, len(tokenizer), device=device, dtype=dtype)
     templates = Templates(config.data.templates, config.data.labels or {}, tokenizer, model.window)

@@ -1,7 +1,11 @@
 """Room 1, the schema: every key of `python -m reckoning.train`, its type, default and source."""
 
+import hashlib
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from omegaconf import OmegaConf
 
 from common.bilevel import InnerConfig, OuterConfig
 from common.errors import UserError
@@ -67,7 +71,9 @@ class MethodConfig:
         if self.learner is Learner.in_context and self.target is Target.sum:
             raise UserError("method.target=sum is an outer loss of RECKONING; use single or multi with in_context")
         if self.knowledge is Knowledge.none and not self.question:
-            raise UserError("method.knowledge=none with method.question=false: nothing is left to read; keep one of them")
+            raise UserError(
+                "method.knowledge=none with method.question=false: nothing is left to read; keep one of them"
+            )
 
 
 @dataclass
@@ -188,10 +194,12 @@ class DataConfig:
     """Generated theories per split."""
     curriculum: list[int] = field(default_factory=list)
     """Depths that generated training theories have besides `generator.depths`, e.g. [0] for stated facts."""
-    limit: dict[str, int] = field(default_factory=dict)
-    """Use only the first so many problems of a split, e.g. {dev: 100}."""
+    limit: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
+    """Use only the first so many problems of a split; 0 uses all."""
     cache: str | None = None
     """Folder where built splits are kept; null builds them anew each time."""
+    export: str | None = None
+    """With format=generated: folder into which `python -m reckoning.data` writes the theories in the official format."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     templates: TemplateConfig = field(default_factory=TemplateConfig)
 
@@ -207,7 +215,9 @@ class DataConfig:
             raise UserError(f"data.questions_per_set={self.questions_per_set}: use 1 or more")
         if strange := set(self.limit) - set(SPLITS):
             raise UserError(f"data.limit: unknown split {sorted(strange)}; use {', '.join(SPLITS)}")
-        if self.check_counts and (self.variant is not Variant.published or not self.balance or self.limit):
+        if self.check_counts and (
+            self.variant is not Variant.published or not self.balance or any(self.limit.values())
+        ):
             raise UserError(
                 "data.check_counts=true holds for the published recipe only; set it to false with data.variant=repaired, "
                 "data.balance=false or data.limit"
@@ -261,3 +271,16 @@ class TrainConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+def run_name(overrides: str) -> str:
+    """Name of a run's folder from the command line's overrides.
+
+    Never empty, short enough for any disk, and without the characters that Hydra or a shell would want quoted, so that
+    `run=<folder>` can be typed as it is shown.
+    """
+    name = re.sub(r"[^\w.+-]+", "_", overrides).strip("_") or "default"
+    return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
+
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)

@@ -2,6 +2,9 @@
 
 `python -m reckoning.data +experiment=proofwriter` builds them, counts, shows one example with its scored tokens and
 audits shortcuts.
+
+    python -m reckoning.data +experiment=proofwriter data=jsonl data.files.train=my.jsonl     own data
+    python -m reckoning.data +experiment=proofwriter scale=cpu data.export=theories           generated files, kept
 """
 
 import hashlib
@@ -13,12 +16,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from common.entry import entry
 from common.errors import UserError
-from common.files import write_json_lines
-from common.schema import flat, plain
+from common.files import remove_if_empty, write_json_lines
+from common.schema import flat, plain, to_typed
 from common.textfile import read_json_lines
 from reckoning.choices import annotations_beside, read_choices
-from reckoning.config import SPLITS, DataConfig, Format, Variant
+from reckoning.config import SPLITS, DataConfig, Format, TrainConfig, Variant
 from reckoning.problems import Problem, group_questions, problem_from_json, problem_to_json, read_jsonl, split_by_key
 from reckoning.proofwriter.generator import generate
 from reckoning.proofwriter.recipe import Record, check_published_counts, problems_of, read_records, split_by_theory
@@ -27,6 +35,8 @@ from reckoning.proofwriter.repaired import repaired
 logger = logging.getLogger(__name__)
 ROOT_VARIABLE = "INNERLOOP_DATA"
 Splits = dict[str, list[Problem]]
+
+ConfigStore.instance().store(name="schema", node=TrainConfig)
 
 
 def load(config: DataConfig) -> Splits:
@@ -37,7 +47,10 @@ def load(config: DataConfig) -> Splits:
     """
     cached = _cache_folder(config)
     if cached is not None and (cached / "test.jsonl").is_file():
-        return {split: [problem_from_json(value) for _, value in read_json_lines(cached / f"{split}.jsonl")] for split in SPLITS}
+        return {
+            split: [problem_from_json(value) for _, value in read_json_lines(cached / f"{split}.jsonl")]
+            for split in SPLITS
+        }
     splits = _build(config)
     for split, problems in splits.items():
         limit = config.limit.get(split, 0)
@@ -87,7 +100,7 @@ def _cache_folder(config: DataConfig) -> Path | None:
     """Where the built splits lie: named by everything that decides them, sizes of the files included."""
     if config.cache is None:
         return None
-    keys = {k: v for k, v in flat(plain(config)).items() if not k.startswith(("templates.", "root", "cache"))}
+    keys = {k: v for k, v in flat(plain(config)).items() if not k.startswith(("templates.", "root", "cache", "export"))}
     for name in (*plain(config.files).values(), *plain(config.support).values()):
         if name:
             found = find(config.root, name)
@@ -170,3 +183,45 @@ def _check_disjoint(splits: Splits) -> None:
                 f"data: the {a} and {b} splits share {len(shared)} theories (such as {min(shared)}); "
                 "leave data.files.dev and data.files.test null to cut the train file by theory"
             )
+
+
+def export(config: DataConfig) -> list[Path]:
+    """Write the generated theories of every split as an official file, `<data.export>/meta-<split>.jsonl`.
+
+    One theory at a time is in memory.
+
+    Raises:
+        UserError: the data is not generated, or the folder cannot be written to.
+    """
+    if config.export is None:
+        return []
+    if config.format is not Format.generated:
+        raise UserError(
+            f"data.export={config.export} with data.format={config.format}: only generated theories are written; "
+            "leave data.export out, or set data=generated"
+        )
+    paths = []
+    for split in SPLITS:
+        paths.append(Path(config.export).expanduser() / f"meta-{split}.jsonl")
+        try:
+            write_json_lines(paths[-1], _generated(config, split))
+        except OSError as error:
+            raise UserError(f"data.export={config.export}: {error.strerror}; name another folder") from error
+        logger.info("%s: %d theories", paths[-1], config.theories[split])
+    return paths
+
+
+@entry("pkg://conf.reckoning")
+def main(cfg: DictConfig) -> None:
+    """Print what the data are."""
+    from reckoning.preview import show
+
+    config = to_typed(cfg, TrainConfig)
+    remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none
+    splits = load(config.data)
+    export(config.data)
+    show(splits, config)
+
+
+if __name__ == "__main__":
+    main()

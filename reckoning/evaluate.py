@@ -43,7 +43,7 @@ class EvaluateConfig:
     """auto, cpu or cuda; null takes the run's own."""
 
 
-ConfigStore.instance().store(name="evaluate", node=EvaluateConfig)
+ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
 
 
 def respond(parts: Parts, problems: Sequence[Problem], config: TrainConfig, *, select: bool = False) -> list[Item]:

@@ -4,13 +4,21 @@
 """
 
 import logging
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 from torch import nn
 
+from common.entry import entry
 from common.errors import UserError
-from reckoning.config import ModelConfig
+from common.files import remove_if_empty
+from common.schema import to_typed
+from reckoning.config import ModelConfig, TrainConfig
 from reckoning.sources import first_line, source_of
 
 logger = logging.getLogger(__name__)
@@ -18,6 +26,8 @@ REMEDIES = (
     "put the weights into a local folder and set model.name=<folder>; or fetch them once on a machine with a network "
     "(python -m scripts.fetch gpt2 <folder>); or run without them: scale=cpu trains the embedded model=tiny on generated data"
 )
+
+ConfigStore.instance().store(name="schema", node=TrainConfig)
 
 
 @dataclass
@@ -37,6 +47,7 @@ def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch
         UserError: the weights are not there, are not a causal language model, have fewer embeddings than the tokenizer
             has tokens, or no second derivative.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     source = source_of(config.name)
@@ -51,7 +62,7 @@ def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch
             )
         else:
             network = AutoModelForCausalLM.from_config(settings, attn_implementation="eager", dtype=dtype)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"model.name={config.name}: {first_line(error)}; {REMEDIES}") from error
     if tokens > settings.vocab_size:
         raise UserError(
@@ -59,7 +70,7 @@ def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch
             f"embeds {settings.vocab_size}; use the tokenizer that belongs to the model"
         )
     network.to(device)
-    window = getattr(settings, "max_position_embeddings", None) or settings.n_positions
+    window = getattr(settings, "max_position_embeddings", None) or sys.maxsize  # None: relative positions, no limit
     model = LanguageModel(network, int(window))
     check_second_derivative(model)
     return model
@@ -87,3 +98,35 @@ def check_second_derivative(model: LanguageModel) -> None:
         ) from error
     finally:
         model.network.train(training)
+
+
+def skeleton(config: ModelConfig) -> nn.Module:
+    """The network's shapes on the meta device: its configuration is needed, its weights are not.
+
+    Raises:
+        UserError: the configuration is not there, or is not one of a causal language model.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        settings = AutoConfig.from_pretrained(source_of(config.name))
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(settings, attn_implementation="eager")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model.name={config.name}: {first_line(error)}; the size of a model needs its config.json alone, so {REMEDIES}"
+        ) from error
+
+
+@entry("pkg://conf.reckoning")
+def main(cfg: DictConfig) -> None:
+    """Print how large the model is and whether training it fits."""
+    from reckoning.memory import report
+
+    config = to_typed(cfg, TrainConfig)
+    remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none
+    sys.stdout.write(report(skeleton(config.model), config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """Where a model and its tokenizer are loaded from."""
 
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
@@ -12,9 +13,20 @@ if TYPE_CHECKING:
 EMBEDDED = "tiny"
 
 
-def source_of(name: str) -> str:
-    """`tiny` lies inside this package; everything else is a folder or a hub name and stays as it is."""
-    return str(files("reckoning") / EMBEDDED) if name == EMBEDDED else name
+def source_of(name: str, key: str = "model.name") -> str:
+    """`tiny` lies inside this package; everything else is a folder, or a hub name and stays as it is.
+
+    Raises:
+        UserError: `name`, the value of `key`, looks like a folder and there is none.
+    """
+    if name == EMBEDDED:
+        return str(files("reckoning") / EMBEDDED)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if name.startswith((".", "/", "~")):
+        raise UserError(f"{key}={name}: there is no such folder; correct the path, or give a hub name such as gpt2")
+    return name
 
 
 def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
@@ -25,17 +37,28 @@ def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer
 
-    name = config.tokenizer or config.name
+    key, name = ("model.tokenizer", config.tokenizer) if config.tokenizer else ("model.name", config.name)
+    source = source_of(name, key)
+    kind = {"tokenizer_type": "gpt2"} if _is_bare_gpt2(Path(source)) else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source_of(name))
+        tokenizer = AutoTokenizer.from_pretrained(source, **kind)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"model.tokenizer={name}: {first_line(error)}; give a folder with the tokenizer's files (for GPT-2: "
-            "vocab.json and merges.txt), or run on the embedded model: scale=cpu"
+            f"{key}={name}: no tokenizer ({first_line(error)}); put its files (for GPT-2 vocab.json and merges.txt) with "
+            "the weights into a local folder and set model.name=<folder>; or fetch both once on a machine with a network "
+            "(python -m scripts.fetch gpt2 <folder>); or run on the embedded model: scale=cpu"
         ) from error
     if tokenizer.eos_token_id is None:
-        raise UserError(f"model.tokenizer={name}: it has no end-of-text token; set eos_token in tokenizer_config.json")
+        raise UserError(f"{key}={name}: no end-of-text token; set eos_token in its tokenizer_config.json")
     return tokenizer
+
+
+def _is_bare_gpt2(folder: Path) -> bool:
+    """Is it a folder with GPT-2's two tokenizer files, and nothing beside them that names their kind?"""
+    kinds = ("config.json", "tokenizer_config.json", "tokenizer.json")
+    return all((folder / name).is_file() for name in ("vocab.json", "merges.txt")) and not any(
+        (folder / name).is_file() for name in kinds
+    )
 
 
 def first_line(error: Exception) -> str:

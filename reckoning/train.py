@@ -1,7 +1,7 @@
 """Room 5, the entry: configuration to objects, then the loop.
 
-    python -m reckoning.train +experiment=proofwriter              the published set-up
-    python -m reckoning.train +experiment=proofwriter scale=cpu    all of it on two cores, no files needed
+python -m reckoning.train +experiment=proofwriter              the published set-up
+python -m reckoning.train +experiment=proofwriter scale=cpu    all of it on two cores, no files needed
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def train(config: TrainConfig, folder: Path) -> Results:
             return run.results
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
-            return run.finish(*shortcut_rows(splits, config))
+            metrics, predictions = shortcut_rows(splits, config)
+            run.log(0, "test", **{name: interval.value for name, interval in metrics.items()})
+            return run.finish(metrics, predictions)
 
         parts = build(config, splits, run.device, run.dtype)
         network = parts.model.network.train()  # from_pretrained leaves dropout off

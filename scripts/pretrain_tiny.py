@@ -8,13 +8,11 @@ among them), questions about them with answers and reasons, in the strings of `r
 loop here: every method starts from the same weights, and none of them has been meta-trained.
 """
 
-import json
 import logging
 import random
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -100,6 +98,7 @@ def make_network(config: PretrainConfig, tokens: int) -> "GPTNeoXForCausalLM":
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
         hidden_dropout=0.0,
         attention_dropout=0.0,
+        initializer_range=config.width**-0.5,
         bos_token_id=None,
         eos_token_id=0,
     )
@@ -126,18 +125,33 @@ def read(config: PretrainConfig, templates: Templates, step: int) -> tuple[list[
             distractors=rng.choice((0, 2)),
         )
         problem = repaired(generate(world, config.seed, "pretrain", index), rng)[0]
-        documents.append(document(templates, problem, rng))
+        tell = document if place % 2 else retelling
+        documents.append(tell(templates, problem, rng))
         sentences.append(sentence_row(templates, problem, rng))
     return documents, sentences
 
 
 def document(templates: Templates, problem: Problem, rng: random.Random) -> Text:
-    """Knowledge, then questions with answers and reasons, read from left to right; everything is predicted."""
+    """Knowledge, then questions with answers and reasons, read from left to right."""
     questions = rng.sample(problem.questions, min(3, len(problem.questions)))
-    ids = list(templates.in_context(problem.facts, problem, questions[0], Target.multi).ids)
-    for question in questions[1:]:
-        ids += templates.question(problem, question, Target.multi).ids
-    return ids, [True] * len(ids)
+    ids: list[int] = []
+    scored: list[bool] = []
+    for number, question in enumerate(questions):
+        given = problem.facts if number == 0 else ()
+        row = templates.in_context(given, problem, question, Target.multi)
+        if number and rng.random() < 0.5:
+            row = templates.question(problem, question, Target.multi)
+        ids += row.ids
+        scored += [number == 0 and rng.random() < 0.2 or place >= row.scored_from for place in range(len(row.ids))]
+    return ids, scored
+
+
+def retelling(templates: Templates, problem: Problem, rng: random.Random) -> Text:
+    """Knowledge told twice, the second time in another order."""
+    again = rng.sample(problem.facts, len(problem.facts))
+    ids = templates.tokenizer.encode("\n".join([*problem.facts, *again]), add_special_tokens=False)
+    half = len(ids) // 2
+    return [templates.eos, *ids], [rng.random() < 0.2 or place > half for place in range(len(ids) + 1)]
 
 
 def sentence_row(templates: Templates, problem: Problem, rng: random.Random) -> Text:

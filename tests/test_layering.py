@@ -80,7 +80,7 @@ def imports(file: str, source: str) -> list[Import]:
 def broken_rules(file: str, source: str) -> list[str]:
     """Every import of `file` (path from the checkout) that stands in the wrong room, with its line and the rule."""
     room, name, path = file.split("/")[0], file.split("/")[-1], file.removesuffix(".py").split("/")
-    hydra_allowed = file == "common/run.py" or (
+    hydra_allowed = file == "common/entry.py" or (
         room in PAPERS and (name in {"config.py", "__main__.py"} or file in {f"{room}/{entry}" for entry in ENTRIES})
     )
     found = []
@@ -90,7 +90,7 @@ def broken_rules(file: str, source: str) -> list[str]:
             "a paper never imports another paper": room in PAPERS and item.top in PAPERS - {room},
             "common imports no paper": room == "common" and item.top in PAPERS,
             "nothing imports scripts or tests": item.top == "tests" or (item.top == "scripts" and room != "scripts"),
-            "hydra belongs to entries, config.py and common/run.py": item.top.startswith("hydra") and not hydra_allowed,
+            "hydra belongs to entries, config.py and common/entry.py": item.top.startswith("hydra") and not hydra_allowed,
             "wandb belongs to common/tracker.py": item.top == "wandb" and file != "common/tracker.py",
             "submitit belongs to the launcher": item.top == "submitit",
             f"{item.top} is imported inside functions": item.top in HEAVY and not item.deferred,
@@ -133,7 +133,7 @@ def test_a_broken_rule_is_noticed(file: str, source: str, rule: str) -> None:
 @pytest.mark.parametrize(
     "file, source",
     [
-        ("common/run.py", "from hydra.core.hydra_config import HydraConfig"),
+        ("common/entry.py", "from hydra.core.hydra_config import HydraConfig"),
         ("common/tracker.py", "def f():\n    import wandb"),
         ("reckoning/config.py", "from hydra.core.config_store import ConfigStore"),
         ("reckoning/proofwriter/config.py", "from hydra.core.config_store import ConfigStore"),

@@ -1,0 +1,263 @@
+"""Run folders -> tables of comparable runs -> their rows."""
+
+import json
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common import folder as folders
+from common import results
+from common.errors import UserError
+from common.intervals import Interval, accuracy_interval
+
+MAY_DIFFER = ("method.", "inner.", "outer.", "evaluation.")
+"""What runs of one table may differ in besides the seed; rows that differ in more than their method say in what."""
+SHORTCUTS = "shortcuts"
+CONFIDENCE, STRICT = 0.95, 0.99
+EXPLAINED = {"chance": "Chance", "majority": "Majority label"}
+
+
+@dataclass
+class Run:
+    """A finished run."""
+
+    folder: Path
+    results: results.Results
+    config: dict[str, Any]
+    keys: dict[str, Any]
+    """What its hash covers, by dotted key, but for the seed."""
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The settings that all runs of a table have in common; shortcut rules know nothing but data."""
+        if self.learner == SHORTCUTS:
+            return {key: value for key, value in self.keys.items() if key.startswith("data.")}
+        return {key: value for key, value in self.keys.items() if not key.startswith(MAY_DIFFER)}
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The settings that tell the rows of a table apart."""
+        if self.learner == SHORTCUTS:
+            return {}
+        return {key: value for key, value in self.keys.items() if key.startswith(MAY_DIFFER)}
+
+    @property
+    def learner(self) -> str:
+        return str(self.config.get("method", {}).get("learner", ""))
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Label in the data -> answer word."""
+        return dict(self.config.get("data", {}).get("labels") or {})
+
+
+@dataclass
+class Row:
+    """One line of a table."""
+
+    title: str
+    order: tuple[int, float]
+    correct: list[bool]
+    groups: list[str]
+    classes: list[str]
+    """The expected answer, item by item."""
+    seeds: int
+    recall: float | None = None
+    """Share of answers that recite exactly the relevant facts."""
+    seconds: float | None = None
+    """Mean wall time of a run."""
+    exact: Interval | None = None
+    """Chance: known without counting."""
+
+    def interval(self, confidence: float = CONFIDENCE) -> Interval:
+        return self.exact or accuracy_interval(self.correct, self.groups, confidence)
+
+    def per_class(self) -> dict[str, float]:
+        counts: dict[str, list[bool]] = defaultdict(list)
+        for right, expected in zip(self.correct, self.classes, strict=True):
+            counts[expected].append(right)
+        return {name: self.exact.value if self.exact else sum(c) / len(c) for name, c in counts.items()}
+
+
+@dataclass
+class Table:
+    """Comparable runs."""
+
+    paper: str
+    experiment: str
+    scale: str
+    runs: list[Run]
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What sets it apart from other tables of the same experiment and scale."""
+
+    @property
+    def which(self) -> tuple[str, str, str]:
+        return self.paper, self.experiment, self.scale
+
+    @property
+    def name(self) -> str:
+        apart = "".join(f", {key}={_shown(value)}" for key, value in self.settings.items())
+        return f"{self.paper}: {self.experiment}, scale={self.scale}{apart}"
+
+
+def read_runs(root: Path, paper: str | None, experiment: str | None) -> tuple[list[Run], list[str]]:
+    """Finished runs below `root`, and a line for each that is not finished.
+
+    Raises:
+        UserError: there is no such folder, or a result in it is not one of ours.
+    """
+    if not root.is_dir():
+        raise UserError(f"root={root}: no such folder; give the folder of the runs (loop.root of the training)")
+    finished, unfinished = [], []
+    for path in sorted(root.rglob(folders.CONFIG)):
+        folder = path.parent
+        if not (folder / folders.ENVIRONMENT).is_file():
+            continue  # somebody's configuration, not a run
+        if results.finished_hash(folder) is None:
+            if paper in (None, *folder.parts) and experiment in (None, folders.read_config(folder).get("experiment")):
+                unfinished.append(f"{folder}: {command_of(folder)}")
+            continue
+        found = results.read(folder)
+        if paper in (None, found.paper) and experiment in (None, found.experiment):
+            config = folders.read_config(folder)
+            keys = {key: value for key, value in results.hashed_keys(config).items() if key != "seed"}
+            finished.append(Run(folder, found, config, keys))
+    return finished, unfinished
+
+
+def command_of(folder: Path) -> str:
+    """The command that began the run in `folder`, as a user would type it."""
+    words = shlex.split(json.loads((folder / folders.ENVIRONMENT).read_text()).get("command", ""))
+    if len(words) > 1 and words[1].endswith(".py"):
+        script = Path(words[1])
+        words[1:2] = ["-m", f"{script.parent.name}.{script.stem}"]
+    return shlex.join(words)
+
+
+def tables_of(runs: Iterable[Run]) -> list[Table]:
+    """Runs that may be compared with each other; every shortcut run joins all tables on its data."""
+    tables: dict[str, Table] = {}
+    runs = sorted(runs, key=lambda run: run.learner == SHORTCUTS)
+    for run in runs:
+        which = (run.results.paper, run.results.experiment, run.results.scale)
+        fitting = [
+            table
+            for table in tables.values()
+            if table.which == which and all(table.runs[0].keys.get(key) == value for key, value in run.shared.items())
+        ]
+        if run.learner == SHORTCUTS and fitting:
+            for table in fitting:
+                table.runs.append(run)
+        else:
+            key = json.dumps([*which, run.shared], sort_keys=True)
+            tables.setdefault(key, Table(*which, [])).runs.append(run)
+    found = sorted(tables.values(), key=lambda table: (table.paper, table.experiment, table.scale))
+    for table in found:
+        alike = [other for other in found if other.which == table.which]
+        differing = _differing([other.runs[0].shared for other in alike])
+        table.settings = {key: table.runs[0].shared[key] for key in differing}
+    return found
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys that all have, with values that are not the same everywhere."""
+    return [
+        key
+        for key in settings[0]
+        if all(key in each for each in settings) and any(each[key] != settings[0][key] for each in settings)
+    ]
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) or value is None else str(value)
+
+
+def rows_of(table: Table) -> list[Row]:
+    """The lines of a table, in their order."""
+    methods: dict[str, dict[int, Run]] = {}
+    rules: dict[int, Run] = {}
+    for run in table.runs:
+        if run.learner == SHORTCUTS:
+            rules.setdefault(run.results.seed, run)
+        else:  # the same run twice, in two folders, counts once
+            methods.setdefault(json.dumps(run.own, sort_keys=True), {}).setdefault(run.results.seed, run)
+    own = [next(iter(seeds.values())).own for seeds in methods.values()]
+    rows = []
+    for seeds in methods.values():
+        first = next(iter(seeds.values()))
+        twins = [other for other in own if other["method.name"] == first.own["method.name"]]
+        apart = ", ".join(f"{key}={_shown(first.own.get(key))}" for key in _differing(twins))
+        rows.append(_method_row(list(seeds.values()), apart))
+    rows += _rule_rows(list(rules.values()))
+    return sorted(rows, key=lambda row: row.order)
+
+
+def _method_row(runs: Sequence[Run], apart: str) -> Row:
+    method = runs[0].config["method"]
+    items = [item for run in runs for item in results.read_predictions(run.folder)]
+    whole = method.get("knowledge") == "given" and method.get("question", True)
+    block = {"reckoning": 0, "in_context": 1}.get(runs[0].learner, 2) if whole else 2
+    recalls = [float(item["recall"]["exact"]) for item in items if item.get("recall") is not None]
+    correct = [bool(item["correct"]) for item in items]
+    return Row(
+        title=f"{method['title']} [{apart}]" if apart else method["title"],
+        order=(block, -sum(correct) / len(correct)),
+        correct=correct,
+        groups=[item["theory"] for item in items],
+        classes=[item["answer"] for item in items],
+        seeds=len(runs),
+        recall=sum(recalls) / len(recalls) if recalls else None,
+        seconds=sum(run.results.wall_seconds for run in runs) / len(runs),
+    )
+
+
+def _rule_rows(runs: Sequence[Run]) -> list[Row]:
+    rows = []
+    read = [(run, item) for run in runs for item in results.read_predictions(run.folder)]
+    for metric, known in runs[0].results.test.items() if runs else ():
+        rule = metric.removeprefix("accuracy_")
+        correct = [item[rule] == item["answer"] for _, item in read]
+        block = {"majority": 4, "chance": 5}.get(rule, 3)
+        rows.append(
+            Row(
+                title=EXPLAINED.get(rule, f"Shortcut: {rule.replace('_', ' ')}"),
+                order=(block, -sum(correct) / len(correct)),
+                correct=correct,
+                groups=[item["theory"] for _, item in read],
+                classes=[run.words.get(item["answer"], item["answer"]) for run, item in read],
+                seeds=len(runs),
+                exact=known if rule == "chance" else None,
+            )
+        )
+    return rows
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """One sentence: does the method beat what needs no reasoning?"""
+    ours = [row for row in rows if row.order[0] == 0]
+    rules = [row for row in rows if row.order[0] >= 3]
+    if not ours:
+        return "No finished run of RECKONING here."
+    row = next((row for row in ours if row.title.startswith("RECKONING (multi-task)")), ours[0])
+    got = row.interval(STRICT)
+    text = f"{row.title}: accuracy {percent(got.value)} %, 99 % interval {percent(got.low)} to {percent(got.high)}"
+    if not rules:
+        return f"{text}; no finished run of method=shortcuts to compare it with."
+    best = max(rules, key=lambda rule: rule.interval().value)
+    name = best.title[0].lower() + best.title[1:]
+    if got.low > best.interval().value:
+        relation = "RECKONING lies above it, beyond the interval"
+    elif got.high < best.interval().value:
+        relation = "RECKONING lies below it, beyond the interval"
+    else:
+        relation = "it lies inside the interval, so RECKONING is not shown to beat it"
+    most = percent(best.interval().value)
+    return f"{text}; the best of {len(rules)} rules without reasoning ({name}) gets {most} %: {relation}."
+
+
+def percent(share: float | None) -> str:
+    """12.3 for 0.123, nothing for None."""
+    return "" if share is None else f"{100 * share:.1f}"

@@ -1,0 +1,60 @@
+"""Starts the training command often and at once.
+
+One process imports the libraries and then forks a child for every start, so that a start costs a fraction of a second
+and not a cold one. The child is a real process running the real command: it can be killed, and its limits are its own.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+PROGRAM = """
+import json, os, sys
+import transformers.models.gpt2.modeling_gpt2
+from transformers import AutoModelForCausalLM, AutoTokenizer
+import common.export, common.outer, common.run, reckoning.build, reckoning.scoring, reckoning.shortcut_rows
+import reckoning.train
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        output, before, words = json.loads(line)
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1), os.dup2(file, 2)
+        sys.argv = ["reckoning.train", *words]
+        exec(before)
+        try:
+            reckoning.train.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+    print(child, flush=True)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+class Starter:
+    """The process that forks; one child at a time."""
+
+    def __init__(self) -> None:
+        """The libraries are imported while the caller goes on."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT
+        )
+
+    def start(self, output: Path, words: list[str], before: str = "") -> int:
+        """Process id of a new start of the command; `before` is Python that it runs first."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps([str(output), before, words]) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def wait(self) -> int:
+        """Exit code of the child, negative if a signal ended it."""
+        assert self.process.stdout
+        return int(self.process.stdout.readline())

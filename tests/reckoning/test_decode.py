@@ -1,0 +1,111 @@
+"""Greedy decoding equals transformers' own, row by row, however rows are put together."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from common.weights import Weights, select
+from reckoning.decode import greedy
+from reckoning.objective import logits
+from tests.reckoning.miniature import make_network
+
+CPU = torch.device("cpu")
+EOS, VOCABULARY, WINDOW = 0, 7, 24
+
+
+@pytest.fixture(scope="module")
+def networks() -> list[Any]:
+    """Two random models; loud output weights make them end some rows early and others never."""
+    found = [make_network(VOCABULARY, window=WINDOW, seed=seed).double().eval() for seed in (1, 2)]
+    for network in found:
+        with torch.no_grad():
+            network.transformer.wte.weight.mul_(40)
+            network.transformer.wpe.weight.mul_(20)
+    return found
+
+
+def alone(network: Any, prompt: list[int], new_tokens: int) -> list[int]:
+    """transformers' `generate` on one row, cut before its end-of-text token."""
+    room = min(new_tokens, WINDOW - len(prompt))
+    if room < 1:
+        return []
+    ids = torch.tensor([prompt])
+    made = network.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=room,
+        pad_token_id=EOS,
+        eos_token_id=EOS,
+    )
+    new = made[0, len(prompt) :].tolist()
+    return new[: new.index(EOS)] if EOS in new else new
+
+
+def rows(seed: int, count: int) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(VOCABULARY) for _ in range(rng.randint(1, 12))] for _ in range(count)]
+
+
+def decode(network: Any, weights: Weights, prompts: list[list[list[int]]], new_tokens: int) -> list[list[list[int]]]:
+    def forward(ids: Tensor, keep: int) -> Tensor:
+        assert ids.shape[-1] <= WINDOW
+        return logits(network, weights, ids, keep) if len(prompts) > 1 else logits(network, weights, ids[0], keep)[None]
+
+    return greedy(forward, prompts, eos=EOS, new_tokens=new_tokens, window=WINDOW, device=CPU)
+
+
+@pytest.mark.parametrize("new_tokens", [1, 5, 40])
+def test_ragged_rows_get_what_generate_gives_each_alone(networks: list[Any], new_tokens: int) -> None:
+    prompts = rows(0, 12)
+    (found,) = decode(networks[0], select(networks[0]), [prompts], new_tokens)
+    assert found == [alone(networks[0], prompt, new_tokens) for prompt in prompts]
+    if new_tokens == 40:
+        assert len({len(row) for row in found}) > 2, "rows should end at different places"
+
+
+def test_stacked_tasks_get_what_each_gets_under_its_own_weights(networks: list[Any]) -> None:
+    tasks = [rows(1, 5), rows(2, 2)]
+    a, b = (select(network) for network in networks)
+    weights = {name: torch.stack([a[name], b[name]]).detach() for name in a}
+    found = decode(networks[0], weights, tasks, 30)
+    assert found == [[alone(network, row, 30) for row in task] for network, task in zip(networks, tasks, strict=True)]
+
+
+def test_no_row_grows_beyond_the_window(networks: list[Any]) -> None:
+    prompts = [[1] * WINDOW, [1] * (WINDOW - 1), [1, 2]]
+    (found,) = decode(networks[0], select(networks[0]), [prompts], 100)
+    assert found[0] == [] and len(found[1]) <= 1 and len(found[2]) <= WINDOW - 2
+    assert found == [alone(networks[0], prompt, 100) for prompt in prompts]
+
+
+def test_finished_rows_are_no_longer_computed() -> None:
+    script = [[5, EOS], [5, 5, EOS], [EOS]]  # what each row says, found again by its first token
+    widths = []
+
+    def forward(ids: Tensor, keep: int) -> Tensor:
+        widths.append(ids.shape[1])
+        scores = torch.zeros(*ids.shape, VOCABULARY)
+        for row in range(ids.shape[1]):
+            text = ids[0, row].tolist()
+            said = text[1:].count(5)
+            scores[0, row, said, script[text[0] - 1][said]] = 1
+        return scores[:, :, -keep:]
+
+    found = greedy(forward, [[[1], [2], [3]]], eos=EOS, new_tokens=9, window=WINDOW, device=CPU)
+    assert found == [[[5], [5, 5], []]]
+    assert widths == [3, 2, 1]
+
+
+def test_only_the_logits_that_decide_are_asked_for() -> None:
+    kept = []
+
+    def forward(ids: Tensor, keep: int) -> Tensor:
+        kept.append((ids.shape[-1], keep))
+        return torch.eye(VOCABULARY)[torch.full((*ids.shape[:2], keep), 3)]
+
+    assert greedy(forward, [[[1, 1, 1], [1]]], eos=EOS, new_tokens=2, window=WINDOW, device=CPU) == [[[3, 3], [3, 3]]]
+    assert kept == [(3, 3), (4, 3)]

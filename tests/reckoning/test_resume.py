@@ -1,0 +1,130 @@
+"""A run killed without warning, again and again, ends with the bytes of the run that nobody disturbed."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.reckoning.starter import Starter
+
+MODES = {
+    "one by one": ["inner.stack=false", "outer.batch_problems=2", "outer.accumulation=2"],
+    "stacked": ["inner.stack=true", "outer.batch_problems=3", "outer.accumulation=1"],
+}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def wait_for_moment(rng: random.Random, pid: int, checkpoints: Path) -> str:
+    """Return at some moment of the run: soon after the start, in a step, or while a checkpoint is being written."""
+    kind = rng.choice(("start", "step", "checkpoint", "checkpoint"))
+    if kind == "start":
+        time.sleep(rng.uniform(0, 0.5))
+        return kind
+    newest = max(checkpoints.glob("step-*"), default=None)
+    for _ in range(rng.randint(1, 3)):  # so many checkpoints from here
+        while alive(pid) and max(checkpoints.glob("step-*"), default=None) == newest:
+            time.sleep(0.0005)
+        newest = max(checkpoints.glob("step-*"), default=None)
+    if kind == "step":
+        time.sleep(rng.uniform(0, 0.1))
+        return kind
+    while alive(pid) and not list(checkpoints.glob(".step-*")):
+        pass
+    time.sleep(rng.uniform(0, 0.004))
+    return kind
+
+
+def finish_despite_kills(
+    starter: Starter, words: list[str], output: Path, folder: Path, kills: int, seed: int
+) -> list[str]:
+    """Kill the command `kills` times, then let it end; returns the kind of every kill that hit a living process."""
+    rng = random.Random(seed)
+    hits = []
+    while len(hits) < kills:
+        pid = starter.start(output, words)
+        kind = wait_for_moment(rng, pid, folder / "checkpoints")
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+        code = starter.wait()
+        assert code in (0, -signal.SIGKILL), output.read_text()
+        if code == 0:
+            break
+        torn = any(folder.glob("checkpoints/.step-*"))
+        hits.append("torn checkpoint" if torn else kind)
+    starter.start(output, words)
+    assert starter.wait() == 0, output.read_text()
+    assert (folder / "FINISHED").is_file()
+    return hits
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """What must be equal: every tensor file, the exported model, predictions, results, metrics without the clock."""
+    found: dict[str, Any] = {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))
+    }
+    found["predictions"] = (folder / "predictions.jsonl").read_bytes()
+    found["test"] = json.loads((folder / "results.json").read_text())["test"]
+    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    found["metrics"] = [
+        {key: value for key, value in record.items() if key != "time" and not key.startswith("cost/")}
+        for record in records
+    ]
+    return found
+
+
+def compare(mini: Any, starter: Starter, root: Path, mode: str, *, kills: int, steps: int, seed: int) -> list[str]:
+    settings = [*MODES[mode], f"outer.steps={steps}", "model.dropout=0.2", "loop.save_every=1", "loop.evaluate_every=5"]
+    settings += ["evaluation.max_new_tokens=4"]
+    folders = {}
+    for name in ("straight", "killed"):
+        words = mini.words(root / name, *settings, f"hydra.run.dir='{root / name}'")
+        folders[name] = root / name
+        if name == "straight":
+            starter.start(root / "straight.txt", words)
+            assert starter.wait() == 0, (root / "straight.txt").read_text()
+        else:
+            hits = finish_despite_kills(starter, words, root / "killed.txt", root / name, kills, seed)
+    straight, killed = contents(folders["straight"]), contents(folders["killed"])
+    assert straight.keys() == killed.keys()
+    last, best = f"checkpoints/step-{steps:06d}/model.safetensors", "model/model.safetensors"
+    assert last in straight and best in straight
+    for name in straight:
+        assert straight[name] == killed[name], name
+    return hits
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_kills_leave_no_trace(mini: Any, starter: Starter, tmp_path: Path, mode: str) -> None:
+    hits = compare(mini, starter, tmp_path, mode, kills=2, steps=12, seed=len(mode))
+    assert len(hits) == 2, "the run ended before it could be killed twice"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("mode", MODES)
+def test_twenty_kills_leave_no_trace(mini: Any, starter: Starter, tmp_path: Path, mode: str) -> None:
+    hits = compare(mini, starter, tmp_path, mode, kills=20, steps=60, seed=1)
+    assert len(hits) == 20, "the run ended before it could be killed twenty times"
+    assert {"torn checkpoint", "start", "step"} <= set(hits), hits
+
+
+@pytest.mark.parametrize("lost", [["FINISHED"], ["FINISHED", "results.json", "predictions.jsonl", "model"]])
+def test_a_kill_after_the_last_step_repeats_the_test_and_nothing_else(
+    mini: Any, trained: Path, tmp_path: Path, lost: list[str]
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "run"))
+    for name in lost:
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    assert mini.train(tmp_path, f"hydra.run.dir='{folder}'") == 0
+    assert contents(folder) == contents(trained)

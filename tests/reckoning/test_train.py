@@ -1,0 +1,417 @@
+"""The training command from end to end: recorded losses, sweeps, overrides, and mistakes answered in one message."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+
+from common.schema import flat, plain, to_typed
+from reckoning import train
+from reckoning.config import TrainConfig, run_name
+from reckoning.sampler import Batches
+from tests.reckoning.miniature import lines, run_here, write_lines
+from tests.reckoning.starter import Starter
+
+TIME = ("time", "cost/")
+
+
+def metrics_of(folder: Path, split: str) -> list[dict[str, Any]]:
+    """Records of one split without what depends on the clock or the machine."""
+    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [
+        {key: value for key, value in record.items() if not key.startswith(TIME)}
+        for record in records
+        if record["split"] == split
+    ]
+
+
+def only_run(root: Path) -> Path:
+    (mark,) = root.rglob("FINISHED")
+    return mark.parent
+
+
+# ---- what it computes
+
+EXACT = ["runtime.dtype=float64", "model.dropout=0", "outer.steps=3", "loop.evaluate_every=0"]
+RECORDED = {
+    "reckoning": {
+        "outer_loss": [16.10088507309737, 15.243138548379232, 14.742564680383285],
+        "grad_norm": [35.78956922423252, 54.635613574212854, 56.18077539032377],
+        "inner_loss_last": [4.002233384531396, 3.8559804164564087, 3.762409271682735],
+    },
+    "ft_icr": {
+        "outer_loss": [16.830227661687736, 16.08446449391628, 15.593606489961996],
+        "grad_norm": [6.744324346281019, 3.997414583843665, 3.725008924670596],
+    },
+}
+
+
+@pytest.mark.parametrize("method", RECORDED)
+def test_losses_are_the_recorded_ones(mini: Any, tmp_path: Path, method: str) -> None:
+    assert mini.train(tmp_path, *EXACT, f"method={method}") == 0
+    records = metrics_of(only_run(tmp_path), "train")
+    for name, expected in RECORDED[method].items():
+        assert [record[f"train/{name}"] for record in records] == pytest.approx(expected, rel=1e-6)
+
+
+def test_shortcut_rows_are_the_recorded_ones(mini: Any, tmp_path: Path) -> None:
+    assert mini.train(tmp_path, "method=shortcuts") == 0
+    folder = only_run(tmp_path)
+    test = json.loads((folder / "results.json").read_text())["test"]
+    shown = {name: interval["value"] for name, interval in test.items()}
+    third, two_thirds = pytest.approx(1 / 3), pytest.approx(2 / 3)
+    names = ("chance", "majority", "polarity", "knowledge", "knowledge_and_polarity", "copy")
+    assert [shown[f"accuracy_{name}"] for name in names] == [third, third, two_thirds, third, two_thirds, third]
+    assert (test["accuracy_chance"]["low"], test["accuracy_chance"]["high"]) == (1 / 3, 1 / 3)
+    (record,) = metrics_of(folder, "test")
+    assert record["test/accuracy_polarity"] == shown["accuracy_polarity"]
+    predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(predictions) == 12 and predictions[0]["polarity"] == predictions[0]["answer"] == "true"
+
+
+def test_a_finished_folder_holds_everything(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()} - {".lock", "evaluation-test.json"}
+    assert names == {
+        "FINISHED", "checkpoints", "config.yaml", "environment.json", "log.txt", "metrics.jsonl", "model",
+        "predictions.jsonl", "results.json",
+    }  # fmt: skip
+    assert [record["step"] for record in metrics_of(trained, "dev")] == [0, 2, 4]
+    record = json.loads((trained / "metrics.jsonl").read_text().splitlines()[1])
+    assert set(record) == {
+        "step", "time", "split", "train/outer_loss", "train/grad_norm", "train/inner_loss_first",
+        "train/inner_loss_last", "rates/min", "rates/median", "rates/max", "rates/negative_share",
+        "cost/seconds_per_step", "cost/peak_memory_bytes",
+    }  # fmt: skip
+    (test,) = metrics_of(trained, "test")
+    results = json.loads((trained / "results.json").read_text())
+    assert test["test/accuracy"] == results["test"]["accuracy"]["value"]
+    assert results["test"]["accuracy"]["count"] == len((trained / "predictions.jsonl").read_text().splitlines()) == 12
+
+
+def test_the_embedded_scale_trains_the_same_way_twice(tmp_path: Path) -> None:
+    words = [
+        "+experiment=proofwriter_repaired",
+        "scale=cpu",
+        "model.pretrained=false",
+        "outer.steps=2",
+        "loop.log_every=1",
+    ]
+    words += ["data.theories={train:20,dev:2,test:2}", "outer.batch_problems=4", "evaluation.max_new_tokens=4"]
+    for name in "ab":
+        assert run_here(train.main, *words, f"loop.root={tmp_path / name}") == 0
+    for split in ("dev", "train", "test"):
+        assert metrics_of(only_run(tmp_path / "a"), split) == metrics_of(only_run(tmp_path / "b"), split)
+
+
+@pytest.mark.parametrize("data", ["natlang", "depth5_choices"])
+def test_real_files_train_with_the_same_command(data_root: Path, tmp_path: Path, data: str) -> None:
+    words = ["+experiment=proofwriter", "scale=cpu", f"data={data}", f"data.root={data_root}", "model.pretrained=false"]
+    words += ["data.limit={train:8,dev:3,test:3}", "outer.steps=1", "outer.batch_problems=2", "inner.steps=1"]
+    assert run_here(train.main, *words, "evaluation.max_new_tokens=3", f"loop.root={tmp_path}") == 0
+    assert json.loads((only_run(tmp_path) / "results.json").read_text())["test"]["accuracy"]["count"] >= 3
+
+
+def test_first_order_and_truncated_variants_train(mini: Any, tmp_path: Path) -> None:
+    losses = {}
+    for name, words in {
+        "exact": [],
+        "first": ["inner.unroll=first_order"],
+        "last": ["inner.unroll=truncate", "inner.keep=1"],
+    }.items():
+        # the same four problems in every step
+        words += ["data.limit.train=4", "outer.steps=4", "outer.lr=0.003", "inner=sgd", "inner.lr=0.3"]
+        assert mini.train(tmp_path / name, *EXACT, *words) == 0
+        losses[name] = [record["train/outer_loss"] for record in metrics_of(only_run(tmp_path / name), "train")]
+    assert all(values[-1] < values[0] for values in losses.values())
+    assert len({values[0] for values in losses.values()}) == 1, "the first loss knows no gradient yet"
+    assert len({values[1] for values in losses.values()}) == 3
+
+
+def test_patience_ends_a_run_early_also_across_a_restart(
+    mini: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["outer.steps=12", "outer.lr=0", "outer.rates_lr=0", "evaluation.patience=3", "loop.evaluate_every=1"]
+    words += ["loop.save_every=1"]
+    assert mini.train(tmp_path / "straight", *words) == 0
+    draw = Batches.__getitem__
+
+    def crash(self: Batches, number: int) -> Any:
+        if number == 2 * 2:  # in the third step
+            raise RuntimeError("power cut")
+        return draw(self, number)
+
+    monkeypatch.setattr(Batches, "__getitem__", crash)
+    with pytest.raises(RuntimeError, match="power cut"):
+        mini.train(tmp_path / "cut", *words)
+    monkeypatch.undo()
+    assert mini.train(tmp_path / "cut", *words) == 0
+    for name in ("straight", "cut"):
+        assert [record["step"] for record in metrics_of(only_run(tmp_path / name), "dev")] == [0, 1, 2, 3, 4]
+
+
+def test_sweepers_are_given_the_accuracy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runtime = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path)))
+    monkeypatch.setattr(train.HydraConfig, "get", staticmethod(lambda: runtime))
+    with initialize_config_module("conf.reckoning", version_base="1.3"):
+        cfg = compose("config", ["scale=cpu"])
+    for values, expected in (
+        ({"accuracy": 0.5, "accuracy_yes": 0.9, "recall_exact": 1.0}, 0.5),
+        ({"accuracy_chance": 0.3, "accuracy_polarity": 0.6}, 0.6),
+    ):
+        test = {name: SimpleNamespace(value=value) for name, value in values.items()}
+        monkeypatch.setattr(train, "train", lambda config, folder, test=test: SimpleNamespace(test=test))
+        assert train.main.__wrapped__(cfg) == expected  # type: ignore[attr-defined]
+
+
+# ---- the command line
+
+
+def test_a_sweep_over_seeds_is_a_folder_a_seed(mini: Any, tmp_path: Path) -> None:
+    assert mini.train(tmp_path, "-m", "seed=1,2,3", "outer.steps=1", "evaluation.max_new_tokens=2") == 0
+    folders = [mark.parent for mark in sorted(tmp_path.rglob("FINISHED"))]
+    assert [folder.name[-6:] for folder in folders] == ["seed-1", "seed-2", "seed-3"]
+    assert len({metrics_of(folder, "train")[0]["train/outer_loss"] for folder in folders}) == 3
+
+
+def test_the_launcher_changes_no_number(mini: Any, tmp_path: Path) -> None:
+    sweep = ["-m", "seed=1,2,3", "method=shortcuts"]  # no network: the other processes start in half the time
+    assert mini.train(tmp_path / "basic", *sweep) == 0
+    assert mini.train(tmp_path / "local", *sweep, "hydra/launcher=local", "hydra.launcher.n_jobs=2") == 0
+    runs = [sorted((tmp_path / name).rglob("FINISHED")) for name in ("basic", "local")]
+    assert len(runs[0]) == 3
+    for basic, local in zip(*runs, strict=True):
+        assert basic.parent.name == local.parent.name
+        assert metrics_of(basic.parent, "test") == metrics_of(local.parent, "test")
+
+
+def test_help_and_cfg_job_show_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here(train.main, "--help") == 0
+    assert "method: ft_icr" in capsys.readouterr().out
+    assert run_here(train.main, "+experiment=proofwriter", "scale=cpu", "--cfg", "job") == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["experiment"] == "proofwriter" and shown["model"]["name"] == "tiny"
+    labels = {f"data.labels.{label}" for label in ("true", "false", "unknown")}
+    assert set(flat(shown)) == (set(flat(plain(TrainConfig()))) - {"data.labels"}) | labels
+
+
+def composed(*words: str) -> TrainConfig:
+    with initialize_config_module("conf.reckoning", version_base="1.3"):
+        return to_typed(compose("config", list(words)), TrainConfig)
+
+
+def written(value: Any) -> str:
+    """A value in the grammar of overrides."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{written(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(written, value)) + "]"
+    if isinstance(value, str):
+        return "'" + value.replace("'", "\\'") + "'"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+@pytest.mark.parametrize("scale", ["paper", "cpu"])
+def test_any_leaf_can_be_overridden(scale: str) -> None:
+    base = ["+experiment=proofwriter", f"scale={scale}"]
+    before = composed(*base)
+    leaves = flat(plain(before))
+    assert len(leaves) > 90
+    words = [f"{key}={written(value)}" for key, value in leaves.items()]  # an error names the one that does not work
+    assert composed(*base, *words) == before
+
+
+def test_own_model_data_and_method_need_one_yaml_file_each_and_no_code(mini: Any, tmp_path: Path) -> None:
+    # data and model of the miniature are such files already
+    conf = tmp_path / "conf"
+    shutil.copytree(mini.folder / "conf", conf)
+    (conf / "method").mkdir()
+    (conf / "method" / "mine.yaml").write_text("defaults: [reckoning]\nname: mine\ntitle: Mine\ntarget: single\n")
+    words = mini.words(tmp_path / "out", "method=mine", "outer.steps=1")
+    words[words.index("--config-dir") + 1] = str(conf)
+    assert run_here(train.main, *words) == 0
+    results = json.loads((only_run(tmp_path) / "results.json").read_text())
+    assert results["method"] == "mine" and "recall_exact" not in results["test"]
+
+
+def test_a_run_without_overrides_has_a_folder_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here(train.main, "+experiment=proofwriter", "--cfg", "hydra") == 0
+    folder = yaml.safe_load(capsys.readouterr().out)["hydra"]["run"]["dir"]
+    assert folder.endswith("/${run_name:${hydra:job.override_dirname}}")
+    assert (run_name(""), run_name("seed-1+model.name-/a=b")) == ("default", "seed-1+model.name-_a_b")
+    long = [run_name(f"data.labels-{'x' * 300}{end}") for end in "ab"]
+    assert max(map(len, long)) <= 200 and long[0] != long[1]
+
+
+def test_a_finished_run_is_skipped(mini: Any, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+    assert mini.train(trained.parents[2]) == 0
+    assert f"{trained} is finished: skipped" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()} == before
+
+
+# ---- mistakes
+
+Failing = Callable[..., str]
+
+
+@pytest.fixture
+def fails(mini: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Failing:
+    """Run a command that must end with exit code 2 and one message on standard error; returns that message."""
+
+    def run(*words: str, miniature: bool = True) -> str:
+        capsys.readouterr()
+        command = mini.words(tmp_path, *words) if miniature else [*words, f"loop.root={tmp_path}"]
+        assert run_here(train.main, *command) == 2
+        message = capsys.readouterr().err
+        assert message.startswith("error: ") and "Traceback" not in message
+        return message
+
+    return run
+
+
+def test_other_settings_in_the_same_folder_are_refused(fails: Failing, trained: Path) -> None:
+    message = fails(f"hydra.run.dir='{trained}'", "outer.lr=0.5")
+    assert f"{trained} holds a run with other settings: outer.lr=0.01 (now 0.5); go back to those settings" in message
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("inner.stepz=3", "error: unknown key inner.stepz: did you mean inner.steps?"),
+        ("+inner.new=1", "error: unknown key inner.new"),
+        ("inner.steps=many", "inner.steps: Value 'many'.*could not be converted to Integer"),
+        ("inner.steps=0", "inner.steps=0: at least one inner step is needed"),
+        ("method=nothing", "Could not find 'method/nothing'"),
+        ("evaluation.confidence=95", "evaluation.confidence=95.0: it is a probability; use 0.95"),
+        ("evaluation.batch_problems=0", "evaluation.batch_problems=0: use 1 or more"),
+        ("inner.weights=[transformer.x.*]", "inner.weights: the pattern 'transformer.x.\\*' matches no parameter"),
+        ("data.templates.fact='{fact} {n}'", r"data.templates.fact='\{fact\} \{n\}': unknown slot \{n\}"),
+        ("runtime.device=cuda", "runtime.device=cuda, but torch .* sees no CUDA device"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(fails: Failing, word: str, message: str) -> None:
+    if word == "runtime.device=cuda":
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("there is a CUDA device")
+    assert re.search(message, fails(word))
+
+
+def test_missing_official_data_names_the_remedies(fails: Failing, tmp_path: Path) -> None:
+    message = fails("+experiment=proofwriter", miniature=False)
+    assert "proofwriter/OWA/depth-3/meta-train.jsonl" in message
+    assert all(remedy in message for remedy in ("data.root", "INNERLOOP_DATA", "scale=cpu"))
+    message = fails("+experiment=proofwriter", f"data.root={tmp_path}", miniature=False)
+    assert (
+        "get the ProofWriter release V2020.12.3 from the Allen Institute for AI" in message and "scale=cpu" in message
+    )
+
+
+def test_missing_weights_name_the_remedies(fails: Failing, mini: Any, tmp_path: Path) -> None:
+    message = fails("model.name=gpt2")
+    assert message.startswith("error: model.name=gpt2: ") and "set model.name=<folder>" in message
+    assert "scripts.fetch" in message and "scale=cpu" in message
+    shutil.copytree(mini.folder / "model", tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    message = fails(f"model.name={tmp_path / 'bare'}")
+    assert "no file named model.safetensors" in message and "scale=cpu" in message
+    assert "there is no such folder" in fails("model.name=./nowhere")
+
+
+def test_damaged_weights_and_a_tokenizer_too_large_are_refused(fails: Failing, mini: Any, tmp_path: Path) -> None:
+    shutil.copytree(mini.folder / "model", tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"no tensors")
+    assert "error: model.name=" in fails(f"model.name={tmp_path / 'damaged'}")
+    message = fails("model.tokenizer=tiny")
+    assert "model.tokenizer=tiny has" in message and "use the tokenizer that belongs to the model" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"facts": []}, "facts=[]: the knowledge set is empty"),
+        ("{not json", "train.jsonl:4: "),
+        ({"answer": "maybe"}, "unknown label 'maybe', allowed are ['false', 'true', 'unknown']"),
+        ({"question": 7}, "question=7 is not a string"),
+    ],
+)
+def test_a_bad_line_is_named_with_file_and_number(fails: Failing, tmp_path: Path, line: Any, message: str) -> None:
+    records = lines("train")
+    path = tmp_path / "train.jsonl"
+    write_lines(path, records)
+    text = path.read_text().splitlines()
+    text[3] = line if isinstance(line, str) else json.dumps({**records[3], **line})
+    path.write_text("\n".join(text) + "\n")
+    found = fails(f"data.files.train={path}")
+    assert f"{path}:4: " in found and message in found
+
+
+def test_a_missing_data_file_is_named(fails: Failing, tmp_path: Path) -> None:
+    assert "nowhere.jsonl" in fails(f"data.files.train={tmp_path}/nowhere.jsonl")
+    assert "data.files.train is null with data.format=jsonl; name the file" in fails("data=jsonl")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_question_longer_than_the_window_stops_the_run_before_its_first_step(
+    fails: Failing, tmp_path: Path, split: str
+) -> None:
+    records = lines(split)
+    records[-1]["question"] = " ".join(["Anne"] * 60)
+    path = write_lines(tmp_path / "long.jsonl", records)
+    message = fails(f"data.files.{split}={path}")
+    number = len(records)
+    assert (
+        f"question long:{number}: " in message
+        and "the model reads at most 64; use a model with a longer window" in message
+    )
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_its_checkpoints(fails: Failing, tmp_path: Path) -> None:
+    message = fails("outer.lr=1e30", "loop.save_every=1", "loop.evaluate_every=0")
+    assert "nan" in message.lower() and "lower inner.lr or outer.lr" in message
+    checkpoints = [path.name for path in tmp_path.rglob("step-*")]
+    assert checkpoints == ["step-000001"]
+    assert not list(tmp_path.rglob("FINISHED"))
+
+
+FULL = """
+import resource
+from reckoning.sampler import Batches
+
+draw = Batches.__getitem__
+def until_full(self, number):
+    if number == 2 * 3:  # in the fourth step
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
+    return draw(self, number)
+Batches.__getitem__ = until_full
+"""
+
+
+def test_a_full_disk_at_a_checkpoint_keeps_the_earlier_one_and_a_rerun_continues(
+    mini: Any, starter: Starter, tmp_path: Path
+) -> None:
+    settings = ["loop.save_every=2", "outer.steps=6", "loop.evaluate_every=0"]
+    output, words = tmp_path / "output.txt", mini.words(tmp_path / "full", *settings)
+    starter.start(output, words, FULL)
+    assert starter.wait() == 2, output.read_text()
+    (folder,) = (tmp_path / "full" / "reckoning" / "mini").iterdir()
+    message = output.read_text().splitlines()[-1]
+    assert f"error: cannot write checkpoint {folder}/checkpoints/step-000004" in message
+    assert f"the last good checkpoint is {folder}/checkpoints/step-000002; free space there" in message
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000002"]
+    starter.start(output, words)
+    assert starter.wait() == 0, output.read_text()
+    assert mini.train(tmp_path / "straight", *settings) == 0
+    other = only_run(tmp_path / "straight")
+    for name in ("model", "rates", "outer"):
+        place = f"checkpoints/step-000006/{name}.safetensors"
+        assert (folder / place).read_bytes() == (other / place).read_bytes()
+    assert metrics_of(folder, "train") == metrics_of(other, "train")

@@ -1,0 +1,84 @@
+"""Every YAML file below conf/ composes against its paper's schema, sweeps in all their combinations."""
+
+import importlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from common.schema import to_typed
+
+CONF = Path(__file__).parents[1] / "conf"
+PAPERS = sorted(path.parent.name for path in CONF.glob("*/config.yaml"))
+APPENDED = ("experiment", "sweep")  # never in the defaults list, so chosen with a plus sign
+
+
+def choices(folder: Path) -> Iterator[tuple[str, str]]:
+    """(group, name) of every file in the groups below `folder`."""
+    for path in sorted(folder.rglob("*.yaml")):
+        if path.parent != folder:
+            yield path.parent.relative_to(folder).as_posix(), path.stem
+
+
+def word(group: str, name: str) -> str:
+    return f"+{group}={name}" if group in APPENDED else f"{group}={name}"
+
+
+CASES = [
+    pytest.param(paper, group, name, id=f"{paper} {word(group, name)}")
+    for paper in PAPERS
+    for group, name in [*choices(CONF / paper), *choices(CONF / "common")]
+]
+
+
+def composed(paper: str, *words: str) -> Any:
+    """The typed configuration and Hydra's own, for one command line."""
+    importlib.import_module(f"{paper}.train")  # registers the schema
+    with initialize_config_module(f"conf.{paper}", version_base="1.3"):
+        cfg = compose("config", overrides=list(words), return_hydra_config=True)
+    hydra = cfg.hydra
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    return to_typed(cfg, importlib.import_module(f"{paper}.config").TrainConfig), hydra
+
+
+def test_there_is_something_to_test() -> None:
+    assert "reckoning" in PAPERS and len(CASES) > 20
+
+
+@pytest.mark.parametrize(("paper", "group", "name"), CASES)
+def test_every_file_composes_at_every_scale(paper: str, group: str, name: str) -> None:
+    for scale in [name] if group == "scale" else [path.stem for path in (CONF / paper / "scale").glob("*.yaml")]:
+        words = [word(group, name)] if group == "scale" else [f"scale={scale}", word(group, name)]
+        config, _ = composed(paper, *words)
+        assert config.scale == scale
+        if group == "experiment":
+            assert config.experiment == name, "an experiment file gives its runs their folder"
+
+
+@pytest.mark.parametrize(
+    ("paper", "name"), [(paper, path.stem) for paper in PAPERS for path in (CONF / paper / "sweep").glob("*.yaml")]
+)
+def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, name: str) -> None:
+    _, hydra = composed(paper, f"+sweep={name}")
+    assert hydra.mode is not None and hydra.mode.name == "MULTIRUN"
+    axes = [[f"{key}={value.strip()}" for value in str(text).split(",")] for key, text in hydra.sweeper.params.items()]
+    folders = set()
+    for cell in itertools.product(*axes):
+        config, its = composed(paper, *cell)
+        folders.add((config.experiment, its.job.override_dirname))
+    assert len(folders) == len(list(itertools.product(*axes)))
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
+def test_every_file_opens_with_what_it_is_for(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    first = lines[1] if lines[0] == "# @package _global_" else lines[0]
+    assert first.startswith("# "), "say what the file is for"
+    assert ("# @package _global_" in lines) == (path.parent.name in (*APPENDED, "scale"))
+    assert yaml.safe_load(path.read_text()), "nothing in it"
