@@ -3,7 +3,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -11,17 +11,11 @@ from common.errors import UserError
 from common.files import sync_folder, temporary_beside
 
 
-class Saveable(Protocol):
-    """A model, tokenizer or pipeline of the Hugging Face libraries."""
+def export(folder: Path, *parts: Any) -> None:
+    """Write `parts` (a model, its tokenizer: what has `save_pretrained`) into `folder`, all or nothing.
 
-    def save_pretrained(self, save_directory: str) -> Any:
-        """Write its files into a folder."""
-
-
-def export(folder: Path, *parts: Saveable) -> None:
-    """Write `parts` (say a model and its tokenizer) into `folder`, all or nothing; an older export is replaced.
-
-    `AutoModelForCausalLM.from_pretrained(folder)` then gives the same model without any code of ours.
+    An older export is replaced. `AutoModelForCausalLM.from_pretrained(folder)` then gives the same model without any
+    code of ours.
 
     Raises:
         UserError: the disk is full or the place not writable.
@@ -36,8 +30,8 @@ def export(folder: Path, *parts: Saveable) -> None:
         sync_folder(folder.parent)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"cannot write the trained model into {folder}: {error}; free space there or set loop.root to a bigger disk, "
-            "then run the same command again and it continues"
+            f"cannot write the trained model into {folder}: {error}; free space there or set loop.root to a bigger "
+            "disk, then run the same command again and it continues"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

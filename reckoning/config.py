@@ -199,7 +199,7 @@ class DataConfig:
     cache: str | None = None
     """Folder where built splits are kept; null builds them anew each time."""
     export: str | None = None
-    """With format=generated: folder into which `python -m reckoning.data` writes the theories in the official format."""
+    """With format=generated: folder into which `python -m reckoning.data` writes them in the official format."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     templates: TemplateConfig = field(default_factory=TemplateConfig)
 
@@ -215,12 +215,14 @@ class DataConfig:
             raise UserError(f"data.questions_per_set={self.questions_per_set}: use 1 or more")
         if strange := set(self.limit) - set(SPLITS):
             raise UserError(f"data.limit: unknown split {sorted(strange)}; use {', '.join(SPLITS)}")
+        if min(self.limit.values(), default=0) < 0:
+            raise UserError(f"data.limit={self.limit}: use 0 for all problems of a split, or a number of them")
         if self.check_counts and (
             self.variant is not Variant.published or not self.balance or any(self.limit.values())
         ):
             raise UserError(
-                "data.check_counts=true holds for the published recipe only; set it to false with data.variant=repaired, "
-                "data.balance=false or data.limit"
+                "data.check_counts=true holds for the published recipe only; set it to false with "
+                "data.variant=repaired, data.balance=false or data.limit"
             )
         if self.format is Format.generated:
             self.generator.validate("data.generator")

@@ -218,9 +218,8 @@ def main(cfg: DictConfig) -> None:
 
     config = to_typed(cfg, TrainConfig)
     remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none
-    splits = load(config.data)
     export(config.data)
-    show(splits, config)
+    show(load(config.data), config)
 
 
 if __name__ == "__main__":

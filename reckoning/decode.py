@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 Forward = Callable[[Tensor, int], Tensor]
-"""(int64 ids [tasks, rows, length], keep) -> next-token logits of the last `keep` places [tasks, rows, keep, vocabulary]."""
+"""int64 ids [tasks, rows, length], keep -> next-token logits of the last `keep` places [tasks, rows, keep, words]."""
 
 
 @torch.no_grad()

@@ -114,7 +114,7 @@ def skeleton(config: ModelConfig) -> nn.Module:
             return AutoModelForCausalLM.from_config(settings, attn_implementation="eager")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"model.name={config.name}: {first_line(error)}; the size of a model needs its config.json alone, so {REMEDIES}"
+            f"model.name={config.name}: {first_line(error)}; config.json alone would tell its size, else {REMEDIES}"
         ) from error
 
 

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
-from reckoning.audit import Description, RuleResult, audit, describe, not_applicable, overlap
+from reckoning.audit import Description, RuleResult, audit, describe, overlap
 from reckoning.config import Target, TrainConfig
 from reckoning.problems import Problem
-from reckoning.shortcut_rows import labels_of
 from reckoning.sources import load_tokenizer
 from reckoning.templates import Row, Templates
 
@@ -82,7 +81,9 @@ def example(splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> Ite
     """The first training problem, row by row, in the tokens of the configured model."""
     tokenizer: Any
     try:
-        tokenizer, note = load_tokenizer(config.model), f"tokens of model.name={config.model.name}"
+        tokenizer, note = load_tokenizer(config.model), f"tokens of {_source(config)}"
+        if not tokenizer.encode("a", add_special_tokens=False):  # made up by the library where its files are missing
+            raise UserError(f"{_source(config)}: its tokenizer has no vocabulary; put its files beside the weights")
     except UserError as error:
         tokenizer, note = Characters(), f"the text alone, without tokens: {error}"
     templates = Templates(config.data.templates, config.data.labels or {}, tokenizer, sys.maxsize)
@@ -105,6 +106,10 @@ def example(splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> Ite
     yield ""
 
 
+def _source(config: TrainConfig) -> str:
+    return f"model.tokenizer={config.model.tokenizer}" if config.model.tokenizer else f"model.name={config.model.name}"
+
+
 def _marked(row: Row, tokenizer: Any) -> str:
     given, scored = row.ids[: row.scored_from], row.ids[row.scored_from :]
     before, after = (_text(part, tokenizer).replace("\n", "\n             ") for part in (given, scored))
@@ -118,15 +123,14 @@ def _text(ids: Sequence[int], tokenizer: Any) -> str:
 
 def shortcuts(console: "Console", splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> None:
     """Accuracy on the test split of everything that needs no reasoning, best first."""
-    labels = labels_of(dict(splits), config)  # type: ignore[arg-type]
+    asked = (question.answer for problems in splits.values() for problem in problems for question in problem.questions)
+    labels = list(config.data.labels or sorted(set(asked)))
     results = audit(splits["train"], splits["test"], labels, seed=config.data.seed)
     last = ("majority", "chance")
     results.sort(key=lambda rule: (rule.name in last and last.index(rule.name) + 1, -rule.accuracy))
     present = [label for label in labels if any(label in rule.per_class for rule in results)]
     head = ["rule", "accuracy %", "balanced %", *(f"{label} %" for label in present), "what it looks at"]
     console.print(_grid("Shortcuts on the test split", head, [_rule_row(rule, present) for rule in results]))
-    for name, reason in not_applicable(splits["train"], splits["test"], labels).items():
-        console.print(f"not applicable: {name} ({reason})")
     best = max(results, key=lambda rule: rule.accuracy)
     console.print(
         f"Best without reasoning: {best.name}, {100 * best.accuracy:.1f} % of {len(best.predictions)} questions. "

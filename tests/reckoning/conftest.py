@@ -21,9 +21,9 @@ class Mini:
         """A training command that takes a second or two; `given` overrides it."""
         flags, more = [word for word in given if word == "-m"], [word for word in given if word != "-m"]
         return [
-            "--config-dir", str(self.folder / "conf"), *flags, "data=mini", "model=mini", "runtime=cpu", "+experiment=mini",
-            f"loop.root={root}", "inner.steps=2", "inner.lr=0.01", "outer.lr=0.01", "outer.steps=4", "loop.log_every=1",
-            "loop.evaluate_every=2", "evaluation.max_new_tokens=8", *more,
+            "--config-dir", str(self.folder / "conf"), *flags, "data=mini", "model=mini", "+experiment=mini",
+            "runtime=cpu", f"loop.root={root}", "inner.steps=2", "inner.lr=0.01", "outer.lr=0.01", "outer.steps=4",
+            "loop.log_every=1", "loop.evaluate_every=2", "evaluation.max_new_tokens=8", *more,
         ]  # fmt: skip
 
     def train(self, root: Path, *more: str) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 NAMES = ("Anne", "Bob", "Carl", "Dora")
 ATTRIBUTES = ("kind", "red", "round", "young", "big", "cold")
 SIZES = {"train": 12, "dev": 4, "test": 4}
-TEMPLATES = "fact_0: Based on fact_0 fact_1 fact_2, can we conclude? Can we conclude yes no none because If someone is then they are not"
+TEMPLATES = "fact_0: Based on fact_0 fact_1 fact_2, can we conclude? Can we conclude yes no none because"
 WORD = r" ?\w+|[^\w\s]|\s"
 DATA = """
 defaults: [jsonl]

@@ -14,8 +14,17 @@ from common.errors import UserError
 from common.rates import make_rates
 from common.weights import select
 from reckoning.build import Parts
-from reckoning.config import DataConfig, EvaluationConfig, Knowledge, Learner, MethodConfig, ModelConfig, Target
-from reckoning.config import TemplateConfig, TrainConfig
+from reckoning.config import (
+    DataConfig,
+    EvaluationConfig,
+    Knowledge,
+    Learner,
+    MethodConfig,
+    ModelConfig,
+    Target,
+    TemplateConfig,
+    TrainConfig,
+)
 from reckoning.evaluate import respond
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
 from reckoning.model import LanguageModel

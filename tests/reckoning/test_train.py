@@ -61,6 +61,28 @@ def test_losses_are_the_recorded_ones(mini: Any, tmp_path: Path, method: str) ->
         assert [record[f"train/{name}"] for record in records] == pytest.approx(expected, rel=1e-6)
 
 
+METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "reckoning" / "method").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_answers(mini: Any, tmp_path: Path, method: str) -> None:
+    few = ["outer.steps=1", "data.limit={train:4,dev:1,test:1}", "evaluation.max_new_tokens=2", "loop.evaluate_every=0"]
+    assert mini.train(tmp_path, f"method={method}", *few) == 0
+    results = json.loads((only_run(tmp_path) / "results.json").read_text())
+    assert results["method"] == method
+    recited = method in ("reckoning", "ft_icr", "random_facts")
+    assert ("recall_exact" in results["test"]) is recited, "only who is trained to recite facts is asked for them"
+
+
+@pytest.mark.parametrize("stack", ["true", "false"])
+def test_half_precision_trains(mini: Any, tmp_path: Path, stack: str) -> None:
+    words = ["runtime.dtype=bfloat16", f"inner.stack={stack}", "outer.steps=2", "evaluation.max_new_tokens=2"]
+    assert mini.train(tmp_path, *words) == 0
+    first, second = metrics_of(only_run(tmp_path), "train")
+    assert first["train/outer_loss"] == pytest.approx(4 * 4.2, rel=0.2)
+    assert first["rates/max"] != second["rates/max"] != 0.01, "rates move by less than bfloat16 can show"
+
+
 def test_shortcut_rows_are_the_recorded_ones(mini: Any, tmp_path: Path) -> None:
     assert mini.train(tmp_path, "method=shortcuts") == 0
     folder = only_run(tmp_path)
@@ -138,12 +160,12 @@ def test_patience_ends_a_run_early_also_across_a_restart(
     mini: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["outer.steps=12", "outer.lr=0", "outer.rates_lr=0", "evaluation.patience=3", "loop.evaluate_every=1"]
-    words += ["loop.save_every=1"]
+    words += ["loop.save_every=1", "outer.batch_problems=1", "outer.accumulation=1"]
     assert mini.train(tmp_path / "straight", *words) == 0
     draw = Batches.__getitem__
 
     def crash(self: Batches, number: int) -> Any:
-        if number == 2 * 2:  # in the third step
+        if number == 2:  # in the third step
             raise RuntimeError("power cut")
         return draw(self, number)
 
@@ -181,11 +203,11 @@ def test_a_sweep_over_seeds_is_a_folder_a_seed(mini: Any, tmp_path: Path) -> Non
 
 
 def test_the_launcher_changes_no_number(mini: Any, tmp_path: Path) -> None:
-    sweep = ["-m", "seed=1,2,3", "method=shortcuts"]  # no network: the other processes start in half the time
+    sweep = ["-m", "seed=1,2", "method=shortcuts"]  # no network: the other processes start in half the time
     assert mini.train(tmp_path / "basic", *sweep) == 0
     assert mini.train(tmp_path / "local", *sweep, "hydra/launcher=local", "hydra.launcher.n_jobs=2") == 0
     runs = [sorted((tmp_path / name).rglob("FINISHED")) for name in ("basic", "local")]
-    assert len(runs[0]) == 3
+    assert len(runs[0]) == 2
     for basic, local in zip(*runs, strict=True):
         assert basic.parent.name == local.parent.name
         assert metrics_of(basic.parent, "test") == metrics_of(local.parent, "test")
@@ -290,6 +312,7 @@ def test_other_settings_in_the_same_folder_are_refused(fails: Failing, trained: 
         ("inner.steps=0", "inner.steps=0: at least one inner step is needed"),
         ("method=nothing", "Could not find 'method/nothing'"),
         ("evaluation.confidence=95", "evaluation.confidence=95.0: it is a probability; use 0.95"),
+        ("data.limit.dev=-1", "data.limit=.*: use 0 for all problems of a split"),
         ("evaluation.batch_problems=0", "evaluation.batch_problems=0: use 1 or more"),
         ("inner.weights=[transformer.x.*]", "inner.weights: the pattern 'transformer.x.\\*' matches no parameter"),
         ("data.templates.fact='{fact} {n}'", r"data.templates.fact='\{fact\} \{n\}': unknown slot \{n\}"),
