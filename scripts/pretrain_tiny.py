@@ -4,8 +4,8 @@
     python -m scripts.pretrain_tiny steps=200 folder=elsewhere
 
 What it reads is language-model text alone: theories of the *training* buckets (no theory of a dev or test split can be
-among them), questions about them with answers and reasons, in the strings of `reckoning.templates`. There is no inner
-loop here: every method starts from the same weights, and none of them has been meta-trained.
+among them) told twice, and theories with questions, answers and reasons in the strings of `reckoning.templates`. There
+is no inner loop here: every method starts from the same weights, and none of them has been meta-trained.
 """
 
 import logging
@@ -68,7 +68,9 @@ def make_tokenizer(theories: int = 2000) -> "PreTrainedTokenizerFast":
     words: set[str] = set()
     texts = [EXTRA, *(f"fact_{index}" for index in range(REFERENCES))]
     for shape in ("random", "matched"):
-        config = GeneratorConfig(shape=shape, relations=0.4, negation=0.3, animals=0.5, paraphrases=4, names=41, attributes=64, verbs=12)
+        config = GeneratorConfig(
+            shape=shape, relations=0.4, negation=0.3, animals=0.5, paraphrases=4, names=41, attributes=64, verbs=12
+        )
         texts += [generate(config, 0, "pretrain", index)["theory"] for index in range(theories // 2)]
     for text in texts:
         words |= {word for word, _ in split.pre_tokenize_str(text.lower())}
@@ -76,7 +78,9 @@ def make_tokenizer(theories: int = 2000) -> "PreTrainedTokenizerFast":
     pieces = ["<eos>", "<unk>", *characters, *(f"##{c}" for c in characters if c.isalnum() or c in "_'")]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*pieces, *sorted(words)]))}
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    )
     tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>")
@@ -161,7 +165,7 @@ def sentence_row(templates: Templates, problem: Problem, rng: random.Random) -> 
     return list(row.ids), [place >= row.scored_from for place in range(len(row.ids))]
 
 
-def losses(network: torch.nn.Module, texts: list[Text]) -> tuple[torch.Tensor, float]:
+def losses(network: torch.nn.Module, texts: list[Text], question_mark: int) -> tuple[torch.Tensor, float]:
     """Mean next-token loss, and the accuracy of the first token after a question mark (the label) in documents."""
     length = max(len(ids) for ids, _ in texts)
     ids = torch.zeros(len(texts), length, dtype=torch.long)
@@ -172,7 +176,7 @@ def losses(network: torch.nn.Module, texts: list[Text]) -> tuple[torch.Tensor, f
     logits = network(input_ids=ids[:, :-1]).logits
     per_token = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     mask = scored[:, 1:].flatten()
-    after = (ids[:, :-1] == QUESTION_MARK).flatten() & (mask > 0)
+    after = (ids[:, :-1] == question_mark).flatten() & (mask > 0)
     right = (logits.argmax(-1) == ids[:, 1:]).flatten()[after].float().mean().item()
     return (per_token * mask).sum() / mask.sum(), right
 
@@ -184,16 +188,15 @@ def pretrain(config: PretrainConfig) -> None:
     tokenizer = make_tokenizer()
     network = make_network(config, len(tokenizer))
     templates = Templates(TemplateConfig(), LABELS, tokenizer, config.window)
-    global QUESTION_MARK
-    QUESTION_MARK = tokenizer.convert_tokens_to_ids("?")
+    question_mark = int(tokenizer.convert_tokens_to_ids("?"))
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.05)
     began, right = time.monotonic(), 0.0
     for step in range(1, config.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(step / 100, 1 - (step - 1) / config.steps)
         documents, sentences = read(config, templates, step)
-        loss, now = losses(network, documents)
-        loss = loss + 0.2 * losses(network, sentences)[0]
+        loss, now = losses(network, documents, question_mark)
+        loss = loss + 0.2 * losses(network, sentences, question_mark)[0]
         right = 0.99 * right + 0.01 * now
         optimizer.zero_grad()
         loss.backward()
@@ -201,7 +204,9 @@ def pretrain(config: PretrainConfig) -> None:
         optimizer.step()
         if step % 100 == 0:
             left = duration((time.monotonic() - began) / step * (config.steps - step))
-            logger.info("step %d of %d, %s left: loss %.3f, label accuracy %.3f", step, config.steps, left, loss, right)
+            logger.info(
+                "step %d of %d, %s left: loss %.3f, label accuracy %.3f", step, config.steps, left, loss.item(), right
+            )
         if step % 1000 == 0:
             network.save_pretrained(config.folder)
     network.save_pretrained(config.folder)

@@ -134,7 +134,7 @@ def test_a_console_command_calls_a_function_that_exists(command: str, target: st
 def test_every_import_is_declared(package: Path) -> None:
     declared = {canonicalize_name(r.name) for r in RUNTIME + (DEVELOPMENT if package.name == "tests" else [])}
     providers = packages_distributions()
-    ours = {path.name for path in PACKAGES} | set(sys.stdlib_module_names)
+    ours = {path.name for path in PACKAGES} | {"tests"} | set(sys.stdlib_module_names)
     for path in sorted(package.rglob("*.py")):
         for name in imported(path) - ours:
             distributions = {canonicalize_name(d) for d in providers.get(name, [name])}

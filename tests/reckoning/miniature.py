@@ -111,3 +111,19 @@ def run_here(main: Any, *words: str) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def metrics_of(folder: Path, split: str) -> list[dict[str, Any]]:
+    """Records of one split without what depends on the clock or the machine."""
+    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [
+        {key: value for key, value in record.items() if not key.startswith(("time", "cost/"))}
+        for record in records
+        if record["split"] == split
+    ]
+
+
+def only_run(root: Path) -> Path:
+    """The folder of the one finished run below `root`."""
+    (mark,) = root.rglob("FINISHED")
+    return mark.parent
