@@ -22,16 +22,23 @@ class Rows:
     ids: Tensor
     """int64 [(tasks,) rows, length]"""
     scored: Tensor
-    """float [(tasks,) rows, length]: 1 where the token is predicted and scored; at least float32, as losses are."""
+    """float [(tasks,) rows, length]: weight of the token in its row's mean, 0 where it is given; at least float32."""
     weight: Tensor
     """float [(tasks,) rows]: share of the row in its task's mean; 0 for rows that only fill up."""
 
 
 def to_rows(
-    rows: Sequence[Row], *, pad: int, device: torch.device, dtype: torch.dtype, shares: Shares | None = None
+    rows: Sequence[Row],
+    *,
+    pad: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    shares: Shares | None = None,
+    answer_weight: float = 1.0,
 ) -> Rows:
     """One task; `shares=None` weighs all rows the same."""
-    stacked = to_stack([rows], pad=pad, device=device, dtype=dtype, shares=None if shares is None else [shares])
+    own = None if shares is None else [shares]
+    stacked = to_stack([rows], pad=pad, device=device, dtype=dtype, shares=own, answer_weight=answer_weight)
     return Rows(stacked.ids[0], stacked.scored[0], stacked.weight[0])
 
 
@@ -42,8 +49,12 @@ def to_stack(
     device: torch.device,
     dtype: torch.dtype,
     shares: Sequence[Shares] | None = None,
+    answer_weight: float = 1.0,
 ) -> Rows:
-    """Several tasks with a leading task axis; a task with fewer rows is filled with rows of weight 0."""
+    """Several tasks with a leading task axis; a task with fewer rows is filled with rows of weight 0.
+
+    A token of an answer weighs `answer_weight` in its row's mean, every other scored token 1.
+    """
     most = max(len(rows) for rows in tasks)
     length = max(len(row.ids) for rows in tasks for row in rows)
     ids = torch.full((len(tasks), most, length), pad)
@@ -55,4 +66,5 @@ def to_stack(
         for r, row in enumerate(rows):
             ids[t, r, : len(row.ids)] = torch.tensor(row.ids)
             scored[t, r, row.scored_from : len(row.ids)] = 1
+            scored[t, r, row.scored_from : row.scored_from + row.answer_tokens] = answer_weight
     return Rows(ids.to(device), scored.to(device), weight.to(device))

@@ -56,6 +56,8 @@ class MethodConfig:
     question: bool = True
     """False leaves the question out (No-Question)."""
     target: Target = Target.multi
+    answer_weight: float = 1.0
+    """Weight of an answer's token in the mean over its target string, where a recited token weighs 1 (as in the code)."""
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations.
@@ -63,6 +65,8 @@ class MethodConfig:
         Raises:
             UserError: the learner cannot do without knowledge or question, or has no such target.
         """
+        if self.answer_weight <= 0:
+            raise UserError(f"method.answer_weight={self.answer_weight}: it must be positive; 1 weighs all tokens alike")
         if self.learner is Learner.reckoning and (self.knowledge is Knowledge.none or not self.question):
             raise UserError(
                 f"method.learner=reckoning with method.knowledge={self.knowledge}, method.question={self.question}: "

@@ -82,7 +82,7 @@ class Reckoning:
         self.evaluation_steps = evaluation_steps or inner.steps
         self.rule = make_rule(inner)
         self.slow = select(model.network, inner.weights)
-        self.tensors = _tensors_for(model, templates)
+        self.tensors = _tensors_for(model, templates, method)
         self.measured: dict[str, float] = {}
 
     def rows(self, problem: Problem) -> list[Row]:
@@ -162,7 +162,7 @@ class InContext:
         """The whole model is trained on question and target rows."""
         self.model, self.templates, self.method, self.knowledge = model, templates, method, knowledge
         self.weights = select(model.network)
-        self.tensors = _tensors_for(model, templates)
+        self.tensors = _tensors_for(model, templates, method)
         self.measured: dict[str, float] = {}
 
     def rows(self, problem: Problem) -> list[Row]:
@@ -189,10 +189,15 @@ class InContext:
         return [[next(rest) for _ in rows] for rows in tasks]
 
 
-def _tensors_for(model: LanguageModel, templates: Templates) -> dict[str, Any]:
+def _tensors_for(model: LanguageModel, templates: Templates, method: MethodConfig) -> dict[str, Any]:
     """How rows become tensors for this model."""
     first = next(model.network.parameters())
-    return {"pad": templates.eos, "device": first.device, "dtype": first.dtype}
+    return {
+        "pad": templates.eos,
+        "device": first.device,
+        "dtype": first.dtype,
+        "answer_weight": method.answer_weight,
+    }
 
 
 def _decoded(

@@ -33,6 +33,8 @@ class Row:
 
     ids: tuple[int, ...]
     scored_from: int
+    answer_tokens: int = 0
+    """How many of the scored tokens, the first ones, are the answer's own."""
     name: str = field(compare=False, default="")
 
     @property
@@ -93,13 +95,14 @@ class Templates:
         return " ".join(self.config.reference.format(index=index) for index in range(len(facts)))
 
     def _asked(self, prompt: tuple[int, ...], problem: Problem, question: Question, target: Target) -> Row:
-        answer = self.answer_word(question)
+        text = answer = self.answer_word(question)
         if target is Target.multi and question.relevant:
             facts = ",".join(problem.facts[index] for index in question.relevant)
-            answer = self.config.multi_target.format(answer=answer, facts=facts)
-        return self._row(prompt, (*self._tokens(answer), self.eos), f"question {question.id}")
+            text = self.config.multi_target.format(answer=answer, facts=facts)
+        scored = (*self._tokens(text), self.eos)
+        return self._row(prompt, scored, f"question {question.id}", answer_tokens=len(self._tokens(answer)))
 
-    def _row(self, given: tuple[int, ...], scored: tuple[int, ...], name: str) -> Row:
+    def _row(self, given: tuple[int, ...], scored: tuple[int, ...], name: str, answer_tokens: int = 0) -> Row:
         given = given or (self.eos,)  # a template without prefix: something must predict the first token
         if len(given) + len(scored) > self.window:
             raise UserError(
@@ -108,7 +111,7 @@ class Templates:
             )
         if not scored:
             raise UserError(f"{name}: the tokenizer makes no token of it; check the data and model.tokenizer")
-        return Row((*given, *scored), len(given), name)
+        return Row((*given, *scored), len(given), answer_tokens, name)
 
 
 def _check_slots(name: str, text: str) -> None:

@@ -52,7 +52,7 @@ def plant(config: GeneratorConfig, rng: random.Random) -> Draft:
     subjects, others = entities[: len(labels)], entities[len(labels) :]
     predicates = _predicates(config, others, rng)
     draft = Draft(entities, [], [], depth, [])
-    for _ in range(config.groups):
+    for _ in range(config.groups * (2 if depth == 0 else 1)):
         shuffled = rng.sample(subjects, len(subjects))
         if config.shape == "square":
             _plant_square(draft, shuffled, predicates, config, rng)
