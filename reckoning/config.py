@@ -57,7 +57,7 @@ class MethodConfig:
     """False leaves the question out (No-Question)."""
     target: Target = Target.multi
     answer_weight: float = 1.0
-    """Weight of an answer's token in the mean over its target string, where a recited token weighs 1 (as in the code)."""
+    """Weight of an answer's token in the mean over its target string, where a recited token weighs 1 (code: 1)."""
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations.
@@ -66,7 +66,7 @@ class MethodConfig:
             UserError: the learner cannot do without knowledge or question, or has no such target.
         """
         if self.answer_weight <= 0:
-            raise UserError(f"method.answer_weight={self.answer_weight}: it must be positive; 1 weighs all tokens alike")
+            raise UserError(f"method.answer_weight={self.answer_weight}: use a positive number; 1 weighs all alike")
         if self.learner is Learner.reckoning and (self.knowledge is Knowledge.none or not self.question):
             raise UserError(
                 f"method.learner=reckoning with method.knowledge={self.knowledge}, method.question={self.question}: "

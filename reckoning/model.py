@@ -24,8 +24,8 @@ from reckoning.sources import first_line, source_of
 logger = logging.getLogger(__name__)
 REMEDIES = (
     "put the weights into a local folder and set model.name=<folder>; or fetch them once on a machine with a network "
-    "(python -m scripts.fetch gpt2 <folder>); or run without them: scale=cpu trains the embedded model=tiny on generated "
-    "data"
+    "(python -m scripts.fetch gpt2 <folder>); or run without them: scale=cpu trains the embedded model=tiny on "
+    "generated data"
 )
 
 ConfigStore.instance().store(name="schema", node=TrainConfig)

@@ -149,8 +149,9 @@ def test_a_step_that_does_not_fit_comes_with_remedies(monkeypatch: pytest.Monkey
 
 
 def test_the_skeleton_has_the_shapes_and_ties_of_the_model() -> None:
-    network = model.skeleton(ModelConfig(name="tiny"))
-    loaded = model.load(ModelConfig(name="tiny", pretrained=False), 1, device=torch.device("cpu"), dtype=torch.float32).network
+    tiny = ModelConfig(name="tiny", pretrained=False)
+    network = model.skeleton(tiny)
+    loaded = model.load(tiny, 1, device=torch.device("cpu"), dtype=torch.float32).network
     assert all(tensor.is_meta for tensor in network.parameters())
     shapes = [{name: tuple(p.shape) for name, p in each.named_parameters()} for each in (network, loaded)]
     assert shapes[0] == shapes[1]
