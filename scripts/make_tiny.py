@@ -78,6 +78,7 @@ def make_shape(tokens: int) -> "GPTNeoXConfig":
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
         hidden_dropout=0.0,
         attention_dropout=0.0,
+        initializer_range=0.06,
         bos_token_id=None,
         eos_token_id=0,
         architectures=["GPTNeoXForCausalLM"],

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from common.errors import UserError
 
-SHAPES = ("matched", "square", "random")
+SHAPES = ("matched", "square", "shared", "random")
 WORLDS = ("open", "closed")
 
 
@@ -16,9 +16,11 @@ class GeneratorConfig:
     `matched` plants groups of three questions that differ in their subject only, one subject per label.
     `square` plants three predicates over three subjects so that every subject is true for one of them, false for
     another and unknown for the third: 9 questions from 3 chains, and no sentence is a mere decoy.
+    `shared` is `matched` at depth 1 with rules that are the same in all theories, so that a learner need only keep the
+    facts of a theory; which of them holds for whom still decides every label.
     """
 
-    shape: str = "matched"  # matched | square | random
+    shape: str = "matched"  # matched | square | shared | random
     world: str = "open"  # open: true, false, unknown; closed: what cannot be proven is false (no unknown)
     depths: list[int] = field(default_factory=lambda: [1])  # rule applications; drawn per theory
     groups: int = 1  # matched, square: planted groups over the same subjects
@@ -61,6 +63,12 @@ class GeneratorConfig:
             refuse("depths", "a list of depths from 0 on, such as [1, 2]")
         if not planted and max(self.depths) > self.rules:
             refuse("depths", f"a proof of that depth needs as many rules; raise {prefix}.rules={self.rules}")
+        if self.shape == "shared":
+            for key, value in (("world", "open"), ("depths", [1]), ("groups", 1), ("body", 1), ("distractors", 0)):
+                if getattr(self, key) != value:
+                    refuse(key, f"{prefix}.shape=shared has {value} only; use {prefix}.shape=matched")
+            if self.attributes < 10:
+                refuse("attributes", f"{prefix}.shape=shared needs 10 or more")
         if self.shape == "square" and self.world == "closed":
             refuse("world", f"{prefix}.shape=square has three labels; use {prefix}.shape=matched or world=open")
         if self.body > 3:

@@ -44,7 +44,7 @@ class Draft:
 
 
 def plant(config: GeneratorConfig, rng: random.Random) -> Draft:
-    """A theory of shape `matched` or `square`."""
+    """A theory of shape `matched`, `square` or `shared`."""
     depth = rng.choice(config.depths)
     labels = ["true", "false", "unknown"] if config.world == "open" else ["true", "false"]
     words = ANIMALS if rng.random() < config.animals else NAMES
@@ -54,7 +54,9 @@ def plant(config: GeneratorConfig, rng: random.Random) -> Draft:
     draft = Draft(entities, [], [], depth, [])
     for _ in range(config.groups * (2 if depth == 0 else 1)):
         shuffled = rng.sample(subjects, len(subjects))
-        if config.shape == "square":
+        if config.shape == "shared":
+            _plant_shared(draft, dict(zip(labels, shuffled, strict=True)), config, rng)
+        elif config.shape == "square":
             _plant_square(draft, shuffled, predicates, config, rng)
         else:
             _plant_matched(draft, dict(zip(labels, shuffled, strict=True)), predicates, config, rng)
@@ -145,6 +147,35 @@ def _plant_matched(
         else:
             head = (next(predicates), positive or config.world == "closed")
         chains[label] = _conclude(chain, end, head)
+    _add(draft, list(chains.values()))
+    draft.groups.append(Group(target, chains))
+
+
+def shared_rules(config: GeneratorConfig) -> dict[Signed, list[Signed]]:
+    """The rules that all theories of shape `shared` draw from: conclusion -> conditions that lead to it.
+
+    A fifth of the attributes are concluded, half of the rules negated; every other attribute is one rule's condition.
+    """
+    words = [("is", attribute) for attribute in ATTRIBUTES[: config.attributes]]
+    heads, conditions = words[: len(words) // 5], words[len(words) // 5 :]
+    rules: dict[Signed, list[Signed]] = {}
+    for number, condition in enumerate(conditions):
+        turn, place = divmod(number, len(heads))
+        rules.setdefault((heads[place], turn % 2 == 0), []).append((condition, True))
+    return rules
+
+
+def _plant_shared(draft: Draft, subjects: dict[str, str], config: GeneratorConfig, rng: random.Random) -> None:
+    """One rule for each subject out of the shared ones: to the predicate, to its negation, and elsewhere."""
+    rules = shared_rules(config)
+    target = rng.choice(sorted({head for head, _ in rules}))
+    elsewhere = [head for head in rules if head[0] != target]
+    heads = {"true": (target, True), "false": (target, False), "unknown": rng.choice(elsewhere)}
+    chains: dict[str, Chain] = {}
+    for label, subject in subjects.items():
+        condition = rng.choice(rules[heads[label]])
+        fact = Literal(Atom(subject, *condition[0]))
+        chains[label] = Chain(subject, [fact], [_rule([condition], heads[label])])
     _add(draft, list(chains.values()))
     draft.groups.append(Group(target, chains))
 

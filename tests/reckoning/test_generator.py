@@ -23,6 +23,9 @@ CONFIGS = {
     "matched": GeneratorConfig(),
     "matched, all": GeneratorConfig(**RICH | {"depths": [1, 2, 3], "groups": 2, "broken": 0.5}),
     "matched, closed": GeneratorConfig(**RICH | {"depths": [1, 2], "world": "closed", "broken": 0.5}),
+    "stated": GeneratorConfig(depths=[0]),
+    "square, stated": GeneratorConfig(shape="square", depths=[0]),
+    "shared": GeneratorConfig(shape="shared", names=12, attributes=15),
     "square": GeneratorConfig(shape="square", polarity="drawn"),
     "square, all": GeneratorConfig(**RICH | {"shape": "square", "depths": [1, 3], "groups": 2}),
     "random": GeneratorConfig(shape="random", depths=[0, 1, 2], body=2, facts=6),
@@ -237,13 +240,15 @@ def test_calls_do_not_depend_on_each_other() -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"shape": "round"}, r"data.generator.shape='round': use one of matched, square, random"),
+        ({"shape": "round"}, r"data.generator.shape='round': use one of matched, square, shared, random"),
         ({"world": "flat"}, r"generator.world='flat': use one of open, closed"),
         ({"polarity": "none"}, r"generator.polarity='none'"),
         ({"negation": 1.5}, r"generator.negation=1.5: a share from 0 to 1"),
         ({"depths": []}, r"generator.depths=\[\]"),
         ({"depths": [-1]}, r"generator.depths=\[-1\]: a list of depths from 0 on"),
         ({"shape": "random", "depths": [9]}, r"generator.depths=\[9\]: .* raise data.generator.rules=6"),
+        ({"shape": "shared", "depths": [2]}, r"generator.depths=\[2\]: .*shape=shared has \[1\] only"),
+        ({"shape": "shared", "attributes": 9}, r"generator.attributes=9: .*shape=shared needs 10 or more"),
         ({"shape": "square", "world": "closed"}, r"generator.world='closed': .*shape=square has three labels"),
         ({"attributes": 5}, r"generator.attributes=5: use 7 to \d+"),
         ({"names": 100}, r"generator.names=100: use 6 to 40"),
@@ -268,3 +273,14 @@ def test_sentences_read_as_in_the_documentation() -> None:
     assert Counter(len(sentences(generate(SMALL, 0, "train", index))) for index in range(50)) == {6: 50}
     square = generate(CONFIGS["square"], 0, "train", 0)
     assert (square["NFact"], square["NRule"], len(square["questions"])) == (3, 6, 9)
+
+
+def test_shared_theories_draw_from_one_list_of_rules_and_different_facts() -> None:
+    rules: set[str] = set()
+    facts: set[str] = set()
+    for index in range(400):
+        record = generate(CONFIGS["shared"], 0, "train", index)
+        rules |= {entry["text"] for entry in record["rules"].values()}
+        facts |= {entry["text"] for entry in record["triples"].values()}
+    assert len(rules) == 12 and sum(" not " in rule for rule in rules) == 6
+    assert len(facts) == 12 * 12  # every name with every condition

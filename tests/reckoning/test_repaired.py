@@ -36,6 +36,7 @@ PLANTED = {
         200,
     ),
     "square": (GeneratorConfig(shape="square", depths=[1, 2]), 200),
+    "shared": (GeneratorConfig(shape="shared", names=12, attributes=15), 600),
 }
 NEGATED = GeneratorConfig(shape="random", negation=0.4, attributes=7, entities=6, facts=16, rules=8)
 
