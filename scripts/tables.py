@@ -20,6 +20,9 @@ from common.errors import UserError
 from common.progress import duration
 from scripts.rows import Row, Table, percent, read_runs, rows_of, tables_of, verdict
 
+TRAINED = "bag of words"
+"""Classifiers with this in their name stand in every table, however they rank."""
+
 
 def cells(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Head and body as text."""
@@ -109,7 +112,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         type=int,
         default=5,
         metavar="N",
-        help="list the N best shortcut rules; 0: all (default 5)",
+        help="list the N best shortcut rules and the trained classifiers; 0: all (default 5)",
     )
     options = parser.parse_args(words)
     given = {"root": "runs"}
@@ -134,7 +137,7 @@ def show(words: Sequence[str]) -> None:
         show_csv(tables)
     for table, rows in tables if options.format != "csv" else ():
         rules = [row for row in rows if row.order[0] == 3]
-        behind = rules[options.shortcuts :] if options.shortcuts else []
+        behind = [rule for rule in rules[options.shortcuts :] if TRAINED not in rule.title] if options.shortcuts else []
         hidden = f"{len(behind)} further shortcut rules, none better than these: --shortcuts 0" if behind else ""
         chosen = [row for row in rows if not any(row is other for other in behind)]
         (show_md if options.format == "md" else show_term)(table, chosen, hidden)

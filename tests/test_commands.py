@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from torch import nn
 
 from common.bilevel import InnerConfig, OuterConfig, RuleName, Unroll
-from common.schema import Device, Precision, RuntimeConfig
+from common.schema import Device, Precision, RuntimeConfig, to_typed
 from reckoning import data, memory, model
 from reckoning.config import MethodConfig, ModelConfig, TrainConfig
 from reckoning.proofwriter.recipe import read_records
 
+EXPERIMENTS = Path(__file__).parents[1] / "conf" / "reckoning" / "experiment"
 SMALL = ["scale=cpu", "data.theories={train:6,dev:2,test:2}", "runtime=cpu"]
 
 
@@ -155,3 +157,14 @@ def test_the_skeleton_has_the_shapes_and_ties_of_the_model() -> None:
     assert all(tensor.is_meta for tensor in network.parameters())
     shapes = [{name: tuple(p.shape) for name, p in each.named_parameters()} for each in (network, loaded)]
     assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))
+def test_every_experiment_has_generated_problems_of_all_labels_in_every_split(experiment: str) -> None:
+    import reckoning.train  # noqa: F401 - registers the schema
+
+    words = [f"+experiment={experiment}", "scale=cpu", "data.theories={train:30,dev:12,test:12}", "data.cache=null"]
+    with initialize_config_module("conf.reckoning", version_base="1.3"):
+        config = to_typed(compose("config", overrides=words), TrainConfig)
+    for split, problems in data.load(config.data).items():
+        assert {question.answer for p in problems for question in p.questions} == {"true", "false", "unknown"}, split
