@@ -64,9 +64,10 @@ class GeneratorConfig:
         if not planted and max(self.depths) > self.rules:
             refuse("depths", f"a proof of that depth needs as many rules; raise {prefix}.rules={self.rules}")
         if self.shape == "shared":
-            for key, value in (("world", "open"), ("depths", [1]), ("groups", 1), ("body", 1), ("distractors", 0)):
-                if getattr(self, key) != value:
-                    refuse(key, f"{prefix}.shape=shared has {value} only; use {prefix}.shape=matched")
+            fixed: dict[str, object] = {"world": "open", "depths": [1], "groups": 1, "body": 1, "distractors": 0}
+            for name, only in fixed.items():
+                if getattr(self, name) != only:
+                    refuse(name, f"{prefix}.shape=shared has {only} only; use {prefix}.shape=matched")
             if self.attributes < 10:
                 refuse("attributes", f"{prefix}.shape=shared needs 10 or more")
         if self.shape == "square" and self.world == "closed":
