@@ -19,13 +19,26 @@ class Unroll(StrEnum):
     """How much of the inner loop the outer gradient passes through."""
 
     stored = "stored"
-    """The graph of all steps: the exact meta-gradient."""
+    """The graph of all steps: the exact meta-gradient, fastest while it fits."""
+    recompute = "recompute"
+    """The exact meta-gradient with one step's graph in memory at a time; the last `keep` steps store theirs."""
+    auto = "auto"
+    """`stored` if it fits the memory budget, else `recompute` with as many stored steps as do; logged."""
     truncate = "truncate"
     """The last `keep` steps exactly; earlier ones build no graph, their Jacobian is the identity."""
     first_order = "first_order"
     """Gradients inside the steps are constants; start weights and rates still get their first-order gradient."""
     none = "none"
     """No outer gradient at all: evaluation."""
+
+
+class Snapshots(StrEnum):
+    """Where `recompute` keeps what it needs of every step."""
+
+    device = "device"
+    """With the weights: one copy of them a step."""
+    host = "host"
+    """In host memory (pinned, on a stream of its own on CUDA): nothing on the device."""
 
 
 class RateSpace(StrEnum):
@@ -68,7 +81,16 @@ class InnerConfig:
     eps: float = 1e-8
     unroll: Unroll = Unroll.stored
     keep: int = 0
-    """With unroll=truncate: how many of the last steps keep their graph."""
+    """With unroll=truncate: how many of the last steps keep their graph. With recompute: how many store it instead of
+    building it again, the same numbers sooner with more memory."""
+    memory_gb: float = 0.0
+    """With unroll=auto: memory for one outer gradient; 0 takes 60 % of the device's."""
+    micro_batch: int = 0
+    """Facts (rows of inner data) in one graph: the gradient is summed over such parts; 0 takes all at once."""
+    snapshots: Snapshots = Snapshots.device
+    """With unroll=recompute: where the steps are remembered."""
+    compile: bool = False
+    """torch.compile for gradients and rebuilt steps: less memory and time, a first call of up to a minute a shape."""
     weights: list[str] = field(default_factory=lambda: ["*"])
     """Shell patterns of the parameter names that are fast; '*' is all."""
     stack: bool = False
@@ -87,18 +109,23 @@ class InnerConfig:
         _refuse_as_guard("inner", self.eps)
         if self.unroll is Unroll.none:
             raise UserError(
-                "inner.unroll=none: no outer gradient, so nothing trains; use stored, truncate or first_order"
+                "inner.unroll=none: no outer gradient, so nothing trains; use auto, stored, recompute, truncate or first_order"
             )
-        if self.unroll is Unroll.truncate and not 0 <= self.keep <= self.steps:
+        _refuse_negative("inner", memory_gb=self.memory_gb, micro_batch=self.micro_batch)
+        if not 0 <= self.keep <= self.steps:
             raise UserError(f"inner.keep={self.keep} with inner.steps={self.steps}: use 0 to {self.steps}")
-        if self.unroll is not Unroll.truncate and self.keep:
+        if self.unroll not in (Unroll.truncate, Unroll.recompute) and self.keep:
             raise UserError(
-                f"inner.keep={self.keep} has no meaning with inner.unroll={self.unroll}; use unroll=truncate"
+                f"inner.keep={self.keep} has no meaning with inner.unroll={self.unroll}; use unroll=truncate or recompute"
             )
         if self.unroll is Unroll.truncate and self.keep == 0 and self.learned:
             raise UserError(
                 "inner.unroll=truncate with inner.keep=0 and inner.learned=true: no gradient reaches the rates; "
                 "use inner.keep=1 or more, inner.learned=false, or inner.unroll=first_order"
+            )
+        if self.snapshots is Snapshots.host and self.unroll not in (Unroll.recompute, Unroll.auto):
+            raise UserError(
+                f"inner.snapshots=host has no meaning with inner.unroll={self.unroll}; use unroll=recompute or auto"
             )
         if self.space is not RateSpace.raw and self.lr == 0:
             raise UserError(

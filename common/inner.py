@@ -1,19 +1,21 @@
 """The inner loop: a few differentiable optimiser steps from given weights."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from common.bilevel import Unroll
+from common.bilevel import Snapshots, Unroll
+from common.derivatives import InnerLoss, gradient
+from common.descent import descend
 from common.errors import UserError
 from common.rates import LearnedRates
-from common.rules import UpdateRule
-from common.weights import Weights, leaves
-
-InnerLoss = Callable[[Weights], Tensor]
-"""Fast weights -> loss; shape [] for one task, [tasks] for a stack (task t depends on slice t of the weights only)."""
+from common.rebuilt import rebuilt
+from common.rules import RuleState, UpdateRule, step
+from common.twice.policy import Need, needing
+from common.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,15 @@ class Adapted:
 def adapt(
     loss: InnerLoss,
     start: Weights,
+    parts: Sequence[Any] = (None,),
     *,
     steps: int,
     rule: UpdateRule,
     rates: LearnedRates,
     unroll: Unroll = Unroll.stored,
     keep: int = 0,
+    also: Sequence[Tensor] = (),
+    snapshots: Snapshots = Snapshots.device,
 ) -> Adapted:
     """Take `steps` steps of `rule` on `loss` from `start`; `start` is never written to.
 
@@ -42,57 +47,74 @@ def adapt(
     gradient 0, so the rule's weight decay still moves it. A start weight that asks for no gradient adapts all the same.
 
     Args:
-        loss: the inner objective, a function of the fast weights.
+        loss: the inner objective: loss(fast weights, part), summed over `parts`.
         start: weights before the first step; the outer gradient flows back to them.
+        parts: micro-batches of the inner data; all but `stored` steps hold the graph of one of them at a time.
         steps: number of inner steps N >= 1; steps beyond those of `rates` reuse its last.
         rule: SGD, Momentum or AdamW of `common.rules`; its state starts fresh.
         rates: learning rate per tensor (or layer) and step.
         unroll: see `Unroll`. It alone decides about graphs, a surrounding `torch.no_grad()` does not.
-        keep: with `Unroll.truncate`, how many of the last steps keep their graph (0 .. steps). The rates of the others
-            get no gradient, and the rule's state enters the kept ones as a constant.
+        keep: with `Unroll.truncate`, how many of the last steps keep their graph (0 .. steps): the rates of the others
+            get no gradient, and the rule's state enters the kept ones as a constant. With `Unroll.recompute`, how many
+            of the last steps store their graph instead of rebuilding it: the same numbers, sooner and with more memory.
+        also: with `Unroll.recompute`, what else of the loss learns (a part of the network that is not fast, say); the
+            other unrolls find it by themselves.
+        snapshots: with `Unroll.recompute`, where the steps are remembered.
 
     Raises:
         UserError: `steps` or `keep` out of range.
-        ValueError: a start weight has no rate.
+        ValueError: a start weight has no rate. In the backward pass of `recompute`: the loss depends on a learning
+            tensor that `also` lacks.
     """
     if steps < 1:
         raise UserError(f"inner.steps={steps}: at least one inner step is needed; use a value of 1 or more")
-    if unroll is Unroll.truncate and not 0 <= keep <= steps:
+    if not 0 <= keep <= steps:
         raise UserError(f"inner.keep={keep} with inner.steps={steps}: use a value between 0 and {steps}")
     if without := start.keys() - rates.row.keys():
         raise ValueError(f"no inner rate for {sorted(without)}: make the rates from the names of the start weights")
-    exact_from = {Unroll.stored: 0, Unroll.truncate: steps - keep}.get(unroll, steps)
-    weights, state, losses = start, rule.start(start), []
-    for step in range(steps):
-        exact = step >= exact_from
-        if step == exact_from > 0:
-            weights = _identity_jacobian(weights, start)
-        gradients, value = _gradients(loss, weights, create_graph=exact)
-        losses.append(value)
-        with torch.set_grad_enabled(exact or unroll is Unroll.first_order):
-            weights, state = rule.step(weights, gradients, state, rates(step))
-    if unroll is Unroll.truncate and keep == 0:
+    if unroll is Unroll.none:
+        weights, _, losses = descend(loss, start, parts, steps=steps, rule=rule, rates=rates)
+        return Adapted(weights, losses)
+
+    stored = {Unroll.truncate: keep, Unroll.recompute: keep}.get(unroll, steps)
+    weights, state, losses = start, RuleState(), []
+    if unroll is Unroll.truncate and stored < steps:
+        weights, state, losses = descend(loss, start, parts, steps=steps - stored, rule=rule, rates=rates)
         weights = _identity_jacobian(weights, start)
+    if unroll is Unroll.recompute and stored < steps:
+        weights, state, losses = rebuilt(
+            loss, start, parts, steps=steps - stored, rule=rule, rates=rates, also=also, snapshots=snapshots
+        )
+    for index in range(steps - stored, steps):
+        gradients, value = _gradients(loss, weights, parts, create_graph=unroll is not Unroll.first_order)
+        losses.append(value)
+        with torch.enable_grad():
+            weights, state = step(rule, weights, gradients, state, rates(index))
     return Adapted(weights, losses)
 
 
-def _gradients(loss: InnerLoss, weights: Weights, *, create_graph: bool) -> tuple[Weights, Tensor]:
+def _gradients(
+    loss: InnerLoss, weights: Weights, parts: Sequence[Any], *, create_graph: bool
+) -> tuple[Weights, Tensor]:
     """Gradient of the summed loss, with its own graph when `create_graph`; and the loss itself without graph.
 
     Without a graph the loss is taken at leaves of the same value, so that nothing of it outlives the call.
     """
-    if create_graph:
-        weights = {name: w if w.requires_grad else w.detach().requires_grad_() for name, w in weights.items()}
-    else:
-        weights = leaves(weights)
-    with torch.enable_grad():
-        value = loss(weights)
-        found = torch.autograd.grad(
-            value.sum(), list(weights.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
+    if not create_graph:
+        found, value = gradient(loss, weights, parts)
+        return dict(zip(weights, found, strict=True)), value
+    weights = {name: w if w.requires_grad else w.detach().requires_grad_() for name, w in weights.items()}
+    with torch.enable_grad(), needing(Need.second):
+        value = loss(weights, parts[0])
+        for part in parts[1:]:
+            value = value + loss(weights, part)
+        graphed = torch.autograd.grad(
+            value.sum(), list(weights.values()), create_graph=True, allow_unused=True, materialize_grads=True
         )
-    return dict(zip(weights, found, strict=True)), value.detach()
+    return dict(zip(weights, graphed, strict=True)), value.detach()
 
 
 def _identity_jacobian(weights: Weights, start: Weights) -> Weights:
     """The values of `weights` with the history of `start`: d(weights)/d(start) = 1."""
-    return {name: value.detach() + (start[name] - start[name].detach()) for name, value in weights.items()}
+    with torch.enable_grad():
+        return {name: value.detach() + (start[name] - start[name].detach()) for name, value in weights.items()}

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,11 @@ class LearnedRates(nn.Module):
         """Rates of `step`, counted from 0: name -> shape []."""
         column = self.rates()[:, min(step, self.steps - 1)].unbind()
         return {name: column[row] for name, row in self.row.items()}
+
+    def table(self) -> Callable[[str, int], float]:
+        """(name, step) -> the value of its rate, all read at once."""
+        values = self.rates().detach().tolist()
+        return lambda name, step: float(values[self.row[name]][min(step, self.steps - 1)])
 
     def summary(self) -> dict[str, float]:
         """Smallest, median and largest rate and the share below zero, for the log."""

@@ -1,19 +1,20 @@
 """Ragged rows as rectangular tensors, without changing a number."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from reckoning.templates import Row
 
+LENGTHS = 16
+"""Compiled programs are made for one shape: rows are padded to a multiple of this, so that there are few."""
 Shares = Sequence[float]
 """Share of each row in its task's mean."""
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """Token rows, padded on the right; with a leading task axis when several tasks are stacked.
 
     Padding sits behind every scored token, so causal attention never sees it and no attention mask is needed.
@@ -35,10 +36,13 @@ def to_rows(
     dtype: torch.dtype,
     shares: Shares | None = None,
     answer_weight: float = 1.0,
+    multiple: int = 1,
 ) -> Rows:
     """One task; `shares=None` weighs all rows the same."""
     own = None if shares is None else [shares]
-    stacked = to_stack([rows], pad=pad, device=device, dtype=dtype, shares=own, answer_weight=answer_weight)
+    stacked = to_stack(
+        [rows], pad=pad, device=device, dtype=dtype, shares=own, answer_weight=answer_weight, multiple=multiple
+    )
     return Rows(stacked.ids[0], stacked.scored[0], stacked.weight[0])
 
 
@@ -50,13 +54,15 @@ def to_stack(
     dtype: torch.dtype,
     shares: Sequence[Shares] | None = None,
     answer_weight: float = 1.0,
+    multiple: int = 1,
 ) -> Rows:
     """Several tasks with a leading task axis; a task with fewer rows is filled with rows of weight 0.
 
-    A token of an answer weighs `answer_weight` in its row's mean, every other scored token 1.
+    A token of an answer weighs `answer_weight` in its row's mean, every other scored token 1. The length is padded to a
+    multiple of `multiple`.
     """
     most = max(len(rows) for rows in tasks)
-    length = max(len(row.ids) for rows in tasks for row in rows)
+    length = -(-max(len(row.ids) for rows in tasks for row in rows) // multiple) * multiple
     ids = torch.full((len(tasks), most, length), pad)
     scored = torch.zeros(len(tasks), most, length, dtype=torch.promote_types(dtype, torch.float32))
     weight = torch.zeros(len(tasks), most, dtype=scored.dtype)
@@ -68,3 +74,12 @@ def to_stack(
             scored[t, r, row.scored_from : len(row.ids)] = 1
             scored[t, r, row.scored_from : row.scored_from + row.answer_tokens] = answer_weight
     return Rows(ids.to(device), scored.to(device), weight.to(device))
+
+
+def micro_batches(rows: Rows, size: int) -> list[Rows]:
+    """The rows in parts of at most `size` (0: one part); their weighted sums add up to that of the whole."""
+    count = rows.ids.shape[-2]
+    if size == 0 or size >= count:
+        return [rows]
+    ids, scored = rows.ids.split(size, dim=-2), rows.scored.split(size, dim=-2)
+    return [Rows(*part) for part in zip(ids, scored, rows.weight.split(size, dim=-1), strict=True)]

@@ -1,16 +1,20 @@
 """From a configuration to the objects that train and answer."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from common.bilevel import Unroll
+from common.plan import budget_of, choose
 from common.rates import LearnedRates, make_rates
 from common.weights import select
 from reckoning import model as models
 from reckoning.config import SPLITS, Learner, TrainConfig
 from reckoning.data import Splits
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
+from reckoning.problems import Problem
 from reckoning.sources import load_tokenizer
 from reckoning.templates import Templates
 
@@ -50,6 +54,10 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
         learner = Reckoning(
             model, rates, templates, config.inner, config.method, knowledge, config.evaluation.inner_steps
         )
+        if config.inner.unroll is Unroll.auto:
+            cost = learner.footprint(largest(learner, splits["train"], config))
+            budget = budget_of(config.inner.memory_gb, device)
+            learner.unroll, learner.keep = choose(cost, config.inner.steps, budget, config.inner.snapshots)
     else:
         rates.requires_grad_(False)
         learner = InContext(model, templates, config.method, knowledge)
@@ -58,3 +66,9 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
     logger.info("%s problems; the longest row has %d of at most %d tokens", sizes, longest, model.window)
     labelled = [question for split in ("train", "dev") for problem in splits[split] for question in problem.questions]
     return Parts(model, rates, templates, learner, templates.label_tokens(labelled))
+
+
+def largest(learner: Reckoning, problems: Sequence[Problem], config: TrainConfig) -> list[Problem]:
+    """The problems with most tokens, as many as adapt at once."""
+    count = config.outer.batch_problems if config.inner.stack else 1
+    return sorted(problems, key=lambda problem: sum(len(row.ids) for row in learner.rows(problem)))[-count:]

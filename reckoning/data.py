@@ -4,7 +4,7 @@
 audits shortcuts.
 
     python -m reckoning.data +experiment=proofwriter data=jsonl data.files.train=my.jsonl     own data
-    python -m reckoning.data +experiment=proofwriter scale=cpu data.export=theories           generated files, kept
+    python -m reckoning.data +experiment=proofwriter scale=cpu data.export=theories           official files, no more
 """
 
 import hashlib
@@ -213,12 +213,16 @@ def export(config: DataConfig) -> list[Path]:
 
 @entry("pkg://conf.reckoning")
 def main(cfg: DictConfig) -> None:
-    """Print what the data are."""
+    """Print what the data are; with `data.export` only write them, which takes any number of theories."""
     from reckoning.preview import show
 
     config = to_typed(cfg, TrainConfig)
     remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none
-    export(config.data)
+    if files := export(config.data):
+        names = ",".join(f"{split}:{path.name}" for split, path in zip(SPLITS, files, strict=True))
+        folder = config.data.export
+        logger.info("read them like real ones: data=natlang data.root=%s 'data.files={%s}'", folder, names)
+        return
     show(load(config.data), config)
 
 

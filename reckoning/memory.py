@@ -1,66 +1,91 @@
-"""What `python -m reckoning.model` prints: sizes, and the memory that one outer step needs (sheet section 1.5)."""
+"""What `python -m reckoning.model` prints: sizes, and the memory that one outer step needs."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from common.bilevel import InnerConfig, RuleName, Unroll
+from common.bilevel import InnerConfig, Snapshots, Unroll
 from common.environment import hardware, pick_device
+from common.footprint import Footprint, footprint
+from common.plan import budget_of, choose
 from common.rates import make_rates
-from common.weights import select
+from common.rules import make_rule
+from common.twice.cross_entropy import TokenLosses
+from common.weights import select, stack
+from reckoning.batch import Rows, micro_batches
 from reckoning.config import Learner, TrainConfig
+from reckoning.objective import mean_loss
 
-GRAPH = 1.2
-"""Saved tensors of an unrolled inner loop beyond its steps, in sizes of the fast weights. Measured (section 1.5)."""
-GRAPH_A_STEP = {RuleName.sgd: 1.7, RuleName.momentum: 2.7, RuleName.adamw: 6.7}
-"""The same for every step that keeps its graph. sgd and adamw are measured; momentum is sgd and one more buffer."""
-STATE = {RuleName.sgd: 0, RuleName.momentum: 1, RuleName.adamw: 2}
-"""Buffers of the inner rule while no graph is kept, in sizes of the fast weights."""
 GIGABYTE = 1e9
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Sizes of a large problem: its facts, and its questions with their targets."""
+
+    facts: int
+    fact_tokens: int
+    questions: int
+    question_tokens: int
+    source: str
+    """Where the sizes come from, in words."""
+
+
+ASSUMED = Shape(20, 24, 1, 160, "assumed, as the data are not there")
+
+
+@dataclass(frozen=True)
 class Estimate:
-    """Bytes at the peak of one outer step; activations come on top."""
+    """Bytes at the peak of one outer step."""
 
     model: int
     gradients: int
     moments: int
     """Of the outer AdamW."""
-    graph: int
-    """Of one problem: fast weights, the inner rule's state, and what the unrolled graph keeps."""
-    alive: int
-    """Problems whose graphs exist at the same time."""
+    loop: int
+    """The inner loop and the outer loss with all that they hold, activations included, of what is adapted at once."""
+    unroll: Unroll
+    keep: int
+    """As `inner.unroll=auto` would choose."""
 
     @property
     def total(self) -> int:
-        return self.model + self.gradients + self.moments + self.graph * self.alive
+        return self.model + self.gradients + self.moments + self.loop
 
 
-def kept_steps(inner: InnerConfig) -> int:
-    """Inner steps whose graph is in memory at the same time; first order needs about one step's."""
-    if inner.unroll is Unroll.truncate:
-        return inner.keep
-    return 1 if inner.unroll is Unroll.first_order else inner.steps
+def cost_of(network: nn.Module, config: TrainConfig, shape: Shape) -> Footprint:
+    """Of one problem, or of as many as are stacked; `network` may be without data (fake tensors)."""
+    inner = config.inner
+    tasks = (config.outer.batch_problems,) if inner.stack else ()
+    losses, start = TokenLosses(network), select(network, inner.weights)
+    facts, questions = (
+        _rows(tasks, *size) for size in ((shape.facts, shape.fact_tokens), (shape.questions, shape.question_tokens))
+    )
+    return footprint(
+        lambda weights, rows: mean_loss(losses, weights, rows),
+        lambda weights: mean_loss(losses, weights, questions),
+        stack(start, *tasks) if tasks else start,
+        micro_batches(facts, inner.micro_batch),
+        make_rule(inner),
+    )
 
 
-def graph_bytes(inner: InnerConfig, fast: int) -> int:
-    """Of one problem with `fast` bytes of fast weights."""
-    kept = kept_steps(inner)
-    if kept == 0:
-        return round(fast * (2 + STATE[inner.rule]))  # new weights, their gradient, the rule's buffers
-    return round(fast * (GRAPH + GRAPH_A_STEP[inner.rule] * kept))
-
-
-def estimate(config: TrainConfig, parameters: int, fast: int) -> Estimate:
-    """For a model of `parameters` numbers of which `fast` are fast weights."""
-    width = getattr(torch, config.runtime.dtype.name).itemsize
-    model = parameters * width
+def estimate(network: nn.Module, config: TrainConfig, shape: Shape) -> Estimate:
+    """Memory of an outer step; for the in-context learner the facts stand before every question."""
+    model = sum(w.numel() * w.element_size() for w in network.parameters())
     if config.method.learner is not Learner.reckoning:
-        return Estimate(model, model, 2 * model, 0, 0)
-    alive = config.outer.batch_problems if config.inner.stack else 1
-    return Estimate(model, model, 2 * model, graph_bytes(config.inner, fast * width), alive)
+        read = shape.question_tokens + shape.facts * shape.fact_tokens
+        whole = replace(shape, facts=1, question_tokens=read, questions=shape.questions * config.outer.batch_problems)
+        plain = replace(config, inner=InnerConfig())
+        return Estimate(model, model, 2 * model, cost_of(network, plain, whole).outer, Unroll.none, 0)
+    cost, inner = cost_of(network, config, shape), config.inner
+    unroll, keep = inner.unroll, inner.keep
+    if unroll is Unroll.auto:
+        budget = budget_of(inner.memory_gb, pick_device(config.runtime.device))
+        unroll, keep = choose(cost, inner.steps, budget, inner.snapshots)
+    return Estimate(model, model, 2 * model, cost.peak(unroll, inner.steps, keep, inner.snapshots), unroll, keep)
 
 
 def room(device: torch.device) -> tuple[int, str]:
@@ -71,80 +96,100 @@ def room(device: torch.device) -> tuple[int, str]:
     return int(hardware()["memory_bytes"]), "this machine"
 
 
-def remedies(config: TrainConfig, fast: int, spare: int) -> list[str]:
-    """What would make the step smaller, the changes that keep the numbers first; `spare` bytes are left for graphs."""
-    inner, found = config.inner, []
-    if inner.stack and config.outer.batch_problems > 1:
-        found.append("inner.stack=false (problems one by one: the same numbers)")
-    width = getattr(torch, config.runtime.dtype.name).itemsize
-    fitting = int((spare / (fast * width) - GRAPH) / GRAPH_A_STEP[inner.rule])
-    if inner.unroll is Unroll.stored and 1 <= fitting < inner.steps:
-        found.append(f"inner.unroll=truncate inner.keep={fitting} (the last {fitting} steps exactly)")
-    if inner.unroll is not Unroll.first_order:
-        found.append("inner.unroll=first_order (about one step's memory)")
-    if config.runtime.dtype.name != "bfloat16":
-        found.append("runtime.dtype=bfloat16 (rounds)")
+def remedies(network: nn.Module, config: TrainConfig, shape: Shape, there: int) -> list[str]:
+    """What would make the step fit into `there` bytes, each with the size it comes to; the exact changes first."""
+    found = []
+    for words, inner in _smaller(config):
+        size = estimate(network, replace(config, inner=inner), shape).total
+        if size <= there:
+            found.append(f"{words}: {_size(size)}")
     return [*found, "fewer inner.weights, a smaller model.name, a larger device, or scale=cpu"]
 
 
-def report(network: nn.Module, config: TrainConfig) -> str:
-    """The text for the terminal; `network` may be without data (meta device).
+def _smaller(config: TrainConfig) -> Iterator[tuple[str, InnerConfig]]:
+    """Settings of the inner loop that take less and less, with what one would type."""
+    if config.method.learner is not Learner.reckoning:
+        return
+    words, inner = [], replace(config.inner, unroll=Unroll.recompute, keep=0)
+    if inner.stack and config.outer.batch_problems > 1:
+        words.append("inner.stack=false")
+        inner = replace(inner, stack=False)
+    words.append("inner.unroll=recompute")
+    yield " ".join(words) + " (the same numbers)", inner
+    inner = replace(inner, micro_batch=1)
+    words.append("inner.micro_batch=1")
+    yield " ".join(words) + " (the same numbers)", inner
+    if config.runtime.device.name != "cpu":
+        yield (
+            " ".join([*words, "inner.snapshots=host"]) + " (the same numbers)",
+            replace(inner, snapshots=Snapshots.host),
+        )
+    cut = replace(inner, unroll=Unroll.truncate, keep=1)
+    yield " ".join([*words[:-2], "inner.unroll=truncate inner.keep=1", words[-1]]) + " (the last step exactly)", cut
+
+
+def report(network: nn.Module, config: TrainConfig, shape: Shape) -> str:
+    """The text for the terminal; `network` may be without data (fake tensors).
 
     Raises:
         UserError: a pattern of inner.weights matches nothing, or the device is not there.
     """
     tensors = list(network.parameters())
-    parameters = sum(tensor.numel() for tensor in tensors)
     lines = [
         ("model", f"{config.model.name} ({type(network).__name__}, tied weights count once)"),
-        ("parameters", f"{parameters:,} in {len(tensors)} tensors"),
+        ("parameters", f"{sum(tensor.numel() for tensor in tensors):,} in {len(tensors)} tensors"),
     ]
-    fast = 0
-    if config.method.learner is Learner.reckoning:
+    ours = config.method.learner is Learner.reckoning
+    if ours:
         inner = config.inner
         chosen = select(network, inner.weights)
-        fast = sum(tensor.numel() for tensor in chosen.values())
         count = make_rates(inner, list(chosen)).numbers.numel()
         kind = f"one a {inner.per.name} and step" + ("" if inner.learned else ", not learned")
+        fast = sum(tensor.numel() for tensor in chosen.values())
         lines += [
             ("fast weights", f"{fast:,} in {len(chosen)} tensors, inner.weights={inner.weights}"),
             ("inner rates", f"{count:,}: {kind}, start {inner.lr:g}, {inner.space.name}"),
-            ("inner loop", _loop(inner)),
         ]
     if config.method.learner is Learner.shortcuts:
         return _aligned([*lines, ("memory", f"method={config.method.name} trains no network")])
-    needed = estimate(config, parameters, fast)
+    needed = estimate(network, config, shape)
+    if ours:
+        lines.insert(4, ("inner loop", _loop(config.inner, needed)))
+    sizes = f"{shape.facts} facts of {shape.fact_tokens} tokens, {shape.questions} questions of {shape.question_tokens}"
+    alive = "each problem goes backward before the next begins"
+    if ours and config.inner.stack:
+        alive = f"{config.outer.batch_problems} problems at once (inner.stack)"
+    elif not ours:
+        alive = f"activations of {config.outer.batch_problems} problems"
     lines += [
         ("", ""),
-        ("memory of one outer step", f"estimate in {config.runtime.dtype.name}; activations come on top"),
+        ("memory of one outer step", f"estimate in {config.runtime.dtype.name}; {sizes} ({shape.source})"),
         ("  model", _size(needed.model)),
         ("  outer gradients", _size(needed.gradients)),
         ("  outer AdamW moments", _size(needed.moments)),
+        ("  inner loop" if ours else "  outer loss", f"{_size(needed.loop)}  {alive}"),
+        ("  in all", _size(needed.total)),
     ]
-    if needed.alive:
-        lines.append(("  inner loop", f"{_size(needed.graph * needed.alive)}  {_alive(config, needed)}"))
-    lines.append(("  in all", _size(needed.total)))
     device = pick_device(config.runtime.device)
     there, name = room(device)
-    if needed.total <= there:
-        lines.append(("fits", f"yes: {name} ({device.type}) has {_size(there)}"))
-    else:
-        lines.append(("fits", f"no: {name} ({device.type}) has {_size(there)}"))
-        spare = there - (needed.total - needed.graph * needed.alive)
-        lines += [("  remedy", text) for text in (remedies(config, fast, spare) if fast else ["a smaller model.name"])]
+    fits = "yes" if needed.total <= there else "no"
+    lines.append(("fits", f"{fits}: {name} ({device.type}) has {_size(there)}"))
+    if fits == "no":
+        lines += [("  remedy", text) for text in remedies(network, config, shape, there)]
     return _aligned(lines)
 
 
-def _loop(inner: InnerConfig) -> str:
-    kept = f", keep={inner.keep}" if inner.unroll is Unroll.truncate else ""
-    return f"{inner.rule.name}, {inner.steps} steps, unroll={inner.unroll.name}{kept}"
+def _rows(tasks: tuple[int, ...], count: int, length: int) -> Rows:
+    """A batch of that size, of no particular tokens."""
+    rows = (*tasks, count)
+    return Rows(torch.zeros(*rows, length, dtype=torch.long), torch.ones(*rows, length), torch.ones(rows))
 
 
-def _alive(config: TrainConfig, needed: Estimate) -> str:
-    each = f"{_size(needed.graph)} a problem"
-    if config.inner.stack:
-        return f"{each}, {needed.alive} at once (inner.stack)"
-    return f"{each}, one at a time: each goes backward before the next begins"
+def _loop(inner: InnerConfig, needed: Estimate) -> str:
+    kept = f", keep={needed.keep}" if needed.unroll in (Unroll.truncate, Unroll.recompute) else ""
+    chosen = " (inner.unroll=auto)" if inner.unroll is Unroll.auto else ""
+    micro = f", micro-batches of {inner.micro_batch}" if inner.micro_batch else ""
+    return f"{inner.rule.name}, {inner.steps} steps, unroll={needed.unroll.name}{kept}{micro}{chosen}"
 
 
 def _size(count: int) -> str:

@@ -7,11 +7,15 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from common.bilevel import InnerConfig, Unroll
+from common.compiled import Compiled
+from common.derivatives import InnerLoss
+from common.footprint import Footprint, footprint
 from common.inner import Adapted, adapt
 from common.rates import LearnedRates
 from common.rules import make_rule
+from common.twice.policy import Need, needing
 from common.weights import Weights, select, stack
-from reckoning.batch import Rows, to_rows, to_stack
+from reckoning.batch import LENGTHS, Rows, micro_batches, to_rows, to_stack
 from reckoning.config import Knowledge, MethodConfig, Target
 from reckoning.decode import greedy
 from reckoning.model import LanguageModel
@@ -81,7 +85,14 @@ class Reckoning:
         self.inner, self.method, self.knowledge = inner, method, knowledge
         self.evaluation_steps = evaluation_steps or inner.steps
         self.rule = make_rule(inner)
+        self.unroll, self.keep = inner.unroll, inner.keep
         self.slow = select(model.network, inner.weights)
+        fast = {id(w) for w in self.slow.values()}
+        self.also = [w for w in model.network.parameters() if w.requires_grad and id(w) not in fast]
+        self.memorise: InnerLoss = lambda weights, rows: mean_loss(model.losses, weights, rows)
+        if inner.compile:
+            self.memorise = Compiled(self.memorise, model.network)
+        self.multiple = LENGTHS if inner.compile else 1
         self.tensors = _tensors_for(model, templates, method)
         self.measured: dict[str, float] = {}
 
@@ -93,12 +104,8 @@ class Reckoning:
         """One loss a problem, or one for the whole stack; a problem's loss is the mean over its questions."""
         first = last = 0.0
         for group in self._groups(problems):
-            adapted = self._adapt(group, unroll=self.inner.unroll, steps=self.inner.steps)
-            loss = self._mean_loss(adapted.weights, [self._questions(problem) for problem in group])
-            recited = [self._recited(problem) for problem in group]
-            if any(rows for rows, _ in recited):
-                loss = loss + self._mean_loss(adapted.weights, *zip(*recited, strict=True))
-            yield loss.sum()
+            adapted = self._adapt(group, unroll=self.unroll, steps=self.inner.steps)
+            yield self._answer(adapted.weights, group).sum()
             first += adapted.losses[0].sum().item()
             last += adapted.losses[-1].sum().item()
         self.measured = {"inner_loss_first": first / len(problems), "inner_loss_last": last / len(problems)}
@@ -112,19 +119,39 @@ class Reckoning:
             responses += _decoded(self.model, fast, prompts, self.templates, new_tokens, stacked=self.inner.stack)
         return responses
 
+    def footprint(self, problems: Sequence[Problem]) -> Footprint:
+        """Memory of the outer gradient of `problems`: one, or as many as are stacked."""
+        facts = micro_batches(self._padded([self._facts(problem) for problem in problems]), self.inner.micro_batch)
+        start = self._start(len(problems))
+        return footprint(self.memorise, lambda fast: self._answer(fast, problems), start, facts, self.rule)
+
+    def _answer(self, fast: Weights, group: Sequence[Problem]) -> Tensor:
+        """The outer loss; [] or [problems]."""
+        loss = self._mean_loss(fast, [self._questions(problem) for problem in group])
+        recited = [self._recited(problem) for problem in group]
+        if any(rows for rows, _ in recited):
+            loss = loss + self._mean_loss(fast, *zip(*recited, strict=True))
+        return loss
+
+    def _start(self, problems: int) -> Weights:
+        return stack(self.slow, problems) if self.inner.stack else self.slow
+
     def _groups(self, problems: Sequence[Problem]) -> list[Sequence[Problem]]:
         return [problems] if self.inner.stack else [[problem] for problem in problems]
 
     def _adapt(self, group: Sequence[Problem], *, unroll: Unroll, steps: int) -> Adapted:
         facts = self._padded([self._facts(problem) for problem in group])
         return adapt(
-            lambda fast: mean_loss(self.model.network, fast, facts),
-            stack(self.slow, len(group)) if self.inner.stack else self.slow,
+            self.memorise,
+            self._start(len(group)),
+            micro_batches(facts, self.inner.micro_batch),
             steps=steps,
             rule=self.rule,
             rates=self.rates,
             unroll=unroll,
-            keep=self.inner.keep if unroll is Unroll.truncate else 0,
+            keep=0 if unroll is Unroll.none else self.keep,
+            also=self.also,
+            snapshots=self.inner.snapshots,
         )
 
     def _facts(self, problem: Problem) -> list[Row]:
@@ -145,12 +172,13 @@ class Reckoning:
     def _mean_loss(
         self, fast: Weights, tasks: Sequence[Sequence[Row]], shares: Sequence[Sequence[float]] | None = None
     ) -> Tensor:
-        return mean_loss(self.model.network, fast, self._padded(tasks, shares))
+        return mean_loss(self.model.losses, fast, self._padded(tasks, shares))
 
     def _padded(self, tasks: Sequence[Sequence[Row]], shares: Sequence[Sequence[float]] | None = None) -> Rows:
         if self.inner.stack:
-            return to_stack(tasks, shares=shares, **self.tensors)
-        return to_rows(tasks[0], shares=shares[0] if shares else None, **self.tensors)
+            return to_stack(tasks, shares=shares, multiple=self.multiple, **self.tensors)
+        own = shares[0] if shares else None
+        return to_rows(tasks[0], shares=own, multiple=self.multiple, **self.tensors)
 
 
 class InContext:
@@ -178,7 +206,9 @@ class InContext:
         tasks = [self.rows(problem) for problem in problems]
         shares = [1 / len(rows) for rows in tasks for _ in rows]
         padded = to_rows([row for rows in tasks for row in rows], shares=shares, **self.tensors)
-        yield mean_loss(self.model.network, self.weights, padded)
+        with needing(Need.first):
+            loss = mean_loss(self.model.losses, self.weights, padded)
+        yield loss
 
     def respond(self, problems: Sequence[Problem], new_tokens: int) -> Responses:
         """Read knowledge and question again for every question."""

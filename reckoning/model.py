@@ -5,7 +5,7 @@
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,6 +18,10 @@ from common.entry import entry
 from common.errors import UserError
 from common.files import remove_if_empty
 from common.schema import to_typed
+from common.twice.attention import register
+from common.twice.cross_entropy import TokenLosses
+from common.twice.lean import make_lean
+from common.twice.policy import ATTENTION
 from reckoning.config import ModelConfig, TrainConfig
 from reckoning.sources import first_line, source_of
 
@@ -39,6 +43,11 @@ class LanguageModel:
     """Called as `network(input_ids=...)`, answers with `.logits`; attention is twice differentiable."""
     window: int
     """Longest sequence it reads, in tokens."""
+    losses: TokenLosses = field(init=False)
+    """Next-token losses, in chunks where the vocabulary is large."""
+
+    def __post_init__(self) -> None:
+        self.losses = TokenLosses(self.network)
 
 
 def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch.dtype) -> LanguageModel:
@@ -51,18 +60,19 @@ def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    register()
     source = source_of(config.name)
     try:
-        settings = AutoConfig.from_pretrained(source)
+        settings = AutoConfig.from_pretrained(source, local_files_only=True)  # downloads are scripts/fetch.py's
         for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"):
             if config.dropout is not None and hasattr(settings, key):
                 setattr(settings, key, config.dropout)
         if config.pretrained:
             network = AutoModelForCausalLM.from_pretrained(
-                source, config=settings, attn_implementation="eager", dtype=dtype
+                source, config=settings, attn_implementation=ATTENTION, dtype=dtype, local_files_only=True
             )
         else:
-            network = AutoModelForCausalLM.from_config(settings, attn_implementation="eager", dtype=dtype)
+            network = AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION, dtype=dtype)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"model.name={config.name}: {first_line(error)}; {REMEDIES}") from error
     if tokens > settings.vocab_size:
@@ -70,7 +80,7 @@ def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch
             f"model.tokenizer={config.tokenizer or config.name} has {tokens} tokens, model.name={config.name} "
             f"embeds {settings.vocab_size}; use the tokenizer that belongs to the model"
         )
-    network.to(device)
+    make_lean(network).to(device)
     window = getattr(settings, "max_position_embeddings", None) or sys.maxsize  # None: relative positions, no limit
     model = LanguageModel(network, int(window))
     check_second_derivative(model)
@@ -101,18 +111,20 @@ def check_second_derivative(model: LanguageModel) -> None:
         model.network.train(training)
 
 
-def skeleton(config: ModelConfig) -> nn.Module:
-    """The network's shapes on the meta device: its configuration is needed, its weights are not.
+def skeleton(config: ModelConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The network's shapes on fake tensors: its configuration is needed, its weights are not.
 
     Raises:
         UserError: the configuration is not there, or is not one of a causal language model.
     """
+    from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    register()
     try:
-        settings = AutoConfig.from_pretrained(source_of(config.name))
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(settings, attn_implementation="eager")
+        settings = AutoConfig.from_pretrained(source_of(config.name), local_files_only=True)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return make_lean(AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION, dtype=dtype))
     except (OSError, ValueError) as error:
         raise UserError(
             f"model.name={config.name}: {first_line(error)}; config.json alone would tell its size, else {REMEDIES}"
@@ -123,10 +135,12 @@ def skeleton(config: ModelConfig) -> nn.Module:
 def main(cfg: DictConfig) -> None:
     """Print how large the model is and whether training it fits."""
     from reckoning.memory import report
+    from reckoning.shape import shape_of
 
     config = to_typed(cfg, TrainConfig)
     remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none
-    sys.stdout.write(report(skeleton(config.model), config))
+    network = skeleton(config.model, getattr(torch, config.runtime.dtype.name)).train()
+    sys.stdout.write(report(network, config, shape_of(config)))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 import inspect
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.twice.cross_entropy import TokenLosses
 from common.weights import Weights, call
 from reckoning.batch import Rows
 
@@ -28,17 +28,13 @@ def logits(model: nn.Module, weights: Weights, ids: Tensor, keep: int = 0) -> Te
     return torch.func.vmap(one_task, randomness="different")(weights, ids)
 
 
-def mean_loss(model: nn.Module, weights: Weights, rows: Rows) -> Tensor:
+def mean_loss(losses: TokenLosses, weights: Weights, rows: Rows) -> Tensor:
     """Mean negative log-likelihood of a row's scored tokens, then the weighted mean over rows; [] or [tasks].
 
     This is L_CLM of the sheet's section 1.2 when the rows are facts (token mean inside a fact, then fact mean), and
     the outer L_CE when they are questions with their targets.
     """
-    if rows.ids.shape[-1] < 2:
-        raise ValueError("rows of one token have nothing to predict")
     scored = rows.scored[..., 1:]
-    scores = logits(model, weights, rows.ids[..., :-1]).to(scored.dtype)
-    chosen = F.cross_entropy(scores.flatten(0, -2), rows.ids[..., 1:].flatten(), reduction="none")
-    per_token = chosen.view_as(scored) * scored
+    per_token = losses.under(weights, rows.ids) * scored
     per_row = per_token.sum(-1) / scored.sum(-1).clamp(min=1)
     return (per_row * rows.weight).sum(-1)

@@ -41,7 +41,7 @@ def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
     source = source_of(name, key)
     kind = {"tokenizer_type": "gpt2"} if _is_bare_gpt2(Path(source)) else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **kind)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, **kind)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{key}={name}: no tokenizer ({first_line(error)}); put its files (for GPT-2 vocab.json and merges.txt) "

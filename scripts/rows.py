@@ -71,6 +71,8 @@ class Row:
     """Mean wall time of a run."""
     exact: Interval | None = None
     """Chance: known without counting."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the row was trained with, as far as its method uses it."""
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval:
         return self.exact or accuracy_interval(self.correct, self.groups, confidence)
@@ -211,6 +213,11 @@ def _method_row(runs: Sequence[Run], apart: str) -> Row:
         seeds=len(runs),
         recall=sum(recalls) / len(recalls) if recalls else None,
         seconds=sum(run.results.wall_seconds for run in runs) / len(runs),
+        settings={
+            key: value
+            for key, value in runs[0].own.items()
+            if not key.startswith("method.") and (runs[0].learner == "reckoning" or not key.startswith("inner."))
+        },
     )
 
 
@@ -256,6 +263,31 @@ def verdict(rows: Sequence[Row]) -> str:
         relation = "it lies inside the interval, so RECKONING is not shown to beat it"
     most = percent(best.interval().value)
     return f"{text}; the best of {len(rules)} rules without reasoning ({name}) gets {most} %: {relation}."
+
+
+def unequal(rows: Sequence[Row]) -> list[str]:
+    """A line for each setting, such as the budget, that is not the same in all rows that use it."""
+    lines = []
+    for key in dict.fromkeys(key for row in rows for key in row.settings):
+        having: dict[str, list[str]] = {}
+        for row in rows:
+            if key in row.settings:
+                having.setdefault(_shown(row.settings[key]), []).append(row.title)
+        if len(having) > 1:
+            values = "; ".join(f"{value} for {', '.join(titles)}" for value, titles in having.items())
+            lines.append(f"Not the same in all rows: {key} is {values}")
+    return lines
+
+
+def repeated(runs: Iterable[Run]) -> list[str]:
+    """A line for each run folder that holds what another one holds: the same settings, the same seed."""
+    first: dict[str, Run] = {}
+    lines = []
+    for run in runs:
+        kept = first.setdefault(run.results.config_hash, run)
+        if kept is not run:
+            lines.append(f"{run.folder}: the same run as {kept.folder}")
+    return lines
 
 
 def percent(share: float | None) -> str:

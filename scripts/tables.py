@@ -18,7 +18,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.progress import duration
-from scripts.rows import Row, Table, percent, read_runs, rows_of, tables_of, verdict
+from scripts.rows import Row, Table, percent, read_runs, repeated, rows_of, tables_of, unequal, verdict
 
 TRAINED = "bag of words"
 """Classifiers with this in their name stand in every table, however they rank."""
@@ -141,9 +141,11 @@ def show(words: Sequence[str]) -> None:
         hidden = f"{len(behind)} further shortcut rules, none better than these: --shortcuts 0" if behind else ""
         chosen = [row for row in rows if not any(row is other for other in behind)]
         (show_md if options.format == "md" else show_term)(table, chosen, hidden)
-        sys.stdout.write(f"{verdict(rows)}\n\n")
+        sys.stdout.write("\n".join([verdict(rows), *unequal(rows), "", ""]))
         sys.stdout.flush()
-    for line in unfinished:  # beside the table, so that a file of it stays clean
+    for line in repeated(runs):  # beside the table, so that a file of it stays clean
+        sys.stderr.write(f"counted once: {line}\n")
+    for line in unfinished:
         sys.stderr.write(f"not finished: {line}\n")
 
 

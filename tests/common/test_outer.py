@@ -61,7 +61,7 @@ def problem_loss(network: nn.Module, rates: LearnedRates, problem: Problem) -> T
     x, y, kind = problem
     error = lambda fast, part: (call(network, fast, x[part], kind) - y[part]).square().mean()  # noqa: E731
     fast = adapt(
-        lambda weights: error(weights, slice(0, 3)), select(network, ["body.*"]), steps=2, rule=SGD(), rates=rates
+        lambda weights, _: error(weights, slice(0, 3)), select(network, ["body.*"]), steps=2, rule=SGD(), rates=rates
     )
     return error(fast.weights, slice(3, 5))
 

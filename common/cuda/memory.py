@@ -1,0 +1,63 @@
+"""How much memory a piece of work takes."""
+
+import ctypes
+import gc
+import sys
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from common.environment import peak_memory_bytes
+
+RESET_HIGH_WATER = "5"
+"""What /proc/self/clear_refs takes for: the resident high-water mark begins anew (`man 5 proc`)."""
+
+
+class MemoryMeter:
+    """Most memory held inside a `with` block above what was held when it began.
+
+    On CUDA these are bytes that torch has allocated; on the CPU, resident bytes of the whole process: what the C
+    library kept of earlier work and hands out again is not seen, so call `give_back` before. Where the system cannot
+    forget its high-water mark (anything but Linux) only what rises above the highest mark so far is seen, a lower
+    bound. Blocks do not nest: an inner one forgets the outer one's peak.
+    """
+
+    peak: int
+    """Bytes; there once the block has ended, by an error too."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __enter__(self) -> "MemoryMeter":
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._before = torch.cuda.memory_allocated(self.device)
+        elif sys.platform == "linux":
+            Path("/proc/self/clear_refs").write_text(RESET_HIGH_WATER)
+            self._before = _status("VmRSS")
+        else:
+            self._before = peak_memory_bytes(self.device)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        resettable = self.device.type != "cuda" and sys.platform == "linux"
+        self.peak = (_status("VmHWM") if resettable else peak_memory_bytes(self.device)) - self._before
+
+
+def give_back(device: torch.device) -> None:
+    """Collect what nobody refers to any more and give freed memory back, so that a peak is the next call's own."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+    elif sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _status(key: str) -> int:
+    """A line of /proc/self/status in bytes."""
+    text = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(key))

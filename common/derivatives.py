@@ -1,0 +1,138 @@
+"""First and second derivatives of an inner loss, one micro-batch after the other, with no graph left behind."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from common.twice.policy import Need, needing
+from common.weights import Weights, leaves
+
+InnerLoss = Callable[[Weights, Any], Tensor]
+"""(fast weights, micro-batch) -> its share of the loss; shape [] for one task, [tasks] for a stack.
+
+Task t of a stack depends on slice t of the weights alone. The loss of a step is the sum over its micro-batches.
+"""
+Product = tuple[list[Tensor], list[Tensor]]
+"""Hessian times a vector, and what of it falls to the other tensors that learn."""
+
+
+@runtime_checkable
+class Derivatives(Protocol):
+    """An inner loss that brings its own derivatives, such as compiled ones (`common.compiled`)."""
+
+    def gradient(self, weights: Weights, part: Any) -> tuple[list[Tensor], Tensor]:
+        """Gradient of the summed loss in the order of `weights`, and the loss itself; neither with a graph."""
+        ...
+
+    def product(self, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]) -> Product:
+        """d<gradient, vector> by `weights` and by `also`."""
+        ...
+
+
+def gradient(loss: InnerLoss, weights: Weights, parts: Sequence[Any]) -> tuple[list[Tensor], Tensor]:
+    """Gradient of the loss summed over `parts` (and tasks), and the loss; 0 for weights that it does not reach."""
+    of_part = loss.gradient if isinstance(loss, Derivatives) else _Plain(loss).gradient
+    total, value = of_part(weights, parts[0])
+    for part in parts[1:]:
+        more, more_value = of_part(weights, part)
+        _add(total, more)
+        value = value + more_value
+    return total, value
+
+
+def product(
+    loss: InnerLoss, weights: Weights, parts: Sequence[Any], vector: Sequence[Tensor], also: Sequence[Tensor]
+) -> Product:
+    """Hessian-vector product of the same loss: d<gradient, vector> by the weights and by the tensors `also`."""
+    of_part = loss.product if isinstance(loss, Derivatives) else _Plain(loss).product
+    total, others = of_part(weights, parts[0], vector, also)
+    for part in parts[1:]:
+        more, more_others = of_part(weights, part, vector, also)
+        _add(total, more)
+        _add(others, more_others)
+    return total, others
+
+
+def _add(total: list[Tensor], more: Sequence[Tensor]) -> None:
+    """Add one by one, but not in place: autograd may give two weights the same tensor, or an expanded one."""
+    for index, share in enumerate(more):
+        total[index] = total[index] + share
+
+
+def plain_gradient(loss: InnerLoss, weights: Weights, part: Any) -> tuple[list[Tensor], Tensor]:
+    """`gradient` of one micro-batch by autograd."""
+    return _Plain(loss).gradient(weights, part)
+
+
+def plain_product(
+    loss: InnerLoss, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]
+) -> Product:
+    """`product` of one micro-batch by autograd."""
+    return _Plain(loss).product(weights, part, vector, also)
+
+
+class _Plain:
+    """By autograd, reverse over reverse."""
+
+    def __init__(self, loss: InnerLoss) -> None:
+        self.loss = loss
+
+    def gradient(self, weights: Weights, part: Any) -> tuple[list[Tensor], Tensor]:
+        at = leaves(weights)
+        with torch.enable_grad(), needing(Need.first):
+            value = self.loss(at, part)
+            found = torch.autograd.grad(value.sum(), list(at.values()), allow_unused=True, materialize_grads=True)
+        return list(found), value.detach()
+
+    def product(self, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]) -> Product:
+        at = leaves(weights)
+        inputs = [*at.values(), *also]
+        with torch.enable_grad(), needing(Need.curvature):
+            value = self.loss(at, part)
+            _refuse_unnamed_learners(value, inputs)
+            first = torch.autograd.grad(
+                value.sum(), list(at.values()), create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            reached = [(g, v) for g, v in zip(first, vector, strict=True) if g.requires_grad]
+            if not reached:  # a loss linear in its weights
+                return [torch.zeros_like(x) for x in at.values()], [torch.zeros_like(x) for x in also]
+            outputs, vectors = zip(*reached, strict=True)
+            found = torch.autograd.grad(outputs, inputs, vectors, allow_unused=True, materialize_grads=True)
+        return list(found[: len(at)]), list(found[len(at) :])
+
+
+def _refuse_unnamed_learners(value: Tensor, known: Sequence[Tensor]) -> None:
+    """A leaf that asks for a gradient is among `known` or behind one of them, or it would silently get none."""
+    stops = {tensor.grad_fn for tensor in known if tensor.grad_fn is not None}
+    seen, waiting = set(stops), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)  # of a node that accumulates a leaf's gradient
+        if leaf is not None and all(leaf is not tensor for tensor in known):
+            raise ValueError(
+                f"the inner loss depends on a learning tensor of shape {list(leaf.shape)} that is not a fast weight; "
+                "name it in adapt(..., also=[...]), or freeze it with requires_grad_(False)"
+            )
+        waiting.extend(following for following, _ in node.next_functions)
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """State of the generators that a loss on `device` draws from."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+@contextmanager
+def replayed(states: Sequence[Tensor], device: torch.device) -> Iterator[None]:
+    """Draw the numbers that followed `random_state`, and go on afterwards as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.set_rng_state(states[0])
+        if len(states) > 1:
+            torch.cuda.set_rng_state(states[1], device)
+        yield

@@ -1,0 +1,44 @@
+"""`inner.unroll=auto`: the fastest exact unroll that fits the memory."""
+
+import logging
+
+import torch
+
+from common.bilevel import Snapshots, Unroll
+from common.environment import hardware
+from common.footprint import Footprint
+
+logger = logging.getLogger(__name__)
+SHARE = 0.6
+"""Of the device's memory, where no budget is given: the rest is for the outer optimiser, data and fragmentation."""
+
+
+def budget_of(gigabytes: float, device: torch.device) -> int:
+    """`inner.memory_gb` in bytes; 0 takes a share of what the device has (not of what is free: a run that is started
+    again must choose the same).
+    """
+    if gigabytes:
+        return round(gigabytes * 1e9)
+    if device.type == "cuda":
+        return round(SHARE * torch.cuda.get_device_properties(device).total_memory)
+    return round(SHARE * int(hardware()["memory_bytes"]))
+
+
+def choose(cost: Footprint, steps: int, budget: int, snapshots: Snapshots = Snapshots.device) -> tuple[Unroll, int]:
+    """Unroll and `keep`: every stored step saves the rebuilding of one, so as many are stored as `budget` bytes allow.
+
+    The leanest choice is taken where none fits, with a warning.
+    """
+    tried = [(Unroll.stored, 0), *((Unroll.recompute, keep) for keep in range(steps - 1, -1, -1))]
+    for unroll, keep in tried:
+        peak = cost.peak(unroll, steps, keep, snapshots)
+        if peak <= budget:
+            logger.info(
+                "inner.unroll=auto: %s, keep=%d: %.2f GB of at most %.2f GB", unroll, keep, peak / 1e9, budget / 1e9
+            )
+            return unroll, keep
+    logger.warning(
+        "inner.unroll=auto: even recompute with keep=0 needs %.2f GB, and the budget is %.2f GB; smaller with "
+        "inner.micro_batch=1, inner.snapshots=host on a GPU, or inner.unroll=truncate", peak / 1e9, budget / 1e9
+    )  # fmt: skip
+    return Unroll.recompute, 0

@@ -1,0 +1,124 @@
+"""What the rebuilt unroll keeps of every inner step, and how a step comes back from it."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from common.cuda import updates
+from common.rules import Buffers, UpdateRule
+
+RateOf = Callable[[int, int], float]
+"""(index of the weight, step) -> learning rate."""
+
+Recalled = tuple[list[Tensor], list[Tensor], list[Buffers]]
+"""Weights before a step, their gradients, buffers after it."""
+
+
+class Tape(Protocol):
+    """Remembers steps in order and gives them back from the last to the first."""
+
+    draws: list[list[Tensor]]
+    """States of the random generators at which the steps began."""
+
+    def begin(self, weights: Sequence[Tensor], buffers: Sequence[Buffers]) -> None:
+        """A step begins at these; they are written to once `record` has been called."""
+        ...
+
+    def record(self, gradients: Sequence[Tensor]) -> None:
+        """The gradients of the step that began."""
+        ...
+
+    def recall(self, step: int, group: Sequence[int]) -> Recalled:
+        """Of the weights with these indices at `step`: the weights before it, gradients, buffers after it.
+
+        All are free to write to. Steps are recalled from the last to the first, each weight once.
+        """
+        ...
+
+
+class GradientTape:
+    """One gradient a step, on the device. Weights and moments are played forward again from the start, bit for bit.
+
+    That is one copy of the fast weights a step whatever the rule remembers, for K^2 / 2 updates of each tensor in all:
+    cheap beside the K gradients. The room for all steps is taken before the first one, so that what stays does not lie
+    scattered among a graph's temporaries, where it would keep their memory from being given back.
+    """
+
+    def __init__(self, start: Sequence[Tensor], steps: int, rule: UpdateRule, rate_of: RateOf) -> None:
+        self.start, self.rule, self.rate_of = start, rule, rate_of
+        self.kept = [w.new_empty(steps, *w.shape) for w in start]
+        self.draws: list[list[Tensor]] = []
+
+    def begin(self, weights: Sequence[Tensor], buffers: Sequence[Buffers]) -> None:
+        """Nothing to keep."""
+
+    def record(self, gradients: Sequence[Tensor]) -> None:
+        """Keep the gradients."""
+        for kept, g in zip(self.kept, gradients, strict=True):
+            kept[len(self.draws) - 1].copy_(g)
+
+    def recall(self, step: int, group: Sequence[int]) -> Recalled:
+        """Play the weights forward to `step`, by the updates that the steps were taken with."""
+        update = updates(self.start[0].device)
+        weights = [self.start[i].detach().clone() for i in group]
+        buffers: list[Buffers] = [[] for _ in group]
+        for at in range(step + 1 if self.rule.buffers else step):
+            moved = weights if at < step else [w.clone() for w in weights]
+            rates = [self.rate_of(i, at) for i in group]
+            update.advance(self.rule, moved, [self.kept[i][at] for i in group], rates, buffers, at + 1)
+        return weights, [self.kept[i][step] for i in group], buffers
+
+
+class HostTape:
+    """Gradients, weights and moments of every step in host memory; nothing stays on the device.
+
+    On CUDA the copies go through pinned memory on a stream of their own: weights and moments beside the work on the
+    step's gradient, the gradient beside the next step.
+    """
+
+    def __init__(self, rule: UpdateRule, rate_of: RateOf, device: torch.device) -> None:
+        self.rule, self.rate_of, self.device = rule, rate_of, device
+        self.steps: list[list[list[Tensor]]] = []
+        self.draws: list[list[Tensor]] = []
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def begin(self, weights: Sequence[Tensor], buffers: Sequence[Buffers]) -> None:
+        """Copy weights and moments."""
+        self.steps.append([[self._away(x) for x in (w, *own)] for w, own in zip(weights, buffers, strict=True)])
+
+    def record(self, gradients: Sequence[Tensor]) -> None:
+        """Copy the gradients; what follows on the device waits until weights and moments have been read."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        for kept, g in zip(self.steps[-1], gradients, strict=True):
+            kept.insert(1, self._away(g))
+
+    def recall(self, step: int, group: Sequence[int]) -> Recalled:
+        """Copy the weights back."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        weights, gradients, buffers = [], [], []
+        for i in group:
+            kept, self.steps[step][i] = self.steps[step][i], []
+            w, g, *own = (x.to(self.device, non_blocking=True) for x in kept)
+            weights.append(w)
+            gradients.append(g)
+            buffers.append(own)
+        if self.rule.buffers:
+            rates = [self.rate_of(i, step) for i in group]
+            moved = [w.clone() for w in weights]
+            updates(self.device).advance(self.rule, moved, gradients, rates, buffers, step + 1)
+        return weights, gradients, buffers
+
+    def _away(self, x: Tensor) -> Tensor:
+        """A copy in host memory; on CUDA it is under way, and ready once the stream is."""
+        if self.stream is None:
+            return x.clone()
+        away = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            away.copy_(x, non_blocking=True)
+        x.record_stream(self.stream)
+        return away

@@ -1,0 +1,298 @@
+"""Attention for Hugging Face models whose second derivative is quick and takes memory linear in the sequence.
+
+`register()`, then build the model with `attn_implementation=ATTENTION`; `common.twice.policy` says what runs.
+
+One head of the twice-differentiable kernel, with the scale already in Q and the mask M (0 or very negative):
+
+    P = softmax(Q K' + M)      O = P V
+    first, from dO:            D = dO V',  S = P * (D - <P, D>),  dQ = S K,  dK = S' Q,  dV = P' dO
+    second, from A, B, C (the gradients of dQ, dK, dV):
+                               T = A K' + Q B',  U = P * (T - <P, T>)              the tangents of scores and of P
+                               W = (T - <P, T>) * (D - <P, D>) + dO C',  R = P * (W - <P, W>)
+                               to dO: U V + P C   to Q: R K + S B   to K: R' Q + S' A   to V: U' dO
+
+' transposes, <,> sums over the keys of a query. All of it goes block by block over the queries; a block's P is rebuilt
+from Q and K in each derivative, or kept where that is the smaller part of what is kept.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.twice.packing import per_segment
+from common.twice.policy import ATTENTION, Need, needed
+
+BLOCK_QUERIES = 64  # causal blocks skip the keys after their last query; smaller blocks starve the matrix products
+BLOCK_ENTRIES = 2**18  # of P: what a block computes with should stay in the cache
+KEPT_KEYS = 2  # per entry of a key vector: up to here P is smaller than Q, K and V together, and kept
+
+
+def register() -> None:
+    """Make `attn_implementation=ATTENTION` known to transformers; a second call changes nothing."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(ATTENTION, attention)
+    AttentionMaskInterface.register(ATTENTION, _mask)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """What a model of transformers calls in each attention layer.
+
+    Without a mask, causal attention is aligned at the end: the last query sees all keys.
+
+    Args:
+        module: the attention layer; asked for `is_causal` unless the call says it.
+        query: [rows, heads, queries, dim].
+        key: [rows, key heads, keys, dim]; heads is a multiple of key heads.
+        value: [rows, key heads, keys, value dim].
+        attention_mask: broadcasts to [rows, heads, queries, keys]; True where a query sees a key, or added to the
+            scores; it replaces `is_causal`.
+        scaling: of the scores; dim ** -0.5 by default.
+        dropout: probability of dropping a weight, 0 outside training.
+        is_causal: a query sees no later key.
+        cu_seq_lens_q: ends of packed segments, see `common.twice.packing`; no query sees another segment.
+        kwargs: what else the model passes along.
+
+    Returns:
+        Output [rows, queries, heads, value dim]; weights [rows, heads, queries, keys] if asked for, not by segment.
+
+    Raises:
+        ValueError: the layer wants what this attention does not do, or queries or segments do not fit the keys.
+    """
+    if unknown := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
+        raise ValueError(f"attention '{ATTENTION}' has no {', '.join(unknown)}: use attn_implementation='eager'")
+    causal = attention_mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    if causal and query.shape[2] > key.shape[2]:
+        raise ValueError(f"causal attention of {query.shape[2]} queries to {key.shape[2]} keys: pass a mask")
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        attention_mask = _additive(attention_mask, query.dtype)
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    need = _need(attention_mask, dropout, kwargs)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if need in (Need.second, Need.curvature):
+            return _twice(q, k, v, mask, causal), None
+        return _torch(q, k, v, mask, causal, dropout, fused=need is Need.first)
+
+    if cu_seq_lens_q is None:
+        output, weights = attend(query, key, value, attention_mask)
+    else:
+        output, weights = per_segment(attend, query, key, value, attention_mask, cu_seq_lens_q), None
+    return output.transpose(1, 2), weights
+
+
+def _mask(*, q_length: int, kv_length: int, allow_is_causal_skip: bool, dtype: torch.dtype, **kwargs: Any) -> Any:
+    """The mask of a forward pass: None where `is_causal` or nothing says it all, else additive."""
+    from transformers.masking_utils import sdpa_mask
+
+    # transformers also skips the mask of an empty static cache, where causal means aligned at the start
+    skip = allow_is_causal_skip and q_length in (1, kv_length)
+    seen = sdpa_mask(q_length=q_length, kv_length=kv_length, allow_is_causal_skip=skip, dtype=dtype, **kwargs)
+    return seen if seen is None else _additive(seen, dtype)
+
+
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where seen, else the lowest finite number: a query that sees nothing gets the mean of all, as in eager."""
+    return torch.zeros((), dtype=dtype, device=seen.device).where(seen, torch.finfo(dtype).min)
+
+
+def _need(mask: Tensor | None, dropout: float, kwargs: dict[str, Any]) -> Need:
+    """What the engine asks for, or plain operations where the kernels cannot follow."""
+    from transformers.utils.output_capturing import _active_collector  # most models drop the flag output_attentions
+
+    weights = kwargs.get("output_attentions") or any("attentions" in name for name in _active_collector.get() or ())
+    transformed = torch._C._functorch.maybe_current_level() is not None  # inside vmap, grad, jvp, ... of torch.func
+    plain = dropout or weights or transformed or (mask is not None and mask.requires_grad)
+    return Need.plain if plain else needed()
+
+
+def _later(queries: int, keys: int, like: Tensor) -> Tensor:
+    """[queries, keys]: -inf where the key comes after the query, else 0; aligned at the end."""
+    return torch.full((queries, keys), -torch.inf, dtype=like.dtype, device=like.device).triu(1 + keys - queries)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The precision of softmax: at least float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _torch(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, dropout: float, *, fused: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Torch's kernels, which have no second derivative and no weights, or composite operations, which have all."""
+    if (group := query.shape[1] // key.shape[1]) > 1:
+        key, value = (x.repeat_interleave(group, 1) for x in (key, value))
+    queries, keys = query.shape[2], key.shape[2]
+    if causal and (queries < keys or not fused):  # torch's kernels would align at the start
+        mask, causal = _later(queries, keys, query), False
+    if fused:
+        return functional.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=1.0), None
+    scores = query @ key.mT if mask is None else query @ key.mT + mask
+    weights = functional.dropout(scores.softmax(-1, dtype=_wide(scores.dtype)).to(value.dtype), dropout)
+    return weights @ value, weights
+
+
+def _twice(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """The kernel of this module; heads that share a key head are a group of queries to it."""
+    rows, heads, queries, _ = query.shape
+    folded = query.reshape(rows * key.shape[1], -1, queries, query.shape[-1])
+    blocks = _blocks(folded, key, mask, causal)
+    output: Tensor = _apply(_Attention, folded, key.flatten(0, 1), value.flatten(0, 1), blocks)
+    return output.view(rows, heads, queries, -1)
+
+
+class _Block(NamedTuple):
+    """A part of the probabilities; `mask` is added to the scores of its last keys."""
+
+    rows: slice
+    queries: slice
+    keys: slice
+    mask: Tensor | None
+
+    def view(self, x: Tensor) -> Tensor:
+        """What belongs to the block of [rows, group, queries, dim] or of [rows, keys, dim]."""
+        return x[self.rows, :, self.queries] if x.dim() == 4 else x[self.rows, self.keys]
+
+    def parts(self, *tensors: Tensor) -> Iterator[Tensor]:
+        """The same with each group's queries in one dimension, ready for products of matrices."""
+        return (self.view(x).flatten(1, -2) for x in tensors)
+
+    def probabilities(self, query: Tensor, key: Tensor) -> Tensor:
+        """[rows, group * queries, keys], in the precision of softmax."""
+        q, k = self.parts(query, key)
+        scores = torch.bmm(q, k.mT).to(_wide(q.dtype))
+        if self.mask is not None:
+            shape = (-1, *self.mask.shape[1:-1], scores.shape[-1])
+            scores.view(shape)[..., -self.mask.shape[-1] :].add_(self.mask)
+        return scores.softmax(-1)
+
+
+def _blocks(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool) -> list[_Block]:
+    """Blocks that cover all queries [rows * key heads, group, queries, dim] of keys [rows, key heads, keys, dim]."""
+    (rows, heads, keys, _), (_, group, queries, _) = key.shape, query.shape
+    step = min(queries, BLOCK_QUERIES)
+    height = max(1, BLOCK_ENTRIES // (heads * group * step * keys))
+    if mask is not None:
+        mask = mask.detach().expand(rows, heads * group, queries, keys).view(rows, heads, group, queries, keys)
+    triangle = _later(step, step, query).unsqueeze(0)  # a causal block's last keys are its queries; all see the others
+    blocks = []
+    for row, start in product(range(0, rows, height), range(0, queries, step)):
+        stop = min(start + step, queries)
+        part = triangle[:, : stop - start, : stop - start] if causal else None
+        part = part if mask is None else mask[row : row + height, :, :, start:stop]
+        seen = slice(0, keys - queries + stop if causal else keys)
+        blocks.append(_Block(slice(row * heads, (row + height) * heads), slice(start, stop), seen, part))
+    return blocks
+
+
+def _over_blocks(
+    blocks: list[_Block], compute: Callable[[int], tuple[Tensor, ...]], like: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Sums over the blocks of what `compute` gives for a block's index; sum n is shaped as `like[n]`."""
+    if len(blocks) == 1:
+        return tuple(part.view(whole.shape) for part, whole in zip(compute(0), like, strict=True))
+    totals = [torch.zeros_like(whole, dtype=_wide(whole.dtype)) for whole in like]
+    for index, block in enumerate(blocks):
+        for total, part in zip(totals, compute(index), strict=True):
+            target = block.view(total)
+            target += part.view_as(target)
+    return tuple(total.to(whole.dtype) for total, whole in zip(totals, like, strict=True))
+
+
+def _apply(function: type[torch.autograd.Function], *args: Any) -> Any:
+    return function.apply(*args)  # type: ignore[no-untyped-call]
+
+
+class _Attention(torch.autograd.Function):
+    """Q [rows * key heads, group, queries, dim], K and V [rows * key heads, keys, dim] -> output, shaped as Q."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: list[_Block]) -> Tensor:
+        kept = []
+
+        def compute(index: int) -> tuple[Tensor]:
+            p = blocks[index].probabilities(query, key)
+            if key.shape[1] <= KEPT_KEYS * key.shape[2]:
+                kept.append(p)
+            return (torch.bmm(p.to(value.dtype), blocks[index].view(value)),)
+
+        (output,) = _over_blocks(blocks, compute, (value.new_empty(1).expand(*query.shape[:-1], value.shape[-1]),))
+        ctx.save_for_backward(query, key, value, *kept)
+        ctx.blocks = blocks
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor | None, ...]:
+        return *_apply(_Gradients, ctx.blocks, d_output, *ctx.saved_tensors), None
+
+
+class _Gradients(torch.autograd.Function):
+    """The first derivative of `_Attention`, with respect to its inputs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, blocks: list[_Block], d_output: Tensor, query: Tensor, key: Tensor, value: Tensor, *kept: Tensor
+    ) -> tuple[Tensor, ...]:
+        def compute(index: int) -> tuple[Tensor, ...]:
+            block = blocks[index]
+            p = kept[index] if kept else block.probabilities(query, key)
+            q, k, v, do = block.parts(query, key, value, d_output)
+            d = torch.bmm(do, v.mT).to(p.dtype)
+            s = torch._softmax_backward_data(d, p, -1, p.dtype).to(q.dtype)
+            return torch.bmm(s, k), torch.bmm(s.mT, q), torch.bmm(p.to(v.dtype).mT, do)
+
+        ctx.save_for_backward(d_output, query, key, value, *kept)
+        ctx.blocks = blocks
+        return _over_blocks(blocks, compute, (query, key, value))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *_apply(_Second, ctx.blocks, *gradients, *ctx.saved_tensors)
+
+
+class _Second(torch.autograd.Function):
+    """The derivative of `_Gradients`, with respect to its inputs; a node of its own so that a third is refused."""
+
+    @staticmethod
+    def forward(ctx: Any, blocks: list[_Block], *tensors: Tensor) -> tuple[Tensor | None, ...]:
+        d_query, d_key, d_value, d_output, query, key, value, *kept = tensors
+
+        def compute(index: int) -> tuple[Tensor, ...]:
+            block = blocks[index]
+            p = kept[index] if kept else block.probabilities(query, key)
+            q, k, v, do, a, b, c = block.parts(query, key, value, d_output, d_query, d_key, d_value)
+            d = torch.bmm(do, v.mT).to(p.dtype)
+            scratch = p * d
+            d -= scratch.sum(-1, keepdim=True)
+            t = torch.bmm(a, k.mT).baddbmm_(q, b.mT).to(p.dtype)
+            t -= torch.mul(p, t, out=scratch).sum(-1, keepdim=True)
+            w = torch.bmm(do, c.mT).to(p.dtype).addcmul_(t, d)
+            r = torch._softmax_backward_data(w, p, -1, p.dtype)
+            r, s, u, p = (x.to(q.dtype) for x in (r, d.mul_(p), t.mul_(p), p))
+            return (
+                torch.bmm(u, v).baddbmm_(p, c),
+                torch.bmm(r, k).baddbmm_(s, b),
+                torch.bmm(r.mT, q).baddbmm_(s.mT, a),
+                torch.bmm(u.mT, do),
+            )
+
+        return *_over_blocks(blocks, compute, (d_output, query, key, value)), *(None for _ in kept)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise NotImplementedError(f"attention '{ATTENTION}' has no third derivative; with needing(Need.plain) it has")

@@ -1,0 +1,66 @@
+"""What the engine tells the pieces of a network about the derivatives that will be taken of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+ATTENTION = "twice"
+"""`attn_implementation=` of models whose attention follows this policy (`common.twice.attention`)."""
+SMALL = 2**15
+"""Below as many entries the calls cost more than the arithmetic, and torch's own second derivative is cheaper."""
+
+
+class Need(StrEnum):
+    """Which derivatives follow a forward pass."""
+
+    first = "first"
+    """At most the first: fused kernels without a second derivative are allowed."""
+    second = "second"
+    """A second one by reverse mode over reverse mode; right for a first one too."""
+    curvature = "curvature"
+    """The same, and the values of the weights' first derivatives are not read: they may be anything."""
+    plain = "plain"
+    """Forward mode, vmap, tracing or any order: composite torch operations only."""
+
+
+_needed: ContextVar[Need] = ContextVar("needed", default=Need.second)
+
+
+@contextmanager
+def needing(need: Need) -> Iterator[None]:
+    """Forward passes inside the block prepare for `need`; their backward passes may come after it."""
+    token = _needed.set(need)
+    try:
+        yield
+    finally:
+        _needed.reset(token)
+
+
+def needed() -> Need:
+    """What the innermost `needing` around the caller asks for; `Need.second` outside of any."""
+    return _needed.get()
+
+
+def composite(x: Tensor) -> bool:
+    """Whether torch's own operators are to run on `x`: a transform of `torch.func` is at work, for one."""
+    return torch._C._functorch.maybe_current_level() is not None or needed() is Need.plain or x.numel() < SMALL
+
+
+def refuse_third_derivative() -> None:
+    """Called by a hand-written last derivative, of a piece of a network or of a step of an inner rule.
+
+    Its result is a constant to autograd, and must not pass for more; torch's `once_differentiable` lets some cases pass
+    in silence.
+
+    Raises:
+        RuntimeError: the derivative is taken with `create_graph=True`.
+    """
+    if torch.is_grad_enabled():  # inside a backward pass this is create_graph
+        raise RuntimeError(
+            "no further derivative here: this one, written by hand, is the last "
+            "(a network has more of them under needing(Need.plain); an inner rule and a rebuilt step have not)"
+        )

@@ -1,0 +1,237 @@
+"""One case of the engine benchmark, in a process of its own: `python -m scripts.engine_case '<case as JSON>'`.
+
+Prints one JSON object: seconds of every repeat, peak memory above what model and libraries hold, seconds of the first
+call (compilation, warm-up), floating-point operations, and a fingerprint of the outer gradient.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.bilevel import Snapshots, Unroll
+from common.cuda.memory import MemoryMeter, give_back
+from common.errors import UserError
+from common.inner import adapt
+from common.rates import LearnedRates
+from common.rules import SGD, AdamW, UpdateRule
+from common.weights import Weights, call, select, stack
+from scripts.engine_groups import EPS, RATE, Case
+from scripts.engine_others import higher, make_plain, next_token_loss, torch_func, torchopt
+
+
+def network_of(case: Case) -> nn.Module:
+    """A GPT-2-like decoder with random weights; frozen with adapters where `rank` says so."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    name = "eager"
+    if case.ours and case.lean:
+        from common.twice.attention import register
+        from common.twice.policy import ATTENTION
+
+        register()
+        name = ATTENTION
+    config = GPT2Config(
+        vocab_size=case.vocabulary, n_embd=case.width, n_layer=case.layers, n_head=case.heads, n_positions=case.tokens,
+        bos_token_id=0, eos_token_id=0, attn_implementation=name, use_cache=False,
+    )  # fmt: skip
+    network: nn.Module = GPT2LMHeadModel(config)
+    if case.rank:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        targets = ["c_attn", "c_proj", "c_fc"]
+        settings = LoraConfig(r=case.rank, lora_alpha=2 * case.rank, target_modules=targets, fan_in_fan_out=True)
+        inject_adapter_in_model(settings, network)  # without the PeftModel around it, of which `higher` makes no copy
+        for name, weight in network.named_parameters():
+            if "lora_B" in name:  # zeros at the start, where half of all second derivatives vanish
+                nn.init.normal_(weight, std=0.02)
+        if not case.ours:
+            make_plain(network)
+    if case.ours and case.lean:
+        from common.twice.lean import make_lean
+
+        make_lean(network)
+    if case.rank and case.stacked:
+        from common.lora import make_stackable
+
+        make_stackable(network)
+    return network.eval().to(case.device)
+
+
+class Bench:
+    """A network, its tasks, and one outer gradient by every engine."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.network = case, network_of(case)
+        self.start = select(self.network, ["*lora_*"] if case.rank else ["*"])
+        self.rates = LearnedRates(list(self.start), steps=case.steps, start=RATE[case.rule]).to(case.device)
+        self.rule: UpdateRule = SGD() if case.rule == "sgd" else AdamW(eps=EPS)
+        draw = torch.Generator().manual_seed(1)
+        shape = (case.tasks, case.rows, case.tokens)
+        self.facts = torch.randint(case.vocabulary, shape, generator=draw).to(case.device)
+        self.questions = torch.randint(case.vocabulary, (case.tasks, 1, case.tokens), generator=draw).to(case.device)
+        self.learners = [*self.start.values(), self.rates.numbers]
+        self.inner: Any = self.part_loss
+        if case.compiled:
+            from common.compiled import Compiled
+
+            self.inner = Compiled(self.part_loss, self.network)
+
+    def task_loss(self, weights: Weights, ids: Tensor) -> Tensor:
+        """One task: ids [rows, length] -> []."""
+        return next_token_loss(call(self.network, weights, input_ids=ids, use_cache=False).logits, ids)
+
+    def loss(self, weights: Weights, ids: Tensor) -> Tensor:
+        """Of one task, or [tasks] of a stack."""
+        if not self.case.stacked:
+            return self.task_loss(weights, ids)
+        if not self.case.rank:
+            losses: Tensor = torch.func.vmap(self.task_loss)(weights, ids)
+            return losses
+        logits = call(self.network, weights, input_ids=ids.flatten(0, 1), use_cache=False).logits
+        rows = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, :, 1:].flatten(), reduction="none")
+        return rows.view(len(ids), -1).mean(1)
+
+    def part_loss(self, weights: Weights, ids: Tensor) -> Tensor:
+        """A micro-batch's share of the mean over all rows."""
+        return self.loss(weights, ids) * (ids.shape[-2] / self.case.rows)
+
+    def plan(self) -> tuple[Unroll, int]:
+        """Unroll and `keep`; the one place where `auto` is to become what fits the budget.
+
+        Raises:
+            UserError: it cannot yet.
+        """
+        unroll = Unroll(self.case.engine)
+        if unroll is Unroll.auto:
+            raise UserError(
+                f"engine=auto, budget={self.case.budget:g}: nothing chooses an unroll here yet; let Bench.plan in "
+                "scripts/engine_case.py ask common.plan, or name stored or recompute"
+            )
+        return unroll, self.case.keep
+
+    def ours(self) -> None:
+        """This engine."""
+        case = self.case
+        groups: list[tuple[Weights, Tensor, Tensor]] = [
+            (self.start, f, q) for f, q in zip(self.facts, self.questions, strict=True)
+        ]
+        if case.stacked:
+            groups = [(stack(self.start, case.tasks), self.facts, self.questions)]
+        unroll, keep = self.plan()
+        for start, facts, questions in groups:
+            parts: Sequence[Tensor] = facts.split(case.micro or case.rows, dim=-2)
+            fast = adapt(
+                self.inner, start, parts, steps=case.steps, rule=self.rule, rates=self.rates,
+                unroll=unroll, keep=keep, snapshots=Snapshots(case.snapshots),
+            )  # fmt: skip
+            self.loss(fast.weights, questions).sum().backward()
+
+    def outer_gradient(self) -> Callable[[], None]:
+        """What is timed."""
+        others = {"higher": higher, "torch.func": torch_func, "torchopt": torchopt}
+        return partial(others[self.case.engine], self) if self.case.engine in others else self.ours
+
+
+def settle(bench: Bench) -> None:
+    """Drop gradients and give freed memory back, so that a peak is this call's own."""
+    for learner in bench.learners:
+        learner.grad = None
+    give_back(torch.device(bench.case.device))
+
+
+def peak_of(run: Callable[[], None], device: str) -> int:
+    """Most memory that one call holds above what was there before it."""
+    with MemoryMeter(torch.device(device)) as meter:
+        run()
+    return meter.peak
+
+
+def allocated_peak(run: Callable[[], None], device: str) -> int:
+    """The same in bytes that torch allocated, whatever the C library gave back or kept."""
+    if device == "cuda":
+        return peak_of(run, device)
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=False) as recorded:
+        run()
+    events = recorded.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    level = peak = 0
+    for _, change in changes:
+        level += change
+        peak = max(peak, level)
+    return peak
+
+
+def fingerprint(learners: Iterable[Tensor]) -> list[float]:
+    """Norm of their gradient, and its unit vector times a fixed random one; empty where there is no gradient."""
+    found = [w.grad.flatten() for w in learners if w.grad is not None]
+    if not found:
+        return []
+    flat = torch.cat(found).double().cpu()
+    probe = torch.randn(len(flat), generator=torch.Generator().manual_seed(2), dtype=torch.double)
+    norm = flat.norm().item()
+    return [norm, (flat @ probe).item() / norm if norm else 0.0]
+
+
+def product_flops(into: torch.Size, left: torch.Size, right: torch.Size, **_: Any) -> int:
+    """Of a product that is added in place, which torch's counter leaves out."""
+    return 2 * left.numel() * right[-1]
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Run the case."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    in_place = dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), product_flops)
+    torch.set_num_threads(case.threads)
+    bench = Bench(case)
+    run = bench.outer_gradient()
+
+    def timed() -> float:
+        settle(bench)
+        began = time.perf_counter()
+        run()
+        if case.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    first = timed()
+    settle(bench)
+    peak = peak_of(run, case.device)
+    gradient, rates = fingerprint(bench.start.values()), fingerprint([bench.rates.numbers])
+    settle(bench)
+    allocated = allocated_peak(run, case.device)
+    seconds = [timed() for _ in range(case.repeats)]
+    flops = 0
+    if not case.compiled:
+        settle(bench)
+        with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+            run()
+        flops = counter.get_total_flops()
+    return {
+        "seconds": seconds, "first": first, "peak": peak, "allocated": allocated, "flops": flops,
+        "fast_bytes": sum(w.numel() * w.element_size() for w in bench.start.values()),
+        "gradient": gradient, "rates": rates,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure, or say what is wrong."""
+    try:
+        sys.stdout.write(json.dumps(measure(Case(**json.loads(sys.argv[1])))) + "\n")
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Lean pieces put into networks of `transformers`: the same function, the same parameters, nothing else touched."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.twice import policy
+from common.twice.activation import GELU, SiLU
+from common.twice.lean import make_lean
+from common.twice.linear import Linear
+from common.twice.norm import LayerNorm, RMSNorm
+
+VOCABULARY = 13
+
+
+@pytest.fixture(autouse=True)
+def every_tensor_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "SMALL", 0)
+
+
+def network(kind: str) -> nn.Module:
+    import transformers as hf
+
+    torch.manual_seed(0)
+    size = dict(
+        vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, attn_implementation="eager", initializer_range=0.3
+    )
+    if kind == "gpt2":
+        return hf.GPT2LMHeadModel(hf.GPT2Config(n_embd=8, n_layer=2, n_head=2, n_positions=8, **size)).double().eval()
+    small = dict(hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2, **size)
+    if kind == "gpt_neox":
+        return hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(max_position_embeddings=8, **small)).double().eval()
+    small |= dict(num_key_value_heads=1, pad_token_id=0)
+    if kind == "gemma2":
+        return hf.Gemma2ForCausalLM(hf.Gemma2Config(head_dim=4, **small)).double().eval()
+    return hf.Qwen2ForCausalLM(hf.Qwen2Config(**small)).double().eval()
+
+
+def loss_gradient_and_product(model: nn.Module, ids: Tensor) -> list[Tensor]:
+    """The loss, its gradient, and its Hessian times a fixed vector."""
+    parameters = list(model.parameters())
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    first = torch.autograd.grad(loss, parameters, create_graph=True)
+    product = torch.autograd.grad(first, parameters, [torch.ones_like(p) for p in parameters])
+    return [loss, *first, *product]
+
+
+@pytest.mark.parametrize(
+    "kind, expected",
+    [
+        ("gpt2", {GELU: 2, LayerNorm: 5, Linear: 1}),
+        ("gpt_neox", {GELU: 2, LayerNorm: 5, Linear: 9}),
+        ("qwen2", {SiLU: 2, RMSNorm: 5, Linear: 15}),
+    ],
+)
+def test_a_lean_model_is_the_same_function(
+    kind: str, expected: dict[type[nn.Module], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+
+    def in_float64(self: Qwen2RMSNorm, hidden_states: Tensor) -> Tensor:
+        return nn.functional.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
+
+    monkeypatch.setattr(Qwen2RMSNorm, "forward", in_float64)  # its own rounds float64 to float32
+    model, ids = network(kind), torch.randint(VOCABULARY, (2, 6))
+    before, parameters = loss_gradient_and_product(model, ids), dict(model.named_parameters())
+    assert make_lean(model) is model
+    after = dict(model.named_parameters())
+    assert list(after) == list(parameters) and all(after[name] is parameters[name] for name in after)
+    assert {kind: sum(type(m) is kind for m in model.modules()) for kind in expected} == expected
+    torch.testing.assert_close(loss_gradient_and_product(model, ids), before, rtol=1e-10, atol=1e-10)
+
+
+def test_the_norm_of_qwen_in_float32_is_the_same_to_rounding() -> None:
+    model, ids = network("qwen2").float(), torch.randint(VOCABULARY, (2, 6))
+    before = loss_gradient_and_product(model, ids)
+    torch.testing.assert_close(loss_gradient_and_product(make_lean(model), ids), before, rtol=1e-4, atol=1e-4)
+
+
+def test_what_only_looks_alike_is_left_alone() -> None:
+    from transformers.activations import ACT2FN
+
+    kept = [ACT2FN["quick_gelu"], ACT2FN["gelu_10"], nn.LayerNorm(4, elementwise_affine=False), nn.LayerNorm([2, 2])]
+    model = nn.Sequential(*kept)
+    assert list(make_lean(model)) == kept
+    gemma = network("gemma2")  # its RMS norm scales by 1 + weight, its GELU is the usual one
+    make_lean(gemma)
+    assert [sum(type(m) is kind for m in gemma.modules()) for kind in (RMSNorm, GELU)] == [0, 2]
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_python", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"])
+def test_every_gelu_of_transformers_keeps_its_function(name: str) -> None:
+    from transformers.activations import ACT2FN
+
+    x = 3 * torch.randn(2, 5, 6, dtype=torch.float64)
+    lean = make_lean(nn.Sequential(ACT2FN[name]))
+    assert type(lean[0]) is GELU
+    torch.testing.assert_close(lean(x), ACT2FN[name](x), rtol=1e-10, atol=1e-10)
