@@ -94,7 +94,8 @@ class InnerConfig:
     weights: list[str] = field(default_factory=lambda: ["*"])
     """Shell patterns of the parameter names that are fast; '*' is all."""
     stack: bool = False
-    """Adapt all problems of a batch at once (vmap) instead of one by one: faster for small models, more memory."""
+    """Adapt all problems of a batch at once (vmap) where one by one would leave the device idle: faster for small
+    models, more memory. The work of one problem decides (`common.plan`)."""
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations.
@@ -109,14 +110,16 @@ class InnerConfig:
         _refuse_as_guard("inner", self.eps)
         if self.unroll is Unroll.none:
             raise UserError(
-                "inner.unroll=none: no outer gradient, so nothing trains; use auto, stored, recompute, truncate or first_order"
+                "inner.unroll=none: no outer gradient, so nothing trains; "
+                "use auto, stored, recompute, truncate or first_order"
             )
         _refuse_negative("inner", memory_gb=self.memory_gb, micro_batch=self.micro_batch)
         if not 0 <= self.keep <= self.steps:
             raise UserError(f"inner.keep={self.keep} with inner.steps={self.steps}: use 0 to {self.steps}")
         if self.unroll not in (Unroll.truncate, Unroll.recompute) and self.keep:
             raise UserError(
-                f"inner.keep={self.keep} has no meaning with inner.unroll={self.unroll}; use unroll=truncate or recompute"
+                f"inner.keep={self.keep} has no meaning with inner.unroll={self.unroll}; "
+                "use unroll=truncate or recompute"
             )
         if self.unroll is Unroll.truncate and self.keep == 0 and self.learned:
             raise UserError(

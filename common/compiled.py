@@ -2,8 +2,9 @@
 
 The loss is traced once for every shape of its data into plain torch operations, its derivatives are taken of that
 graph, and `torch.compile` fuses each into one program: no autograd graph at run time, temporaries live as long as
-they are read, and what nobody reads is never computed. The product is forward over reverse. Everything that the loss reads
-besides weights and data (frozen weights, buffers, masks) is passed in anew at every call, never copied into the program.
+they are read, and what nobody reads is never computed. The product is forward over reverse. Everything that the loss
+reads besides weights and data (frozen weights, buffers, masks) is passed in anew at every call, never copied into the
+program.
 
 The first call for a shape takes from seconds to a minute. Programs are kept on disk (TORCHINDUCTOR_CACHE_DIR), so a
 second run starts warm; tracing alone is repeated.
@@ -61,6 +62,7 @@ class Compiled:
             )
         self.loss, self.module = loss, module
         self._programs: dict[Any, _Program] = {}
+        self._warned = False
 
     def __call__(self, weights: Weights, part: Any) -> Tensor:
         """The loss itself, as it is."""
@@ -101,14 +103,14 @@ class Compiled:
         leaves, form = pytree.tree_flatten(part)
         shapes = [(x.shape, x.dtype) if isinstance(x, Tensor) else x for x in [*weights.values(), *leaves]]
         key = (tuple(weights), tuple(shapes), form, self.module.training)
-        if key not in self._programs and len(self._programs) == MOST_SHAPES:
+        if key not in self._programs and len(self._programs) < MOST_SHAPES:
+            self._programs[key] = _trace(self.loss, weights, leaves, form)
+        if key not in self._programs and not self._warned:
+            self._warned = True
             logger.warning(
                 "inner.compile=true: more than %d shapes of data; further ones run uncompiled (pad to fewer)",
                 MOST_SHAPES,
             )
-            self._programs[key] = None  # type: ignore[assignment]
-        if key not in self._programs and len(self._programs) < MOST_SHAPES:
-            self._programs[key] = _trace(self.loss, weights, leaves, form)
         return self._programs.get(key)
 
 
@@ -128,7 +130,7 @@ def _trace(loss: InnerLoss, weights: Weights, leaves: Sequence[Any], form: Any) 
     values = [w.detach() for w in weights.values()]
     data = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     # written out, as torch's forward mode of it fails where weight and bias are frozen
-    norm = get_decompositions([torch.ops.aten.native_layer_norm])
+    norm: Any = get_decompositions([torch.ops.aten.native_layer_norm])
     with torch.no_grad():
         graph = make_fx(summed, norm, tracing_mode="fake", _allow_non_fake_inputs=True)(values, data)
     return _Program(*_lifted(graph))
@@ -140,7 +142,7 @@ def _lifted(graph: fx.GraphModule) -> tuple[fx.GraphModule, list[Tensor]]:
     places: dict[int, fx.Node] = {}
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
     for node in [node for node in graph.graph.nodes if node.op == "get_attr"]:
-        tensor = graph
+        tensor: Any = graph
         for name in str(node.target).split("."):
             tensor = getattr(tensor, name)
         if id(tensor) not in places:

@@ -43,17 +43,10 @@ def gradient(loss: InnerLoss, weights: Weights, parts: Sequence[Any]) -> tuple[l
     return total, value
 
 
-def product(
-    loss: InnerLoss, weights: Weights, parts: Sequence[Any], vector: Sequence[Tensor], also: Sequence[Tensor]
-) -> Product:
-    """Hessian-vector product of the same loss: d<gradient, vector> by the weights and by the tensors `also`."""
+def product(loss: InnerLoss, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]) -> Product:
+    """Hessian-vector product of the loss of one micro-batch: d<gradient, vector> by the weights and by `also`."""
     of_part = loss.product if isinstance(loss, Derivatives) else _Plain(loss).product
-    total, others = of_part(weights, parts[0], vector, also)
-    for part in parts[1:]:
-        more, more_others = of_part(weights, part, vector, also)
-        _add(total, more)
-        _add(others, more_others)
-    return total, others
+    return of_part(weights, part, vector, also)
 
 
 def _add(total: list[Tensor], more: Sequence[Tensor]) -> None:

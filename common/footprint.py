@@ -5,7 +5,7 @@ arithmetic: what each unroll keeps of a step is known.
 """
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,19 +23,22 @@ from common.twice.policy import Need, needing
 from common.weights import Weights, leaves
 
 
-class _Allocations(TorchDispatchMode):
+class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of all tensors made inside and still alive, and the most there were."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.alive = self.most = 0
         self._seen: set[int] = set()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = function(*args, **(kwargs or {}))
-        for tensor in pytree.tree_leaves(found):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+        outputs = found if isinstance(found, tuple) else (found,)
+        for output, declared in zip(outputs, function._schema.returns, strict=True):
+            if declared.alias_info is None:  # no view, which may be one of a weight that was there before
+                for tensor in pytree.tree_leaves(output):
+                    if isinstance(tensor, Tensor):
+                        self._count(tensor.untyped_storage())
         return found
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -61,32 +64,53 @@ class Footprint:
     """The fast weights."""
     buffers: int
     """How many tensors of that size the rule remembers."""
+    others: int
+    """Whatever else of the network learns."""
     first: int
-    """A gradient of one micro-batch without graph, at its peak."""
+    """A step's gradient without graph, one micro-batch after the other, at its peak."""
     graph: int
-    """What a step with its graph holds until the backward pass, all micro-batches together."""
+    """What a step with its graph holds until the backward pass, all micro-batches together, without the gradient."""
+    making: int
+    """Such a step while it is made, at its peak."""
+    back: int
+    """The second derivative of such a step, at its peak, above what the step holds."""
     product: int
     """A rebuilt step's second derivative for one micro-batch, at its peak."""
     outer: int
     """The outer loss with its graph and the gradient that it sends to the adapted weights, at its peak."""
 
     def peak(self, unroll: Unroll, steps: int, keep: int, snapshots: Snapshots = Snapshots.device) -> int:
-        """Most bytes that one outer gradient holds above network and outer optimiser, gradients included."""
-        state = self.fast * (1 + self.buffers)
-        if unroll in (Unroll.none, Unroll.first_order):
-            kept = 0 if unroll is Unroll.none else steps * (state + self.fast)
-            return kept + state + max(self.first, self.outer)
+        """Most bytes that one outer gradient holds above network and outer optimiser, gradients included.
+
+        The caller holds the adapted weights until the backward pass has ended.
+        """
+        fast, moments, others = self.fast, self.fast * self.buffers, self.others
+        if unroll is Unroll.none:
+            return fast + max(moments + self.first, self.outer)
+        graph, making, back = self.graph, self.making, self.back
+        if unroll is Unroll.first_order:
+            graph, making, back = 0, self.first, 0
         stored = {Unroll.truncate: keep, Unroll.recompute: keep}.get(unroll, steps)
-        a_step = self.graph + state + self.fast  # new weights and moments, and the gradient that they came from
-        tape = 0
-        if unroll is Unroll.recompute and snapshots is Snapshots.device:
-            tape = (steps - stored) * self.fast
-        before = tape + state if stored < steps else 0
-        going_back = max(self.outer, self.product - self.graph + 2 * self.fast) if stored else self.outer
-        peaks = [before + state + self.first, before + stored * a_step + going_back]
+        a_step = graph + 2 * fast + moments  # the gradient, and the new weights and moments
+        tape = (steps - stored) * fast if unroll is Unroll.recompute and snapshots is Snapshots.device else 0
+        before = tape + fast if stored < steps else 0  # the weights that the stored steps start from
+        peaks = []
+        if stored < steps:
+            peaks.append(before + moments + self.first)
+        if stored:
+            entering = moments if stored < steps else 0  # of no use once the first stored step has moments of its own
+            peaks.append(before + max(entering, (stored - 1) * a_step) + making)
+            # the update's reverse: cotangents that come in and copies of them to work on, those of gradient and moments
+            pulled = others + 3 * fast + moments
+            # then gradient and moments are gone, and what was pulled back has taken their place
+            peaks.append(before + stored * a_step + max(self.outer, pulled, others + fast + back))
+        else:
+            peaks.append(before + self.outer)
         if unroll is Unroll.recompute and stored < steps:
-            # outputs, their cotangents and the copies that the reverse works on, and the weights of the step
-            peaks.append(tape + 2 * state + 2 * self.fast + self.product)
+            # outputs, cotangents that come in and copies of them to work on (moments have some that come in only if
+            # steps follow), and the weights of the step, with its gradient if that is not on the tape
+            held = (4 if snapshots is Snapshots.device else 5) * fast + (2 if stored else 1) * moments + 2 * others
+            peaks.append(tape + held + self.product)
         return max(peaks)
 
 
@@ -96,8 +120,12 @@ def footprint(
     start: Weights,
     parts: Sequence[Any],
     rule: UpdateRule,
+    also: Sequence[Tensor] = (),
 ) -> Footprint:
-    """Run one step of each kind without data; `start`, `parts` and the network stay as they are."""
+    """Run one step of each kind without data; `start`, `parts` and the network stay as they are.
+
+    `also` is what else of the network learns, as in `common.inner.adapt`.
+    """
     mode = detect_fake_mode(list(start.values())) or FakeTensorMode(allow_non_fake_inputs=True)
 
     def hollow(tree: Any) -> Any:
@@ -109,18 +137,41 @@ def footprint(
     with mode:
         _, first = _counted(lambda: plain_gradient(inner, weights, largest))
         vector = [torch.empty_like(w) for w in weights.values()]
-        _, product = _counted(lambda: plain_product(inner, weights, largest, vector, []))
+        _, product = _counted(lambda: plain_product(inner, weights, largest, vector, also))
         at = leaves(weights)
-        graph, _ = _counted(lambda: [_with_graph(inner, at, part) for part in data])
-        _, above = _counted(lambda: torch.autograd.grad(outer(at).sum(), list(at.values()), allow_unused=True))
-    size = sum(w.numel() * w.element_size() for w in start.values())
-    return Footprint(size, rule.buffers, first, graph - size, product, above)
+        inputs = [*at.values(), *also]
+        with _Allocations() as allocations:
+            gradients = _with_graph(inner, at, data)
+            graph, making = allocations.alive, allocations.most
+            allocations.most = graph
+            found = _derivative(gradients, inputs, vector)
+            back = allocations.most - graph
+            del gradients, found
+        _, above = _counted(lambda: torch.autograd.grad(outer(at).sum(), inputs, allow_unused=True))
+    size, others = _bytes(start.values()), _bytes(also)
+    if len(data) > 1:
+        first += size  # the sum of the earlier ones
+    return Footprint(size, rule.buffers, others, first, graph - size, making, back, product, above)
 
 
-def _with_graph(inner: InnerLoss, at: Weights, part: Any) -> Any:
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _with_graph(inner: InnerLoss, at: Weights, parts: Sequence[Any]) -> Any:
+    """As a stored step of `common.inner.adapt`."""
     with torch.enable_grad(), needing(Need.second):
-        value = inner(at, part).sum()
-        return torch.autograd.grad(value, list(at.values()), create_graph=True, allow_unused=True)
+        value = inner(at, parts[0])
+        for part in parts[1:]:
+            value = value + inner(at, part)
+        return torch.autograd.grad(value.sum(), list(at.values()), create_graph=True, allow_unused=True)
+
+
+def _derivative(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor], vector: Sequence[Tensor]) -> Any:
+    """Of the gradients of a stored step."""
+    reached = [(g, v) for g, v in zip(gradients, vector, strict=True) if g is not None and g.requires_grad]
+    outputs, vectors = zip(*reached, strict=True) if reached else ((), ())
+    return torch.autograd.grad(outputs, inputs, vectors, allow_unused=True) if outputs else ()
 
 
 def _counted(run: Callable[[], Any]) -> tuple[int, int]:

@@ -1,16 +1,38 @@
-"""`inner.unroll=auto`: the fastest exact unroll that fits the memory."""
+"""Choices that need a look at the work: `inner.unroll=auto`, and whether stacking tasks pays."""
 
 import logging
+from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+from torch.utils.flop_counter import FlopCounterMode
 
 from common.bilevel import Snapshots, Unroll
+from common.derivatives import InnerLoss, plain_gradient
 from common.environment import hardware
 from common.footprint import Footprint
+from common.weights import Weights
 
 logger = logging.getLogger(__name__)
+IDLE = {"cpu": 1.5e8, "cuda": 2e10}
+"""Floating-point operations of a task's gradient below which it leaves the device idle and stacking pays. On a CPU
+measured (docs/engine.md): beyond, a stack falls out of the caches and is slower. On CUDA not measured."""
 SHARE = 0.6
 """Of the device's memory, where no budget is given: the rest is for the outer optimiser, data and fragmentation."""
+
+
+def stacking_pays(loss: InnerLoss, weights: Weights, part: Any, device: torch.device) -> bool:
+    """Whether the gradient of one task is so little work that tasks are better adapted at once; counted, not timed."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    hollow = pytree.tree_map_only(torch.Tensor, mode.from_tensor, (dict(weights), part))
+    with mode, FlopCounterMode(display=False) as counter:
+        plain_gradient(loss, *hollow)
+    work = counter.get_total_flops()
+    pays = bool(work < IDLE[device.type])
+    if not pays:
+        logger.info("inner.stack=true: problems go one by one, %.1e operations a gradient keep the device busy", work)
+    return pays
 
 
 def budget_of(gigabytes: float, device: torch.device) -> int:

@@ -109,9 +109,11 @@ class _Rebuilt(torch.autograd.Function):
                 at.update(zip(names, w, strict=True))
                 vector.extend(g)
             with replayed(tape.draws[step], start[0].device):
-                through, others = product(plan.loss, at, plan.parts, vector, plan.also)
-            for bar, more in zip([*weight_bars, *also_bars], [*through, *others], strict=True):
-                bar.add_(more)
+                for part in plan.parts:
+                    through, others = product(plan.loss, at, part, vector, plan.also)
+                    for bar, more in zip([*weight_bars, *also_bars], [*through, *others], strict=True):
+                        bar.add_(more)
+                    del through, others, more  # before the next part takes its memory
         return (None, rate_bars, *weight_bars, *also_bars)
 
 

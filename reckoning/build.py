@@ -1,7 +1,6 @@
 """From a configuration to the objects that train and answer."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,6 @@ from reckoning import model as models
 from reckoning.config import SPLITS, Learner, TrainConfig
 from reckoning.data import Splits
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
-from reckoning.problems import Problem
 from reckoning.sources import load_tokenizer
 from reckoning.templates import Templates
 
@@ -54,8 +52,10 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
         learner = Reckoning(
             model, rates, templates, config.inner, config.method, knowledge, config.evaluation.inner_steps
         )
+        ordered = sorted(splits["train"], key=lambda problem: sum(len(row.ids) for row in learner.rows(problem)))
+        learner.stack_if_it_pays(ordered[-1])
         if config.inner.unroll is Unroll.auto:
-            cost = learner.footprint(largest(learner, splits["train"], config))
+            cost = learner.footprint(ordered[-config.outer.batch_problems if learner.stacked else -1 :])
             budget = budget_of(config.inner.memory_gb, device)
             learner.unroll, learner.keep = choose(cost, config.inner.steps, budget, config.inner.snapshots)
     else:
@@ -66,9 +66,3 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
     logger.info("%s problems; the longest row has %d of at most %d tokens", sizes, longest, model.window)
     labelled = [question for split in ("train", "dev") for problem in splits[split] for question in problem.questions]
     return Parts(model, rates, templates, learner, templates.label_tokens(labelled))
-
-
-def largest(learner: Reckoning, problems: Sequence[Problem], config: TrainConfig) -> list[Problem]:
-    """The problems with most tokens, as many as adapt at once."""
-    count = config.outer.batch_problems if config.inner.stack else 1
-    return sorted(problems, key=lambda problem: sum(len(row.ids) for row in learner.rows(problem)))[-count:]

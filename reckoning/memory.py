@@ -69,6 +69,7 @@ def cost_of(network: nn.Module, config: TrainConfig, shape: Shape) -> Footprint:
         stack(start, *tasks) if tasks else start,
         micro_batches(facts, inner.micro_batch),
         make_rule(inner),
+        [w for name, w in network.named_parameters() if w.requires_grad and name not in start],
     )
 
 

@@ -11,6 +11,7 @@ from common.compiled import Compiled
 from common.derivatives import InnerLoss
 from common.footprint import Footprint, footprint
 from common.inner import Adapted, adapt
+from common.plan import stacking_pays
 from common.rates import LearnedRates
 from common.rules import make_rule
 from common.twice.policy import Need, needing
@@ -85,7 +86,7 @@ class Reckoning:
         self.inner, self.method, self.knowledge = inner, method, knowledge
         self.evaluation_steps = evaluation_steps or inner.steps
         self.rule = make_rule(inner)
-        self.unroll, self.keep = inner.unroll, inner.keep
+        self.unroll, self.keep, self.stacked = inner.unroll, inner.keep, inner.stack
         self.slow = select(model.network, inner.weights)
         fast = {id(w) for w in self.slow.values()}
         self.also = [w for w in model.network.parameters() if w.requires_grad and id(w) not in fast]
@@ -116,14 +117,20 @@ class Reckoning:
         for group in self._groups(problems):
             fast = self._adapt(group, unroll=Unroll.none, steps=self.evaluation_steps).weights
             prompts = [[row.prompt for row in self._questions(problem)] for problem in group]
-            responses += _decoded(self.model, fast, prompts, self.templates, new_tokens, stacked=self.inner.stack)
+            responses += _decoded(self.model, fast, prompts, self.templates, new_tokens, stacked=self.stacked)
         return responses
+
+    def stack_if_it_pays(self, problem: Problem) -> None:
+        """With `inner.stack`: adapt problems one by one all the same where one like this is work enough."""
+        if self.stacked:
+            rows = to_rows(self._facts(problem), **self.tensors)
+            self.stacked = stacking_pays(self.memorise, self.slow, rows, rows.ids.device)
 
     def footprint(self, problems: Sequence[Problem]) -> Footprint:
         """Memory of the outer gradient of `problems`: one, or as many as are stacked."""
         facts = micro_batches(self._padded([self._facts(problem) for problem in problems]), self.inner.micro_batch)
         start = self._start(len(problems))
-        return footprint(self.memorise, lambda fast: self._answer(fast, problems), start, facts, self.rule)
+        return footprint(self.memorise, lambda fast: self._answer(fast, problems), start, facts, self.rule, self.also)
 
     def _answer(self, fast: Weights, group: Sequence[Problem]) -> Tensor:
         """The outer loss; [] or [problems]."""
@@ -134,10 +141,10 @@ class Reckoning:
         return loss
 
     def _start(self, problems: int) -> Weights:
-        return stack(self.slow, problems) if self.inner.stack else self.slow
+        return stack(self.slow, problems) if self.stacked else self.slow
 
     def _groups(self, problems: Sequence[Problem]) -> list[Sequence[Problem]]:
-        return [problems] if self.inner.stack else [[problem] for problem in problems]
+        return [problems] if self.stacked else [[problem] for problem in problems]
 
     def _adapt(self, group: Sequence[Problem], *, unroll: Unroll, steps: int) -> Adapted:
         facts = self._padded([self._facts(problem) for problem in group])
@@ -175,7 +182,7 @@ class Reckoning:
         return mean_loss(self.model.losses, fast, self._padded(tasks, shares))
 
     def _padded(self, tasks: Sequence[Sequence[Row]], shares: Sequence[Sequence[float]] | None = None) -> Rows:
-        if self.inner.stack:
+        if self.stacked:
             return to_stack(tasks, shares=shares, multiple=self.multiple, **self.tensors)
         own = shares[0] if shares else None
         return to_rows(tasks[0], shares=own, multiple=self.multiple, **self.tensors)

@@ -79,9 +79,7 @@ def missing(labels: Sequence[str], results: Mapping[str, Result]) -> str:
     return f"not computed, as there is no result of {'; '.join(lost)}" if lost else ""
 
 
-def growth_note(
-    name: str, labels: Sequence[tuple[int, str]], results: Mapping[str, Result], most: float | None
-) -> str:
+def growth_note(name: str, labels: Sequence[tuple[int, str]], results: Mapping[str, Result], most: float | None) -> str:
     """Memory of one more inner step, in copies of the fast weights; labels with their numbers of steps."""
     if lost := missing([label for _, label in labels], results):
         return f"{name}: {lost}"
@@ -104,9 +102,7 @@ def pair_note(label: str, other: str, results: Mapping[str, Result], most: float
     return f"{label}: {share:.2f} of the time of {other}; target {verdict(share, most)}"
 
 
-def truncation_notes(
-    kept: Mapping[int, str], short: str, first_order: str, results: Mapping[str, Result]
-) -> list[str]:
+def truncation_notes(kept: Mapping[int, str], short: str, first_order: str, results: Mapping[str, Result]) -> list[str]:
     """Cost of a kept step, and of one that is not: K=8 less K=2, both with two kept, against first order's K=8."""
     notes = []
     if lost := missing(list(kept.values()), results):

@@ -4,17 +4,19 @@ import gzip
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_module
-from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
-from common.bilevel import InnerConfig, OuterConfig, RuleName, Unroll
+from common.bilevel import InnerConfig, OuterConfig, Unroll
 from common.schema import Device, Precision, RuntimeConfig, to_typed
 from reckoning import data, memory, model
 from reckoning.config import MethodConfig, ModelConfig, TrainConfig
 from reckoning.proofwriter.recipe import read_records
+from tests.reckoning.miniature import make_network
 
 EXPERIMENTS = Path(__file__).parents[1] / "conf" / "reckoning" / "experiment"
 SMALL = ["scale=cpu", "data.theories={train:6,dev:2,test:2}", "runtime=cpu"]
@@ -92,7 +94,7 @@ def test_model_tells_sizes_without_weights(run, tmp_path: Path) -> None:
     words = ["+experiment=proofwriter", "runtime=cpu", f"model.name={gpt2(tmp_path / 'model')}"]
     code, out, _ = run(model.main, *words)
     assert code == 0
-    for part in ("124,439,808 in 148 tensors", "592: one a tensor and step", "13.94 GB a problem"):
+    for part in ("124,439,808 in 148 tensors", "592: one a tensor and step", "20 facts of 24 tokens"):
         assert part in out, part
     assert not (tmp_path / "runs").exists(), "this is no run"
     _, out, _ = run(model.main, *words, "inner.weights=['*.mlp.*']", "inner.steps=2")
@@ -111,44 +113,115 @@ def settings(inner: InnerConfig, problems: int = 2, dtype: Precision = Precision
     return TrainConfig(inner=inner, outer=OuterConfig(batch_problems=problems), runtime=runtime)
 
 
-@pytest.mark.parametrize(
-    ("inner", "copies"),
-    [
-        (InnerConfig(steps=4), 1.2 + 6.7 * 4),
-        (InnerConfig(steps=4, rule=RuleName.sgd), 1.2 + 1.7 * 4),
-        (InnerConfig(steps=4, unroll=Unroll.truncate, keep=2), 1.2 + 6.7 * 2),
-        (InnerConfig(steps=4, unroll=Unroll.truncate, keep=0, learned=False), 4),
-        (InnerConfig(steps=4, unroll=Unroll.first_order), 1.2 + 3.0 * 4),
-    ],
-)
-def test_the_estimate_is_the_measured_formula(inner: InnerConfig, copies: float) -> None:
-    found = memory.estimate(settings(inner), parameters=1000, fast=500)
-    assert (found.model, found.gradients, found.moments) == (4000, 4000, 8000)
-    assert (found.graph, found.alive) == (round(copies * 2000), 1)
-    assert found.total == 16000 + found.graph
+TINY = ModelConfig(name="tiny", pretrained=False)
+SHAPE = memory.Shape(facts=4, fact_tokens=10, questions=2, question_tokens=12, source="assumed here")
+
+
+def network_of() -> Any:
+    return make_network(512, width=64)
+
+
+def report_of(config: TrainConfig) -> dict[str, list[str]]:
+    """The report's lines: name -> texts."""
+    found: dict[str, list[str]] = {}
+    for line in memory.report(network_of(), config, SHAPE).splitlines():
+        name, _, text = line.strip().partition("  ")
+        found.setdefault(name, []).append(text.strip())
+    return found
+
+
+def test_the_report_has_its_lines_and_they_add_up() -> None:
+    config = settings(InnerConfig(steps=3, unroll=Unroll.recompute, keep=1, micro_batch=2))
+    lines = report_of(config)
+    assert list(lines) == [
+        "model", "parameters", "fast weights", "inner rates", "inner loop", "", "memory of one outer step",
+        "outer gradients", "outer AdamW moments", "in all", "fits",
+    ]  # fmt: skip
+    network = network_of()
+    count, tensors = sum(w.numel() for w in network.parameters()), len(list(network.parameters()))
+    assert lines["parameters"] == [f"{count:,} in {tensors} tensors"]
+    assert lines["fast weights"] == [f"{count:,} in {tensors} tensors, inner.weights=['*']"]
+    assert lines["inner rates"] == [f"{3 * tensors}: one a tensor and step, start 3e-05, raw"]
+    plan, loop = lines["inner loop"]
+    assert plan == "adamw, 3 steps, unroll=recompute, keep=1, micro-batches of 2"
+    assert loop.endswith("each problem goes backward before the next begins")
+    sizes = "4 facts of 10 tokens, 2 questions of 12 (assumed here)"
+    assert lines["memory of one outer step"] == [f"estimate in float32; {sizes}"]
+    needed = memory.estimate(network, config, SHAPE)
+    assert needed.total == needed.model + needed.gradients + needed.moments + needed.loop
+    assert (needed.model, needed.gradients, needed.moments) == (4 * count, 4 * count, 8 * count)
+    parts = (needed.model, needed.gradients, needed.moments, needed.loop, needed.total)
+    shown = [lines["model"][1], *lines["outer gradients"], *lines["outer AdamW moments"], loop, *lines["in all"]]
+    for size, text in zip(parts, shown, strict=True):
+        assert float(text.split()[0]) == pytest.approx(size / 1e6, abs=0.051) and text.split()[1] == "MB"
+    assert lines["fits"][0].startswith("yes: ")
+
+
+def test_the_way_that_auto_chooses_is_shown() -> None:
+    text = report_of(settings(InnerConfig(unroll=Unroll.auto)))["inner loop"][0]
+    assert text == "adamw, 4 steps, unroll=stored (inner.unroll=auto)"
+    text = report_of(settings(InnerConfig(unroll=Unroll.auto, memory_gb=1e-6)))["inner loop"][0]
+    assert text == "adamw, 4 steps, unroll=recompute, keep=0 (inner.unroll=auto)"
+
+
+def test_a_skeleton_costs_what_the_network_costs() -> None:
+    loaded = model.load(TINY, 1, device=torch.device("cpu"), dtype=torch.float32).network
+    for inner in (InnerConfig(), InnerConfig(weights=["*.mlp.*"])):
+        costs = [memory.cost_of(network, settings(inner), SHAPE) for network in (model.skeleton(TINY), loaded)]
+        assert costs[0] == costs[1]
+        assert (costs[0].others > 0) is (inner.weights != ["*"]), "what learns without being fast counts"
 
 
 def test_stacked_problems_are_alive_together_and_precision_counts() -> None:
-    found = memory.estimate(settings(InnerConfig(stack=True), 5, Precision.float64), parameters=10, fast=10)
-    assert found.alive == 5 and found.model == 80 and found.total == 320 + 5 * found.graph
-    config = settings(InnerConfig())
+    network = network_of()
+    loops = [memory.estimate(network, settings(InnerConfig(stack=True), count), SHAPE).loop for count in (1, 5)]
+    assert loops[1] == pytest.approx(5 * loops[0], rel=0.05)
+    alone = [memory.estimate(network, settings(InnerConfig(), count), SHAPE).loop for count in (1, 5)]
+    assert alone[0] == alone[1], "each problem goes backward before the next begins"
+    wide = network_of().double()
+    single, double = (memory.estimate(each, settings(InnerConfig()), SHAPE) for each in (network, wide))
+    assert (double.model, double.gradients, double.moments) == (2 * single.model, 2 * single.model, 4 * single.model)
+    assert double.loop == pytest.approx(2 * single.loop, rel=0.05)
+
+
+def test_the_in_context_learner_has_no_inner_loop_and_all_its_problems_at_once() -> None:
+    network, config = network_of(), settings(InnerConfig())
     config.method = MethodConfig(name="ft_icr", learner="in_context")  # type: ignore[arg-type]
-    assert memory.estimate(config, 1000, 0).total == 16000
+    found = memory.estimate(network, config, SHAPE)
+    assert found.unroll is Unroll.none
+    assert found.loop < memory.estimate(network, settings(InnerConfig(steps=1)), SHAPE).loop
+    lines = report_of(config)
+    assert not {"fast weights", "inner rates", "inner loop"} & lines.keys()
+    assert lines["outer loss"][0].endswith("activations of 2 problems")
+    config.outer.batch_problems = 8
+    assert memory.estimate(network, config, SHAPE).loop > found.loop
 
 
 def test_a_step_that_does_not_fit_comes_with_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "room", lambda device: (400 * (4 + 1) + 400 * 16, "a toy"))
-    network = nn.Linear(9, 10, device=torch.device("meta"))  # 100 numbers, 400 bytes
-    text = memory.report(network, settings(InnerConfig(steps=4, stack=True)))
-    assert "no: a toy" in text
-    assert [line.split()[1:-1] for line in text.splitlines() if line.startswith("  remedy")][:-1] == []
+    """Those alone that fit, with the size that each comes to; those that change no number come first."""
+    config = settings(InnerConfig(steps=4, stack=True))
+    network = network_of()
+    total = memory.estimate(network, config, SHAPE).total
+    monkeypatch.setattr(memory, "room", lambda device: (total - 1, "a toy"))
+    lines = report_of(config)
+    assert lines["fits"][0].startswith("no: a toy (cpu) has ")
+    settings_of = [text.rpartition(": ") for text in lines["remedy"][:-1]]
+    assert [words for words, _, _ in settings_of] == [
+        "inner.stack=false inner.unroll=recompute (the same numbers)",
+        "inner.stack=false inner.unroll=recompute inner.micro_batch=1 (the same numbers)",
+        "inner.stack=false inner.unroll=truncate inner.keep=1 inner.micro_batch=1 (the last step exactly)",
+    ]
+    assert all(float(size.removesuffix(" MB")) < total / 1e6 for _, _, size in settings_of)
+    assert lines["remedy"][-1] == "fewer inner.weights, a smaller model.name, a larger device, or scale=cpu"
+    leaner = memory.estimate(network, settings(InnerConfig(steps=4, unroll=Unroll.recompute)), SHAPE).total
+    assert settings_of[0][2] == f"{leaner / 1e6:.1f} MB"
+    assert memory.remedies(network, settings(InnerConfig(steps=1)), SHAPE, there=1) == lines["remedy"][-1:]
 
 
 def test_the_skeleton_has_the_shapes_and_ties_of_the_model() -> None:
-    tiny = ModelConfig(name="tiny", pretrained=False)
-    network = model.skeleton(tiny)
-    loaded = model.load(tiny, 1, device=torch.device("cpu"), dtype=torch.float32).network
-    assert all(tensor.is_meta for tensor in network.parameters())
+    network = model.skeleton(TINY)
+    loaded = model.load(TINY, 1, device=torch.device("cpu"), dtype=torch.float32).network
+    assert all(isinstance(tensor, FakeTensor) for tensor in network.parameters())
     shapes = [{name: tuple(p.shape) for name, p in each.named_parameters()} for each in (network, loaded)]
     assert shapes[0] == shapes[1]
 

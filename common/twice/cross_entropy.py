@@ -260,7 +260,7 @@ def _causal(network: Any) -> Any:
 
 
 @torch.no_grad()
-def _ends_in(network: nn.Module, head: nn.Module) -> bool:
+def _ends_in(network: nn.Module, head: Any) -> bool:
     """Whether the logits are exactly a linear `head` on the last hidden states.
 
     The head's output is replaced by numbers up to 1000, which must come out of the network as they are: a soft cap is

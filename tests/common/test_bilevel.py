@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from common.bilevel import InnerConfig, OuterConfig, RateSpace, Unroll
+from common.bilevel import InnerConfig, OuterConfig, RateSpace, Snapshots, Unroll
 from common.errors import UserError
 
 FINITE = "use a finite value of 0 or more"
@@ -36,19 +36,33 @@ UNREACHED = (
         ({"eps": 0.0}, f"inner.eps=0.0: {GUARD}"),
         (
             {"unroll": Unroll.none},
-            "inner.unroll=none: no outer gradient, so nothing trains; use stored, truncate or first_order",
+            "inner.unroll=none: no outer gradient, so nothing trains; "
+            "use auto, stored, recompute, truncate or first_order",
         ),
         (
             {"unroll": Unroll.truncate, "steps": 4, "keep": 5},
             "inner.keep=5 with inner.steps=4: use 0 to 4",
         ),
         ({"unroll": Unroll.truncate, "keep": -1}, "inner.keep=-1 with inner.steps=4: use 0 to 4"),
-        ({"keep": 2}, "inner.keep=2 has no meaning with inner.unroll=stored; use unroll=truncate"),
+        ({"keep": 2}, "inner.keep=2 has no meaning with inner.unroll=stored; use unroll=truncate or recompute"),
         (
             {"keep": 1, "unroll": Unroll.first_order},
-            "inner.keep=1 has no meaning with inner.unroll=first_order; use unroll=truncate",
+            "inner.keep=1 has no meaning with inner.unroll=first_order; use unroll=truncate or recompute",
         ),
+        (
+            {"keep": 1, "unroll": Unroll.auto},
+            "inner.keep=1 has no meaning with inner.unroll=auto; use unroll=truncate or recompute",
+        ),
+        ({"unroll": Unroll.recompute, "steps": 3, "keep": 4}, "inner.keep=4 with inner.steps=3: use 0 to 3"),
+        ({"unroll": Unroll.recompute, "keep": -1}, "inner.keep=-1 with inner.steps=4: use 0 to 4"),
         ({"unroll": Unroll.truncate}, UNREACHED),
+        (
+            {"snapshots": Snapshots.host},
+            "inner.snapshots=host has no meaning with inner.unroll=stored; use unroll=recompute or auto",
+        ),
+        ({"memory_gb": -1.0}, f"inner.memory_gb=-1.0: {FINITE}"),
+        ({"memory_gb": math.nan}, f"inner.memory_gb=nan: {FINITE}"),
+        ({"micro_batch": -1}, f"inner.micro_batch=-1: {FINITE}"),
         (
             {"lr": 0.0, "space": RateSpace.exp},
             f"inner.lr=0.0 with inner.space=exp: {POSITIVE}",
@@ -73,6 +87,10 @@ def test_an_inner_loop_that_cannot_work_is_refused(values: dict[str, Any], text:
         {"lr": 0.0},
         {"unroll": Unroll.first_order},
         {"unroll": Unroll.truncate, "keep": 4},
+        {"unroll": Unroll.recompute},
+        {"unroll": Unroll.recompute, "keep": 4, "snapshots": Snapshots.host},
+        {"unroll": Unroll.auto, "snapshots": Snapshots.host, "memory_gb": 0.5},
+        {"micro_batch": 1},
         {"unroll": Unroll.truncate, "keep": 1},
         {"unroll": Unroll.truncate, "keep": 0, "learned": False},
         {"beta1": 0.0, "beta2": 0.0, "momentum": 0.0, "weight_decay": 0.0},

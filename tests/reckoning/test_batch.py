@@ -2,7 +2,7 @@
 
 import torch
 
-from reckoning.batch import to_rows, to_stack
+from reckoning.batch import micro_batches, to_rows, to_stack
 from reckoning.templates import Row
 
 CPU = torch.device("cpu")
@@ -40,3 +40,23 @@ def test_losses_are_summed_in_at_least_float32() -> None:
     for dtype, expected in kinds.items():
         rows = to_rows([SHORT], pad=0, device=CPU, dtype=dtype)
         assert (rows.scored.dtype, rows.weight.dtype) == (expected, expected)
+
+
+def test_micro_batches_are_all_rows_in_order_and_their_weights_add_up() -> None:
+    rows = to_rows([SHORT, LONG, OTHER], pad=0, device=CPU, dtype=torch.float32)
+    for size, counts in {0: [3], 1: [1, 1, 1], 2: [2, 1], 3: [3], 7: [3]}.items():
+        parts = micro_batches(rows, size)
+        assert [len(part.ids) for part in parts] == counts
+        for whole, pieces in zip(rows, zip(*parts, strict=True), strict=True):
+            assert torch.equal(torch.cat(pieces), whole)
+    stacked = to_stack([[SHORT, LONG], [OTHER]], pad=0, device=CPU, dtype=torch.float32)
+    first, second = micro_batches(stacked, 1)
+    assert first.ids.tolist() == [[[5, 6, 0, 0]], [[7, 8, 9, 0]]] and first.weight.tolist() == [[0.5], [1]]
+    assert second.ids.tolist() == [[[1, 2, 3, 4]], [[0] * 4]] and second.weight.tolist() == [[0.5], [0]]
+
+
+def test_lengths_are_padded_to_a_multiple() -> None:
+    for multiple, length in {1: 4, 3: 6, 4: 4, 16: 16}.items():
+        rows = to_rows([SHORT, LONG], pad=9, device=CPU, dtype=torch.float32, multiple=multiple)
+        assert rows.ids.shape == rows.scored.shape == (2, length)
+        assert rows.ids[:, 4:].eq(9).all() and rows.scored[:, 4:].eq(0).all() and rows.scored.sum() == 3

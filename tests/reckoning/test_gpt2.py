@@ -62,9 +62,9 @@ def test_plain_transformers_reads_the_export_with_equal_logits(run: Path, weight
     ids = tokenizer(SENTENCE, return_tensors="pt").input_ids
     expected = logits(ours, select(ours), ids)
     with torch.no_grad():
-        torch.testing.assert_close(theirs(ids).logits, expected, rtol=1e-5, atol=1e-5)  # its attention is fused
-        exact = AutoModelForCausalLM.from_pretrained(run / "model", attn_implementation="eager")
-        assert torch.equal(exact(ids).logits, expected)
+        eager = AutoModelForCausalLM.from_pretrained(run / "model", attn_implementation="eager")
+        for plain in (theirs, eager):  # ours come from lean modules: the same sums in another order
+            torch.testing.assert_close(plain(ids).logits, expected, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(expected, AutoModelForCausalLM.from_pretrained(weights)(ids).logits)
 
 

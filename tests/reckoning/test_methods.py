@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from common.bilevel import InnerConfig, RateSpace, RuleName, Unroll
 from common.errors import UserError
+from common.plan import choose
 from common.rates import make_rates
 from common.weights import select
 from reckoning.build import Parts
@@ -136,6 +137,53 @@ def test_stacked_equals_one_by_one(tokenizer: Any, problems: Splits, inner: dict
         )
     assert singly.measured == pytest.approx(stacked.measured, rel=1e-10)
     assert singly.respond(batch, 6) == stacked.respond(batch, 6)
+
+
+@pytest.mark.parametrize("stack", [False, True], ids=["one by one", "stacked"])
+@pytest.mark.parametrize("weights", [["*"], ["*.mlp.*", "*.ln_f.*"]], ids=["all", "partial"])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"unroll": Unroll.recompute},
+        {"unroll": Unroll.recompute, "micro_batch": 1},
+        {"unroll": Unroll.recompute, "keep": 1},
+        {"unroll": Unroll.stored, "micro_batch": 2},
+    ],
+    ids=["recompute", "recompute, micro-batches", "recompute, one step kept", "stored, micro-batches"],
+)
+def test_every_exact_way_gives_the_gradient_of_stored_steps(
+    tokenizer: Any, problems: Splits, inner: dict[str, Any], weights: list[str], stack: bool
+) -> None:
+    """Weights that are not fast learn as well."""
+    batch = problems("train")[:2]
+    stored = outer_gradient(learner_of(tokenizer, MethodConfig(), weights=weights, stack=stack), batch)
+    found = outer_gradient(learner_of(tokenizer, MethodConfig(), weights=weights, stack=stack, **inner), batch)
+    assert found[0] == pytest.approx(stored[0], rel=1e-11)
+    for name, gradient in stored[1].items():
+        assert gradient.ne(0).any(), name
+        torch.testing.assert_close(
+            found[1][name], gradient, rtol=1e-9, atol=1e-9 * gradient.abs().max().item() + 1e-15, msg=name
+        )
+
+
+@pytest.mark.parametrize("stack", [False, True], ids=["one by one", "stacked"])
+@pytest.mark.parametrize("weights", [["*"], ["*.mlp.*"]], ids=["all", "partial"])
+def test_what_auto_chooses_gives_the_gradient_of_stored_steps(
+    tokenizer: Any, problems: Splits, weights: list[str], stack: bool
+) -> None:
+    batch = problems("train")[:2]
+    how = {"weights": weights, "stack": stack}
+    stored = outer_gradient(learner_of(tokenizer, MethodConfig(), **how), batch)
+    for budget, expected in {10**12: Unroll.stored, 1: Unroll.recompute}.items():
+        learner = learner_of(tokenizer, MethodConfig(), unroll=Unroll.auto, **how)
+        cost = learner.footprint(batch if stack else batch[:1])
+        learner.unroll, learner.keep = choose(cost, learner.inner.steps, budget)
+        assert (learner.unroll, learner.keep) == (expected, 0)
+        found = outer_gradient(learner, batch)
+        assert found[0] == pytest.approx(stored[0], rel=1e-11)
+        for name, gradient in stored[1].items():
+            scale = gradient.abs().max().item()
+            torch.testing.assert_close(found[1][name], gradient, rtol=1e-9, atol=1e-9 * scale + 1e-15, msg=name)
 
 
 def test_the_measured_inner_loss_is_the_mean_over_the_batch(tokenizer: Any, problems: Splits) -> None:
