@@ -8,7 +8,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from common.bilevel import Snapshots, Unroll
 from common.cuda.memory import MemoryMeter, give_back
 from common.errors import UserError
+from common.footprint import footprint
 from common.inner import adapt
+from common.plan import choose
 from common.rates import LearnedRates
 from common.rules import SGD, AdamW, UpdateRule
 from common.weights import Weights, call, select, stack
@@ -103,41 +106,41 @@ class Bench:
         """A micro-batch's share of the mean over all rows."""
         return self.loss(weights, ids) * (ids.shape[-2] / self.case.rows)
 
+    @cached_property
+    def inputs(self) -> list[tuple[Weights, Sequence[Tensor], Tensor]]:
+        """Start, micro-batches and question of every task, or of the stack."""
+        micro = self.case.micro or self.case.rows
+        if self.case.stacked:
+            return [(stack(self.start, self.case.tasks), self.facts.split(micro, dim=-2), self.questions)]
+        return [(self.start, f.split(micro), q) for f, q in zip(self.facts, self.questions, strict=True)]
+
     def plan(self) -> tuple[Unroll, int]:
-        """Unroll and `keep`; the one place where `auto` is to become what fits the budget.
+        """Unroll and `keep`; of `auto`, what it chooses for the budget."""
+        case, unroll = self.case, Unroll(self.case.engine)
+        if unroll is not Unroll.auto:
+            return unroll, case.keep
+        from common.footprint import footprint
+        from common.plan import choose
 
-        Raises:
-            UserError: it cannot yet.
-        """
-        unroll = Unroll(self.case.engine)
-        if unroll is Unroll.auto:
-            raise UserError(
-                f"engine=auto, budget={self.case.budget:g}: nothing chooses an unroll here yet; let Bench.plan in "
-                "scripts/engine_case.py ask common.plan, or name stored or recompute"
-            )
-        return unroll, self.case.keep
+        start, parts, questions = self.inputs()[0]
+        cost = footprint(self.part_loss, lambda weights: self.loss(weights, questions), start, parts, self.rule)
+        return choose(cost, case.steps, round(case.budget), Snapshots(case.snapshots))
 
-    def ours(self) -> None:
+    def ours(self, unroll: Unroll, keep: int) -> None:
         """This engine."""
-        case = self.case
-        groups: list[tuple[Weights, Tensor, Tensor]] = [
-            (self.start, f, q) for f, q in zip(self.facts, self.questions, strict=True)
-        ]
-        if case.stacked:
-            groups = [(stack(self.start, case.tasks), self.facts, self.questions)]
-        unroll, keep = self.plan()
-        for start, facts, questions in groups:
-            parts: Sequence[Tensor] = facts.split(case.micro or case.rows, dim=-2)
+        for start, parts, questions in self.inputs():
             fast = adapt(
-                self.inner, start, parts, steps=case.steps, rule=self.rule, rates=self.rates,
-                unroll=unroll, keep=keep, snapshots=Snapshots(case.snapshots),
+                self.inner, start, parts, steps=self.case.steps, rule=self.rule, rates=self.rates,
+                unroll=unroll, keep=keep, snapshots=Snapshots(self.case.snapshots),
             )  # fmt: skip
             self.loss(fast.weights, questions).sum().backward()
 
     def outer_gradient(self) -> Callable[[], None]:
-        """What is timed."""
+        """What is timed; `auto` has chosen before, as it does once a run."""
         others = {"higher": higher, "torch.func": torch_func, "torchopt": torchopt}
-        return partial(others[self.case.engine], self) if self.case.engine in others else self.ours
+        if self.case.engine in others:
+            return partial(others[self.case.engine], self)
+        return partial(self.ours, *self.plan())
 
 
 def settle(bench: Bench) -> None:
@@ -195,8 +198,11 @@ def measure(case: Case) -> dict[str, Any]:
     torch.set_num_threads(case.threads)
     bench = Bench(case)
     run = bench.outer_gradient()
+    one = bench if case.stacked else Bench(replace(case, tasks=1))  # one after the other, tasks cost what one does
+    one.inner = bench.inner
+    run_one = one.outer_gradient()
 
-    def timed() -> float:
+    def timed(bench: Bench, run: Callable[[], None]) -> float:
         settle(bench)
         began = time.perf_counter()
         run()
@@ -204,19 +210,20 @@ def measure(case: Case) -> dict[str, Any]:
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    first = timed()
+    first = timed(one, run_one)
+    settle(one)
+    allocated = allocated_peak(run_one, case.device)
+    flops = 0
+    if not case.compiled:
+        settle(one)
+        with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+            run_one()
+        flops = counter.get_total_flops() * (1 if case.stacked else case.tasks)
+    settle(one)
     settle(bench)
     peak = peak_of(run, case.device)
     gradient, rates = fingerprint(bench.start.values()), fingerprint([bench.rates.numbers])
-    settle(bench)
-    allocated = allocated_peak(run, case.device)
-    seconds = [timed() for _ in range(case.repeats)]
-    flops = 0
-    if not case.compiled:
-        settle(bench)
-        with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
-            run()
-        flops = counter.get_total_flops()
+    seconds = [timed(bench, run) for _ in range(case.repeats)]
     return {
         "seconds": seconds, "first": first, "peak": peak, "allocated": allocated, "flops": flops,
         "fast_bytes": sum(w.numel() * w.element_size() for w in bench.start.values()),

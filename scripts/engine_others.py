@@ -48,7 +48,7 @@ def make_plain(network: nn.Module) -> None:
 
 
 def higher(bench: "Bench") -> None:
-    """The library that the released codes patch. Its one Adam is without decoupled decay."""
+    """The library that the released codes patch; its one Adam has no decoupled decay, and another place for eps."""
     library = _library("higher")
     for facts, question in zip(bench.facts, bench.questions, strict=True):
         groups = [{"params": [w]} for w in bench.start.values()]

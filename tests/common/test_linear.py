@@ -49,7 +49,7 @@ def hessian_product(network: nn.Module, start: Weights, x: Tensor, also: list[Te
 
     torch.manual_seed(3)
     vector = [torch.randn_like(w) for w in start.values()]
-    found, others = product(loss, start, [x], vector, also)
+    found, others = product(loss, start, x, vector, also)
     return [*found, *others]
 
 
@@ -96,7 +96,7 @@ def test_it_is_where_the_weight_is_made_of_fast_ones() -> None:
 
     plain.requires_grad_(False)
     vector = [torch.randn_like(w) for w in start.values()]
-    expected, found = (product(of(network), start, [x], vector, [])[0] for network in (plain, lean))
+    expected, found = (product(of(network), start, x, vector, [])[0] for network in (plain, lean))
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 

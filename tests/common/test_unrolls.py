@@ -317,7 +317,7 @@ def test_the_pieces_written_by_hand_are_what_a_lean_network_runs(monkeypatch: py
     for lean in (False, True):
         start, _ = problem.learners(lean)
         loss: InnerLoss = lambda w, ids, lean=lean: problem.loss(w, ids, lean)  # type: ignore[misc]  # noqa: E731
-        product(loss, start, [problem.facts[0]], list(start.values()), [])
+        product(loss, start, problem.facts[0], list(start.values()), [])
         assert ran == ({piece.__module__ for piece in pieces} if lean else set())
 
 
