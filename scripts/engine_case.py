@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -106,7 +106,6 @@ class Bench:
         """A micro-batch's share of the mean over all rows."""
         return self.loss(weights, ids) * (ids.shape[-2] / self.case.rows)
 
-    @cached_property
     def inputs(self) -> list[tuple[Weights, Sequence[Tensor], Tensor]]:
         """Start, micro-batches and question of every task, or of the stack."""
         micro = self.case.micro or self.case.rows
@@ -119,8 +118,6 @@ class Bench:
         case, unroll = self.case, Unroll(self.case.engine)
         if unroll is not Unroll.auto:
             return unroll, case.keep
-        from common.footprint import footprint
-        from common.plan import choose
 
         start, parts, questions = self.inputs()[0]
         cost = footprint(self.part_loss, lambda weights: self.loss(weights, questions), start, parts, self.rule)
