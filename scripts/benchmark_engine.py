@@ -28,7 +28,8 @@ from scripts.engine_groups import Case, Group, groups, quick_groups, with_run
 from scripts.engine_results import MIB, Result, ratio, read_result, same_gradient, verdict
 
 COLUMNS = (
-    "case", "exact", "peak MiB", "ratio", "allocated MiB", "ratio", "seconds", "ratio", "first call s", "GFLOP", "target",
+    "case", "exact", "peak MiB", "ratio", "allocated MiB", "ratio", "seconds", "ratio", "first call s", "GFLOP",
+    "target",
 )  # fmt: skip
 AGAIN = " (again)"
 
@@ -134,9 +135,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [group.name for group in groups()]
-    parser.add_argument(
-        "group", nargs="*", choices=[[], *names], help=f"groups to run, default all: {', '.join(names)}"
-    )
+    parser.add_argument("group", nargs="*", help=f"groups to run, default all: {', '.join(names)}")
     parser.add_argument(
         "--quick", action="store_true", help="smaller sizes, nothing compiled; targets do not hold there"
     )
@@ -146,7 +145,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--markdown", type=Path, help="write the tables there too")
     parser.add_argument("--csv", type=Path, help="write the numbers there, a line a case")
     parser.add_argument("--list", action="store_true", help="say what each group measures, and stop")
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    if unknown := set(options.group) - set(names):
+        parser.error(f"no group {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
+    return options
 
 
 def main(words: Sequence[str] | None = None) -> None:
