@@ -67,7 +67,9 @@ def _cells(
 ) -> list[str]:
     if found.error:
         return [label, "", *[""] * (len(COLUMNS) - 3), f"failed: {found.error}"]
-    exact = "" if not case.exact else "yes" if reference.error or same_gradient(found, reference) else "NO"
+    exact = ""
+    if case.exact:
+        exact = "?" if reference.error else "yes" if same_gradient(found, reference) else "NO"
     pairs = [
         (found.peak / MIB, reference.peak / MIB, "{:.0f}"),
         (found.allocated / MIB, reference.allocated / MIB, "{:.0f}"),
@@ -123,7 +125,7 @@ def header(words: Sequence[str], threads: int) -> str:
     return (
         f"`python -m scripts.benchmark_engine {' '.join(words)}` on {datetime.now(UTC):%Y-%m-%d}, revision "
         f"{found['revision'][:7]}{state}: {machine['cpu']}, {machine['cores']} cores, {device}, {threads} thread(s), "
-        f"torch {libraries['torch']}, transformers {libraries['transformers']}.\n"
+        f"{', '.join(f'{name} {libraries[name]}' for name in ('torch', 'transformers', 'peft'))}.\n"
     )
 
 
@@ -146,8 +148,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, help="write the numbers there, a line a case")
     parser.add_argument("--list", action="store_true", help="say what each group measures, and stop")
     options = parser.parse_args(words)
-    if unknown := set(options.group) - set(names):
-        parser.error(f"no group {', '.join(sorted(unknown))}; choose from {', '.join(names)}")
+    there = [group.name for group in quick_groups()] if options.quick else names
+    if unknown := set(options.group) - set(there):
+        parser.error(f"no group {', '.join(sorted(unknown))} here; choose from {', '.join(there)}")
     return options
 
 

@@ -55,6 +55,8 @@ def test_the_table_holds_ratios_to_the_reference_and_what_became_of_the_targets(
     assert cells["cut"][0] == "", "a truncated gradient need not be the exact one"
     assert cells["other"][0] == "NO" and cells["lost"][-1] == "failed: out of memory"
     assert wrong(group(), results()) == ["other", "lost"]
+    alone = results() | {"reference": Result(error="gone")}
+    assert [row[1] for row in table(group(), alone)][1] == "?", "nothing is exact beside a reference that failed"
     assert "- noise: the reference took 1.10 of its own time when run again at the end" in list(
         lines(group(), results())
     )
@@ -123,4 +125,4 @@ def test_an_unknown_group_is_named() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "scripts.benchmark_engine", "nothing"], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2 and "no group nothing; choose from sgd, others" in done.stderr
+    assert done.returncode == 2 and "no group nothing here; choose from sgd, others" in done.stderr
