@@ -23,7 +23,7 @@ from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from common.derivatives import InnerLoss, Product, plain_gradient, plain_product
+from common.derivatives import InnerLoss, Product, plain_gradient, plain_product, unnamed_learner
 from common.errors import UserError
 from common.twice.policy import Need, needing
 from common.weights import Weights
@@ -220,7 +220,4 @@ def _place(tensor: Tensor, held: Sequence[Tensor]) -> int | None:
 def _refuse_unnamed_learners(held: Sequence[Tensor], also: Sequence[Tensor]) -> None:
     for tensor in held:
         if tensor.requires_grad and all(tensor is not other for other in also):
-            raise ValueError(
-                f"the inner loss depends on a learning tensor of shape {list(tensor.shape)} that is not a fast weight; "
-                "name it in adapt(..., also=[...]), or freeze it with requires_grad_(False)"
-            )
+            raise unnamed_learner(tensor)

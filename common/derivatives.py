@@ -108,11 +108,16 @@ def _refuse_unnamed_learners(value: Tensor, known: Sequence[Tensor]) -> None:
         seen.add(node)
         leaf = getattr(node, "variable", None)  # of a node that accumulates a leaf's gradient
         if leaf is not None and all(leaf is not tensor for tensor in known):
-            raise ValueError(
-                f"the inner loss depends on a learning tensor of shape {list(leaf.shape)} that is not a fast weight; "
-                "name it in adapt(..., also=[...]), or freeze it with requires_grad_(False)"
-            )
+            raise unnamed_learner(leaf)
         waiting.extend(following for following, _ in node.next_functions)
+
+
+def unnamed_learner(tensor: Tensor) -> ValueError:
+    """The error of an inner loss that learns by a tensor which `adapt` was not told of."""
+    return ValueError(
+        f"the inner loss depends on a learning tensor of shape {list(tensor.shape)} that is not a fast weight; "
+        "name it in adapt(..., also=[...]), or freeze it with requires_grad_(False)"
+    )
 
 
 def random_state(device: torch.device) -> list[Tensor]:

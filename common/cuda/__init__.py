@@ -67,8 +67,7 @@ def updates(device: torch.device, kernels: Kernels | None = None) -> Updates:
     """The update functions for tensors on `device`: plain torch on a CPU, torch's multi-tensor operations on CUDA.
 
     `kernels` overrules that, for comparisons: `fused` reads and writes memory less often, but the two have never been
-    timed on a GPU; until then `foreach` is the choice, as it needs no compiler. `scripts/benchmark_engine.py` asks for
-    each where there is one.
+    timed on a GPU; until then `foreach` is the choice, as it needs no compiler.
 
     Raises:
         ModuleNotFoundError: `fused` is asked for and Triton is not installed.
