@@ -128,8 +128,14 @@ class Format(StrEnum):
     """Official ProofWriter release files with proofs (also what the generator writes)."""
     choices = "choices"
     """One multiple-choice question a line: id, context, question, options, answer."""
+    folio = "folio"
+    """FOLIO v0.0: premises, conclusion and label."""
+    prontoqa = "prontoqa"
+    """ProntoQA in the multiple-choice form, with the proof of every answer."""
+    pararule_plus = "pararule_plus"
+    """PARARULE-Plus: a context and several questions a line, closed world."""
     jsonl = "jsonl"
-    """Own data: one object a line with facts, question, answer."""
+    """Own data: one object a line with facts and a question with its answer, or several."""
 
 
 class Variant(StrEnum):
@@ -189,9 +195,11 @@ class DataConfig:
     hops: int | None = None
     """Which of the official depth sets: 2, 3 or 5."""
     check_counts: bool = False
-    """Insist on the published sizes of the depth sets (sheet section 2.1.3)."""
+    """Insist on the published sizes of ProofWriter's depth sets (sheet section 2.1.3) or of FOLIO's release (2.3)."""
     questions_per_set: int = 1
     """Questions answered from one adapted model in a training problem."""
+    copies: int = 1
+    """How often every training problem is there: as it is, then with its sentences in other orders (FOLIO: 5)."""
     seed: int = 0
     """Seed of generated theories, sampling and order; the training seed does not change the data."""
     theories: dict[str, int] = field(default_factory=lambda: {"train": 4000, "dev": 200, "test": 400})
@@ -217,6 +225,8 @@ class DataConfig:
             raise UserError(f"data.distractors={self.distractors}: use 0, 2, 4, 6 or all")
         if self.questions_per_set < 1:
             raise UserError(f"data.questions_per_set={self.questions_per_set}: use 1 or more")
+        if self.copies < 1:
+            raise UserError(f"data.copies={self.copies}: use 1 (every training problem once) or more")
         if strange := set(self.limit) - set(SPLITS):
             raise UserError(f"data.limit: unknown split {sorted(strange)}; use {', '.join(SPLITS)}")
         if min(self.limit.values(), default=0) < 0:
@@ -240,6 +250,8 @@ class EvaluationConfig:
     max_new_tokens: int = 128
     """Longest answer at test time, in tokens; the gold target's length is never used (sheet section 6.3, item 9).
     Where the dev split only selects a model by its label, answers are as long as the longest label needs."""
+    questions_per_set: int = 0
+    """Questions answered from one adapted model at test time; 0 answers all about a knowledge set."""
     inner_steps: int = 0
     """Inner steps at test time; 0 means as many as in training."""
     confidence: float = 0.95
@@ -252,7 +264,8 @@ class EvaluationConfig:
         Raises:
             UserError: a value is out of range.
         """
-        for key, least in {"batch_problems": 1, "max_new_tokens": 1, "inner_steps": 0, "patience": 0}.items():
+        least_of = {"batch_problems": 1, "max_new_tokens": 1, "questions_per_set": 0, "inner_steps": 0, "patience": 0}
+        for key, least in least_of.items():
             if getattr(self, key) < least:
                 raise UserError(f"evaluation.{key}={getattr(self, key)}: use {least} or more")
         if not 0 < self.confidence < 1:

@@ -27,13 +27,31 @@ from common.schema import flat, plain, to_typed
 from common.textfile import read_json_lines
 from reckoning.choices import annotations_beside, read_choices
 from reckoning.config import SPLITS, DataConfig, Format, TrainConfig, Variant
-from reckoning.problems import Problem, group_questions, problem_from_json, problem_to_json, read_jsonl, split_by_key
+from reckoning.folio import check_release, read_folio
+from reckoning.pararule import read_pararule
+from reckoning.problems import (
+    Problem,
+    group_questions,
+    problem_from_json,
+    problem_to_json,
+    read_jsonl,
+    shuffled_copies,
+    split_by_key,
+)
+from reckoning.prontoqa import read_prontoqa
 from reckoning.proofwriter.generator import generate
 from reckoning.proofwriter.recipe import Record, check_published_counts, problems_of, read_records, split_by_theory
 from reckoning.proofwriter.repaired import repaired
 
 logger = logging.getLogger(__name__)
 ROOT_VARIABLE = "INNERLOOP_DATA"
+SOURCES = {
+    "proofwriter": "the ProofWriter release V2020.12.3 from the Allen Institute for AI",
+    "folio": "FOLIO v0.0 (data/v0.0 of Yale-LILY/FOLIO)",
+    "prontoqa": "ProntoQA as multiple choice (data/ProntoQA/dev.json of teacherpeterpan/Logic-LLM, one a line)",
+    "pararule_plus": "PARARULE-Plus (Strong-AI-Lab/PARARULE-Plus)",
+}
+"""First folder of a file below the data root -> what to get."""
 Splits = dict[str, list[Problem]]
 
 ConfigStore.instance().store(name="schema", node=TrainConfig)
@@ -61,6 +79,7 @@ def load(config: DataConfig) -> Splits:
                 "use more theories, another data.variant, or data.balance=false"
             )
     _check_disjoint(splits)
+    splits["train"] = shuffled_copies(splits["train"], config.copies, config.seed)
     if cached is not None:
         for split in SPLITS:  # test last: its presence says that all are there
             write_json_lines(cached / f"{split}.jsonl", map(problem_to_json, splits[split]))
@@ -81,7 +100,7 @@ def find(root: str | None, name: str) -> Path:
     if root is None:
         raise UserError(
             f"data.root is not set and the official file {name} is needed; set data.root=<folder> or the environment "
-            f"variable {ROOT_VARIABLE}, or run on generated data: scale=cpu"
+            f"variable {ROOT_VARIABLE}, or run on generated data: data=generated (on two cores with scale=cpu)"
         )
     parts = direct.parts
     for start in range(len(parts)):
@@ -90,9 +109,11 @@ def find(root: str | None, name: str) -> Path:
             path = path.with_name(path.name + suffix)
             if path.is_file():
                 return path
+    source = SOURCES.get(parts[0])
+    remedy = f"get {source} and put it there" if source else "correct the path or the root"
     raise UserError(
-        f"data.root={root}: {name} is not below it; get the ProofWriter release V2020.12.3 from the Allen Institute "
-        "for AI and unpack it there, or run on generated data: scale=cpu"
+        f"data.root={root}: {name} is not below it; {remedy}, or run on generated data: data=generated (on two cores "
+        "with scale=cpu)"
     )
 
 
@@ -121,6 +142,9 @@ def _build(config: DataConfig) -> Splits:
     if config.format is Format.proofwriter:
         return _from_release(config, files, missing, shares)
     read = {split: _read_problems(config, split) for split in SPLITS if files[split] is not None}
+    if config.format is Format.folio and config.check_counts:
+        for split, problems in read.items():
+            check_release(split, problems)
     if missing:
         train = read["train"]
         read |= split_by_key(train, [problem.theory for problem in train], shares, config.seed)
@@ -167,10 +191,15 @@ def _from_records(config: DataConfig, split: str, records: Iterator[Record] | li
     return group_questions(problems, config.questions_per_set)
 
 
+READERS = {Format.folio: read_folio, Format.prontoqa: read_prontoqa, Format.pararule_plus: read_pararule}
+
+
 def _read_problems(config: DataConfig, split: str) -> list[Problem]:
     path = find(config.root, plain(config.files)[split])
     if config.format is Format.jsonl:
         return read_jsonl(path, config.labels)
+    if config.format in READERS:
+        return READERS[config.format](path, config.labels)
     named = plain(config.support)[split]
     return read_choices(path, find(config.root, named) if named else annotations_beside(path), config.labels)
 
