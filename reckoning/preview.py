@@ -8,6 +8,7 @@ from common.errors import UserError
 from reckoning.audit import Description, RuleResult, audit, describe, overlap
 from reckoning.config import Target, TrainConfig
 from reckoning.problems import Problem
+from reckoning.shortcut_rows import labels_of
 from reckoning.sources import load_tokenizer
 from reckoning.templates import Row, Templates
 
@@ -123,8 +124,7 @@ def _text(ids: Sequence[int], tokenizer: Any) -> str:
 
 def shortcuts(console: "Console", splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> None:
     """Accuracy on the test split of everything that needs no reasoning, best first."""
-    asked = (question.answer for problems in splits.values() for problem in problems for question in problem.questions)
-    labels = list(config.data.labels or sorted(set(asked)))
+    labels = labels_of(splits, config)
     results = audit(splits["train"], splits["test"], labels, seed=config.data.seed)
     last = ("majority", "chance")
     results.sort(key=lambda rule: (rule.name in last and last.index(rule.name) + 1, -rule.accuracy))
