@@ -117,8 +117,8 @@ def test_the_releases_sizes_are_asserted() -> None:
 
 def config(root: Path, **more: Any) -> DataConfig:
     files = SplitFiles(train="folio/folio-train.jsonl", test="folio/folio-validation_part.jsonl")
-    settings = {"format": Format.folio, "copies": 5, "labels": LABELS, "shares": {"train": 0.9, "dev": 0.1}, **more}
-    return DataConfig(name="folio", root=str(root), files=files, **settings)  # type: ignore[arg-type]
+    settings = {"files": files, "copies": 5, "labels": LABELS, "shares": {"train": 0.9, "dev": 0.1}, **more}
+    return DataConfig(name="folio", format=Format.folio, root=str(root), **settings)  # type: ignore[arg-type]
 
 
 def raw(data_root: Path, name: str) -> list[dict[str, Any]]:
@@ -166,7 +166,7 @@ def test_real_training_examples_are_there_five_times_and_the_others_once(data_ro
 
 
 def test_without_the_files_the_experiment_stops_and_names_the_remedies(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], data_root: Path
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(*words: str) -> str:
         assert run_here(train.main, "+experiment=folio", f"loop.root={tmp_path}", *words) == 2
@@ -175,9 +175,13 @@ def test_without_the_files_the_experiment_stops_and_names_the_remedies(
     message = fails("scale=cpu")
     assert "data.root is not set and the official file folio/folio-train.jsonl is needed" in message
     assert all(remedy in message for remedy in ("data.root=<folder>", "INNERLOOP_DATA", "data=generated"))
-    message = fails("scale=cpu", f"data.root={tmp_path}")
+    message = fails(f"data.root={tmp_path}")
     assert "folio/folio-train.jsonl is not below it; get FOLIO v0.0" in message
-    # the published set-up wants the whole validation file, never a part of it
-    assert "folio/folio-validation.jsonl is not below it" in fails(f"data.root={data_root}")
-    message = fails(f"data.root={data_root}", "data.files.test=folio/folio-validation_part.jsonl")
-    assert "FOLIO test: 113 conclusions" in message
+
+
+def test_the_published_set_up_refuses_a_part_of_the_validation_file(data_root: Path) -> None:
+    with pytest.raises(UserError, match="FOLIO test: 113 conclusions"):
+        data.load(config(data_root, check_counts=True))
+    whole = SplitFiles(train="folio/folio-train.jsonl", test="folio/folio-validation.jsonl")
+    with pytest.raises(UserError, match=r"folio/folio-validation\.jsonl is not below it"):
+        data.load(config(data_root, files=whole))
