@@ -20,11 +20,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from common.errors import UserError
+from common.errors import SweepError, UserError
 from common.schema import flat, unknown_key
 
 USER_ERROR = 2
-"""Exit code of a mistake in what the user gave; 1 stays for mistakes of ours."""
+"""Exit code of a mistake in what the user gave; 1 stays for mistakes of ours, and for a sweep with runs that failed."""
 INTERRUPTED = 130
 
 Task = Callable[[DictConfig], Any]
@@ -54,7 +54,7 @@ def entry(config_path: str, config_name: str = "config") -> Callable[[Task], Cal
             except (UserError, HydraException, OSError) as error:
                 if (message := explain(error)) is None:
                     raise
-                _stop(message)
+                _stop(message, 1 if isinstance(error, SweepError) else USER_ERROR)
             except KeyboardInterrupt:
                 _stop("interrupted; the same command skips finished runs and continues the others", INTERRUPTED)
             finally:
