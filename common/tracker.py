@@ -157,7 +157,7 @@ class WandbRun:
 
     def _table(self, rows: Iterable[Mapping[str, Any]]) -> Any:
         flattened = [flat(dict(row)) for row in rows]
-        columns = list(dict.fromkeys(name for row in flattened for name in row))
+        columns = list(dict.fromkeys(name for row in flattened for name, value in row.items() if value is not None))
         data = [[_cell(row.get(name)) for name in columns] for row in flattened]
         return self._wandb.Table(columns=columns, data=data, allow_mixed_types=True)
 
@@ -258,12 +258,21 @@ def run_id(folder: Path, job: str) -> str:
     Raises:
         OSError: there is none yet and the folder is not writable.
     """
-    path = folder / ID_FILE
-    ids: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    ids = _ids(folder)
     if job not in ids:
         ids[job] = secrets.token_hex(8)
-        write_atomic(path, json.dumps(ids) + "\n")
+        write_atomic(folder / ID_FILE, json.dumps(ids) + "\n")
     return ids[job]
+
+
+def known_id(folder: Path, job: str) -> str | None:
+    """The id in the run folder, None if nothing was sent to W&B yet."""
+    return _ids(folder).get(job)
+
+
+def _ids(folder: Path) -> dict[str, str]:
+    path = folder / ID_FILE
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def _tags(identity: RunIdentity) -> list[str]:

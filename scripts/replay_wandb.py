@@ -122,9 +122,7 @@ def main(words: Sequence[str] | None = None) -> None:
     config = TrackerConfig(TrackerName.wandb, TrackerMode(given.mode), given.project, given.entity)
     try:
         if config.mode is TrackerMode.online and not tracker.has_key():
-            raise UserError(
-                "--mode online: there is no W&B key; run `wandb login`, or leave it offline"
-            )
+            raise UserError("--mode online: there is no W&B key; run `wandb login`, or leave it offline")
         found = runs_below(given.folders)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
