@@ -35,16 +35,16 @@ def test_rates_are_recorded_before_training_and_at_every_evaluation(trained: Pat
 
 @pytest.fixture(scope="module")
 def tracked(mini: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """Method -> run folder of a sweep with W&B offline; RECKONING was then started again without the sweep."""
+    """Method -> run folder, of a sweep with W&B offline."""
     wandb = pytest.importorskip("wandb")
     root = tmp_path_factory.mktemp("tracked")
     conf = root / "conf"
     shutil.copytree(mini.folder / "conf", conf)
     (conf / "sweep").mkdir()
     (conf / "sweep" / "demo.yaml").write_text(SWEEP)
-    words = mini.words(root / "runs", "tracker=wandb", "tracker.mode=offline", "outer.steps=2")
+    words = mini.words(root / "runs", "-m", "+sweep=demo", "tracker=wandb", "tracker.mode=offline", "outer.steps=2")
     words[words.index("--config-dir") + 1] = str(conf)
-    assert run_here(train.main, *words, "-m", "+sweep=demo") == 0
+    assert run_here(train.main, *words) == 0
     folders = {json.loads((mark.parent / "results.json").read_text())["method"]: mark.parent
                for mark in root.rglob("FINISHED")}  # fmt: skip
     yield folders
