@@ -23,6 +23,7 @@ from common import published, tracker
 from common.errors import UserError
 from common.published import Table, key_of
 from common.schema import TrackerConfig
+from common.sweep import finished_below
 from scripts.cells import BEST_RULE, Filled, Joined, Verdict
 from scripts.grids import render
 from scripts.published_tables import SCALES, command_of, every_paper, grid_of, joined_tables
@@ -150,11 +151,12 @@ def tables_of(root: Path, papers: Sequence[str], name: str | None, scale: str) -
     Raises:
         UserError: no such paper or table.
     """
-    wanted = []
+    wanted: list[Table] = []
     for paper in papers:
         content = published.read(paper)
         wanted += [content.table(name)] if name else content.tables.values()
-    there = {_group(joined.table): joined for joined in joined_tables(root, papers, None, scale)}
+    found = joined_tables(root, papers, name, scale) if finished_below(root) else []
+    there = {_group(joined.table): joined for joined in found}
     return [there.get(_group(table)) or _without_runs(table, scale) for table in wanted]
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from common import published
+from common import published, results, sweep
+from common.intervals import Interval
 from common.published import Table
 from common.tracker import TRAIN, run_id
 from scripts import dashboard
@@ -99,6 +101,39 @@ def test_runs_behind_the_table_are_shown_by_their_ids_whichever_sweep_started_th
     (runset,) = grid_of(joined(*runs))["runSets"]
     (chosen,) = runset["filters"]["filters"]
     assert (chosen["key"]["name"], chosen["op"], chosen["value"]) == ("name", "IN", sorted(ids))
+
+
+def test_a_run_folder_fills_its_row_in_words_and_is_shown_by_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["scale=cpu", "+experiment=proofwriter_repaired", "method=no_facts"]
+    with sweep.composing("reckoning") as compose:
+        config = sweep.settings_of(compose(words))
+    folder = tmp_path / "reckoning" / "run"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "environment.json").write_text("{}")
+    found = results.Results(
+        "reckoning", "proofwriter_repaired", "no_facts", "cpu", 0, config_hash=results.config_hash(config),
+        revision="", dirty=None, hardware={}, wall_seconds=1.0, peak_memory_bytes=1,
+        test={"accuracy": Interval(0.75, 4, 0.2, 0.9)},
+    )  # fmt: skip
+    items = [{"theory": f"t{i}", "answer": "yes", "correct": i > 0, "depth": None, "recall": None} for i in range(4)]
+    results.write(folder, found, items)
+
+    (given,) = dashboard.tables_of(tmp_path, ["reckoning"], "table1_repaired", "cpu")
+    assert [run.folder for run in given.runs] == [folder]
+    assert (
+        "| Repaired | No-Facts |  | 75.0 |" in grid_of(given)["panelBankSectionConfig"]["panels"][1]["config"]["value"]
+    )
+    monkeypatch.setattr(dashboard, "tables_of", lambda *_: [given])
+    dashboard.main(["--dry-run", "--root", "there"])
+    shown = capsys.readouterr()
+    assert "reckoning/table1_repaired: 1 of 1 runs are not in W&B: python -m scripts.replay_wandb there" in shown.err
+    identity = run_id(folder, TRAIN)
+    dashboard.main(["--dry-run", "--root", "there"])
+    shown = capsys.readouterr()
+    assert shown.err == "" and identity in shown.out
 
 
 def test_a_dry_run_prints_every_published_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
