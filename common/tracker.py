@@ -8,7 +8,6 @@ method, or `evaluate`. Its history holds the records of `metrics.jsonl`, word fo
 them one row of tables and figures.
 """
 
-import io
 import json
 import logging
 import netrc
@@ -138,22 +137,15 @@ class WandbRun:
             media["tables/predictions"] = self._table(items[:ITEMS_SHOWN])
         if (rates := rate_record.read(folder)) is not None:
             media["tables/rates"] = self._table(rates.rows())
-            media["plots/rates"] = self._image(figures.rates_map(rates))
+            media["plots/rates"] = self._wandb.Image(figures.pixels(figures.rates_map(rates)))
         if (curve := figures.learning_curve(records)) is not None:
-            media["plots/learning_curve"] = self._image(curve)
+            media["plots/learning_curve"] = self._wandb.Image(figures.pixels(curve))
         if media:
             self._run.log({"step": max((record["step"] for record in records), default=0), **media})
 
     def finish(self, exit_code: int) -> None:
         """Close the W&B run."""
         self._run.finish(exit_code=exit_code)
-
-    def _image(self, figure: Any) -> Any:
-        from PIL import Image
-
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=120)
-        return self._wandb.Image(Image.open(file))  # of a figure itself it takes pyplot's only
 
     def _table(self, rows: Iterable[Mapping[str, Any]]) -> Any:
         flattened = [flat(dict(row)) for row in rows]
