@@ -109,6 +109,13 @@ def test_mistakes_are_one_line_with_the_way_out(tmp_path: Path, capsys: pytest.C
         assert message in capsys.readouterr().err
 
 
+def test_what_was_tracked_in_the_run_folder_is_left_alone(continued: Path) -> None:
+    before = sorted((continued / "wandb").rglob("run-*.wandb"))
+    said = replay_wandb.replay_all([continued], OFFLINE, continued, lambda line: None)
+    assert "this is the run's own folder" in said[continued]
+    assert sorted((continued / "wandb").rglob("run-*.wandb")) == before and len(before) == 3
+
+
 def test_an_unfinished_run_of_an_older_version_is_named(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         train(tmp_path / "run", crash_in=3)
