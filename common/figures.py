@@ -57,6 +57,6 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib does not type its methods
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())
