@@ -21,7 +21,7 @@ setup: .venv/ready  ## make .venv with the locked versions (again only when the 
 
 run: .venv/ready  ## train the main comparison on the embedded default and print its table (10 minutes, 2 cores)
 	$(SWEEP) $(ARGS)
-	$(TABLE)
+	$(TABLE) experiment=proofwriter_repaired
 
 tables: .venv/ready  ## print the tables of the runs that are there
 	$(TABLE) $(ARGS)

@@ -20,11 +20,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from common.errors import UserError
+from common.errors import SweepError, UserError
 from common.schema import flat, unknown_key
 
 USER_ERROR = 2
-"""Exit code of a mistake in what the user gave; 1 stays for mistakes of ours."""
+"""Exit code of a mistake in what the user gave; 1 stays for mistakes of ours, and for a sweep with runs that failed."""
 INTERRUPTED = 130
 
 Task = Callable[[DictConfig], Any]
@@ -54,7 +54,7 @@ def entry(config_path: str, config_name: str = "config") -> Callable[[Task], Cal
             except (UserError, HydraException, OSError) as error:
                 if (message := explain(error)) is None:
                     raise
-                _stop(message)
+                _stop(message, 1 if isinstance(error, SweepError) else USER_ERROR)
             except KeyboardInterrupt:
                 _stop("interrupted; the same command skips finished runs and continues the others", INTERRUPTED)
             finally:
@@ -86,6 +86,13 @@ def guard(task: Task) -> Task:
 def in_sweep() -> bool:
     """Is this one job of several (`-m`)?"""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def sweep_name() -> str | None:
+    """The sweep that this job was started from (`+sweep=<name>`), None without one."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    name = choices.get("sweep")
+    return None if name is None else str(name)
 
 
 def explain(error: BaseException) -> str | None:

@@ -1,4 +1,6 @@
-"""The one error type a user is meant to read."""
+"""The errors a user is meant to read."""
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -8,3 +10,11 @@ class UserError(Exception):
     expected, and the way out. Entry points print it without a stack trace, so whoever raises it writes for a reader
     who has not seen the code. Mistakes of the code itself stay `ValueError` and the like.
     """
+
+
+class SweepError(UserError):
+    """Some runs of a sweep did not finish; `lines` says which and why."""
+
+    def __init__(self, message: str, lines: Sequence[str]) -> None:
+        super().__init__("\n  ".join([f"{message}; the same command tries them again and skips the others", *lines]))
+        self.lines = list(lines)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from common.entry import entry, in_sweep
 from common.errors import UserError
-from common.schema import Device, to_typed
+from common.schema import Device, plain, to_typed
 from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig, TrainConfig, run_name
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
 
     Another data set is asked in the run's templates unless it has its own.
 
+    A run that was tracked gets a W&B run of its own for it, with job type evaluate.
+
     Raises:
         UserError: no such run, no selected checkpoint, the data or model is gone, or the run cannot say an answer.
     """
@@ -106,8 +108,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     from common import checkpoint
     from common.environment import pick_device
     from common.files import write_atomic
-    from common.folder import CHECKPOINTS, read_config
+    from common.folder import CHECKPOINTS, read_config, read_environment
+    from common.results import RunIdentity
     from common.seeding import seed_everything
+    from common.tracker import make_tracker
     from reckoning import data
     from reckoning.build import build
     from reckoning.scoring import summarise
@@ -154,6 +158,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
     asked = config.split if config.data is None else f"{run_name(config.data.name)}-{config.split}"
     write_atomic(folder / f"evaluation-{asked}.json", text + "\n")
+    who = RunIdentity("reckoning", trained.experiment, trained.method.name, trained.scale, trained.seed)
+    tracker = make_tracker(trained.tracker, folder, plain(trained), who, read_environment(folder), evaluating=True)
+    tracker.summarise({f"{asked}/{name}": interval.value for name, interval in metrics.items()})
+    tracker.finish(0)
     for name, interval in metrics.items():
         logger.info("%s/%s %.4f (%.4f to %.4f)", asked, name, interval.value, interval.low, interval.high)
     return metrics

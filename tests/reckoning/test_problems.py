@@ -143,7 +143,7 @@ def test_any_number_of_labels_of_one_or_more_words_is_read_and_scored(tmp_path: 
     splits = {"train": read[:6], "dev": read[6:7], "test": read[7:]}
     labels = labels_of(splits, TrainConfig(data=DataConfig(labels=None)))
     assert labels == sorted(words)
-    assert audit(splits["train"], splits["test"], labels, seed=0)[0].accuracy == 1 / 8
+    assert {rule.name for rule in audit(splits["train"], splits["test"], labels, seed=0)} > {"chance", "majority"}
 
 
 @pytest.mark.parametrize("answer", ["Paris, France", "just because"])

@@ -1,0 +1,201 @@
+"""A table as a sweep: which runs fill it, which of them are there, what the rest will cost, and how it ended."""
+
+import importlib
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from common import results
+from common.errors import UserError
+from common.folder import CHECKPOINTS
+from common.progress import duration
+from common.published import Overrides, Table, key_of, merged
+from common.schema import plain
+
+Compose = Callable[[Sequence[str]], DictConfig]
+"""Overrides of a job -> its composed configuration, Hydra's own node included."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    overrides: Overrides
+    folder: Path
+    config_hash: str
+    kind: tuple[str, str, str]
+    """Experiment, scale and method: what its cost is guessed by."""
+    finished_in: Path | None = None
+    """Where a run with these settings is finished; maybe another table's folder."""
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to do."""
+        return self.finished_in is not None
+
+    @property
+    def begun(self) -> bool:
+        """A checkpoint waits to be continued."""
+        return not self.finished and any((self.folder / CHECKPOINTS).glob("step-*"))
+
+
+def expand(
+    table: Table, typed: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str]
+) -> list[Overrides]:
+    """The override lists of a sweep.
+
+    Args:
+        table: what to fill.
+        typed: one list for each combination of what was typed on the command line, such as the seeds.
+        rows: only these; empty means all.
+        columns: only these; empty means all.
+
+    A typed key that the table's cells set chooses among them (`method=baseline` runs that row's cells alone); any other
+    is set for all.
+
+    Raises:
+        UserError: no cell has a typed value.
+    """
+    jobs = table.jobs(rows, columns)
+    found: dict[Overrides, None] = {}
+    for words in typed:
+        chosen = jobs
+        for word in words:
+            having = [{key_of(each): each.partition("=")[2] for each in job} for job, _ in jobs]
+            values = sorted({each[key_of(word)] for each in having if key_of(word) in each})
+            if values:
+                wanted = word.partition("=")[2]
+                if wanted not in values:
+                    raise UserError(f"{word}: the cells of {table.name} have {key_of(word)}={', '.join(values)}")
+                chosen = [job for job in chosen if _value(job[0], key_of(word)) in (wanted, None)]
+        for job, once in chosen:
+            first = typed[0] if once else words
+            kept = [word for word in words if key_of(word) != "seed"] + [w for w in first if key_of(w) == "seed"]
+            found[merged(kept, job)] = None
+    return list(found)
+
+
+def _value(job: Overrides, key: str) -> str | None:
+    return next((word.partition("=")[2] for word in job if key_of(word) == key), None)
+
+
+def plan(overrides: Iterable[Overrides], compose: Compose) -> list[Job]:
+    """Compose every job, which finds mistakes before anything runs, and look for what is there.
+
+    Raises:
+        UserError: a cell does not compose, named by its overrides.
+    """
+    jobs: list[Job] = []
+    finished: dict[str, Path] | None = None
+    for words in overrides:
+        config = compose(words)
+        folder = _folder_of(config)
+        settings = settings_of(config)
+        if finished is None:
+            finished = finished_below(Path(str(settings["loop"]["root"])))
+        digest = results.config_hash(settings)
+        method = (settings.get("method") or {}).get("name", "")
+        kind = (str(settings.get("experiment")), str(settings.get("scale")), str(method))
+        jobs.append(Job(words, folder, digest, kind, finished.get(digest)))
+    return jobs
+
+
+def _folder_of(config: DictConfig) -> Path:
+    """The job's run folder; its name is made of ${hydra:...}, which reads Hydra's current configuration."""
+    current = HydraConfig.instance()
+    before = current.cfg
+    current.set_config(config)
+    try:
+        return Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+    finally:
+        current.cfg = before
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """A composed configuration as the run itself will keep it: typed, plain, without Hydra's node.
+
+    Raises:
+        UserError: values that its dataclasses refuse.
+    """
+    with open_dict(config):
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return dict(plain(OmegaConf.to_object(own)))
+
+
+def finished_below(root: Path) -> dict[str, Path]:
+    """Config hash -> folder of every finished run below `root`."""
+    marks = sorted(root.rglob(results.FINISHED)) if root.is_dir() else []
+    return {mark.read_text().strip(): mark.parent for mark in marks}
+
+
+def seconds_of(jobs: Sequence[Job]) -> dict[Job, float | None]:
+    """Expected seconds of each unfinished job: the median of finished runs with its experiment, scale and method, else
+    of its scale and method, else of its scale; None where nothing is known.
+    """
+    known: dict[tuple[str, ...], list[float]] = {}
+    roots = {job.folder.parent.parent for job in jobs}
+    for folder in {folder for root in roots for folder in finished_below(root).values()}:
+        try:
+            found = results.read(folder)
+        except UserError:
+            continue
+        for kind in _kinds((found.experiment, found.scale, found.method)):
+            known.setdefault(kind, []).append(found.wall_seconds)
+
+    def guess(job: Job) -> float | None:
+        return next((statistics.median(known[kind]) for kind in _kinds(job.kind) if kind in known), None)
+
+    return {job: guess(job) for job in jobs if not job.finished}
+
+
+def _kinds(kind: tuple[str, str, str]) -> list[tuple[str, ...]]:
+    experiment, scale, method = kind
+    return [(experiment, scale, method), (scale, method), (scale,)]
+
+
+def describe(name: str, jobs: Sequence[Job]) -> str:
+    """What is there and what is left, with its cost as far as earlier runs tell."""
+    left = [job for job in jobs if not job.finished]
+    begun = sum(job.begun for job in left)
+    text = f"{name}: {len(jobs)} runs, {len(jobs) - len(left)} finished, {begun} begun, {len(left) - begun} to start"
+    if not left:
+        return text
+    seconds = seconds_of(jobs)
+    known = [value for value in seconds.values() if value is not None]
+    if not known:
+        return f"{text}; what they cost is not known yet, no run of this scale is finished"
+    guessed = sum(known) * len(left) / len(known)
+    return f"{text}; about {duration(guessed)} of one process, by the runs that are finished"
+
+
+def listing(jobs: Sequence[Job]) -> list[str]:
+    """A line a job: state and overrides."""
+    state = {job: "finished" if job.finished else "begun" if job.begun else "to start" for job in jobs}
+    return [f"{state[job]:9} {' '.join(job.overrides)}" for job in jobs]
+
+
+def ending(jobs: Sequence[Job], errors: Mapping[Overrides, str]) -> list[str]:
+    """A line for each job that did not finish: its folder and why."""
+    lines = []
+    for job in jobs:
+        why = errors.get(job.overrides)
+        if why is None and results.finished_hash(job.folder) is None:
+            why = "it ended without a result (killed, cancelled or still waiting)"
+        lines += [f"{job.folder}: {why}"] if why else []
+    return lines
+
+
+@contextmanager
+def composing(paper: str, command: str = "train") -> Iterator[Compose]:
+    """Within this block, the configurations of `python -m <paper>.<command>` outside of a run of it."""
+    importlib.import_module(f"{paper}.{command}")  # registers the schema
+    name = "config" if command == "train" else command
+    with initialize_config_module(f"conf.{paper}", version_base="1.3"):
+        yield lambda words: compose(name, overrides=list(words), return_hydra_config=True)

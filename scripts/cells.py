@@ -1,0 +1,246 @@
+"""Published cells joined with the runs that fill them: values, intervals, verdicts."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from common import bootstrap, results
+from common.bootstrap import Array, Scores
+from common.intervals import accuracy_interval
+from common.published import Cell, Overrides, Published, Table
+from scripts.rows import SHORTCUTS, Run
+
+BEST_RULE = "best_rule"
+"""Metric of shortcut runs: the best of their rules on the test split, which flatters it."""
+NO_RULES = ("chance", "majority")
+Settings = Callable[[Overrides], dict[str, Any]]
+"""Overrides of a cell's run -> the settings that its hash covers, by dotted key, but for the seed."""
+
+
+class Verdict(StrEnum):
+    """What a row says about the row it is compared with."""
+
+    holds = "ordering holds"
+    fails = "ordering fails"
+    better = "better"
+    """The paper's order is not known."""
+    worse = "worse"
+    open = "not decided"
+    """The interval of the difference holds zero."""
+    within = "within tolerance"
+    outside = "outside tolerance"
+    missing = "not run"
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A cell with what was reproduced; shares are of 1 where the table's unit is per cent."""
+
+    cell: Cell
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seeds: int = 0
+    verdict: Verdict | None = None
+    apart: tuple[float, float, float] | None = None
+    """Difference to the row it is compared with, and its interval."""
+    missing: tuple[Overrides, ...] = ()
+    """Runs without which it cannot be filled."""
+    rule: str = ""
+    """Which shortcut rule was the best."""
+
+    @property
+    def difference(self) -> float | None:
+        """Reproduced less published, in the unit of the value."""
+        known = self.cell.published
+        return None if known is None or known.value is None or self.value is None else self.value - known.value
+
+
+@dataclass
+class _Sample:
+    """Bootstrap replicates of one cell."""
+
+    value: float
+    replicates: Array
+    seeds: int
+    plain: tuple[float, float] | None = None
+    """Interval of a single run's pooled items, where the cell is one setting."""
+    rule: str = ""
+
+
+@dataclass
+class Joined:
+    """A table with its cells filled."""
+
+    table: Table
+    scale: str
+    cells: list[Filled]
+    runs: list[Run] = field(default_factory=list)
+    """All runs that stand behind it."""
+
+    @property
+    def missing(self) -> list[Overrides]:
+        """The runs that are not there, each once."""
+        return list(dict.fromkeys(run for cell in self.cells for run in cell.missing))
+
+
+def join(table: Table, runs: Iterable[Run], settings: Settings, scale: str) -> Joined:
+    """Fill every cell of `table` from finished runs with equal settings, whatever their folders are called."""
+    there: dict[str, dict[int, Run]] = defaultdict(dict)
+    for run in runs:
+        there[_key(run.keys)].setdefault(run.results.seed, run)
+    found: dict[Overrides, dict[int, Run]] = {}
+    used: dict[str, Run] = {}
+    cells = list(table.cells())
+    for words in dict.fromkeys(words for cell in cells for words in (*cell.runs, *cell.minus)):
+        found[words] = there.get(_key(settings(words)), {})
+        used |= {str(run.folder): run for run in found[words].values()}
+    percent = table.unit == "%"
+    samples = {(cell.row, cell.column): _sample(cell, found) for cell in cells}
+    filled = [_filled(table, cell, samples, found, percent, scale) for cell in cells]
+    return Joined(table, scale, filled, list(used.values()))
+
+
+def _key(keys: Mapping[str, Any]) -> str:
+    return json.dumps(keys, sort_keys=True)
+
+
+def _filled(
+    table: Table,
+    cell: Cell,
+    samples: Mapping[tuple[str, str], _Sample | None],
+    found: Mapping[Overrides, Mapping[int, Run]],
+    percent: bool,
+    scale: str,
+) -> Filled:
+    sample = samples[cell.row, cell.column]
+    if sample is None:
+        missing = tuple(words for words in (*cell.runs, *cell.minus) if not found[words])
+        return Filled(cell, verdict=Verdict.missing, missing=missing)
+    factor = 100.0 if percent else 1.0
+    low, high = bootstrap.interval(sample.replicates)
+    if sample.plain is not None:  # a bootstrap of nothing but right answers has no width
+        low, high = min(low, sample.plain[0]), max(high, sample.plain[1])
+    verdict, apart = None, None
+    other = samples.get((table.rows[cell.row].against, cell.column))
+    if other is not None and sample.seeds == other.seeds:
+        difference = (sample.replicates - other.replicates) * factor
+        apart = ((sample.value - other.value) * factor, *bootstrap.interval(difference))
+        verdict = _ordering(cell.published, _published(table, cell), apart, table.higher_is_better)
+    tolerance = table.columns[cell.column].tolerance or table.rows[cell.row].tolerance
+    if scale == "paper" and tolerance and cell.published is not None and cell.published.value is not None:
+        near = abs(sample.value * factor - cell.published.value) <= tolerance
+        verdict = Verdict.within if near else Verdict.outside
+    return Filled(
+        cell, sample.value * factor, low * factor, high * factor, sample.seeds, verdict, apart, rule=sample.rule
+    )
+
+
+def _published(table: Table, cell: Cell) -> Published | None:
+    """The published number of the row that `cell` is compared with."""
+    against = table.rows[cell.row].against
+    return next((each.published for each in table.cells() if (each.row, each.column) == (against, cell.column)), None)
+
+
+def _ordering(
+    ours: Published | None, theirs: Published | None, apart: tuple[float, float, float], higher_is_better: bool
+) -> Verdict:
+    _, low, high = apart
+    if low <= 0 <= high:
+        return Verdict.open
+    if ours is None or theirs is None or ours.value is None or theirs.value is None or ours.value == theirs.value:
+        return Verdict.better if (low > 0) == higher_is_better else Verdict.worse
+    return Verdict.holds if (ours.value > theirs.value) == (low > 0) else Verdict.fails
+
+
+def _sample(cell: Cell, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample | None:
+    """The cell's replicates; None where a run is missing. Only seeds that all its runs have count."""
+    sides = [found[words] for words in (*cell.runs, *cell.minus)]
+    seeds = sorted(set.intersection(*(set(runs) for runs in sides))) if sides else []
+    if not seeds:
+        return None
+    total, value, plain, rule = np.zeros(bootstrap.REPLICATES), 0.0, None, ""
+    for sign, settings in ((1.0, cell.runs), (-1.0, cell.minus)):
+        for draw, words in enumerate(settings):
+            runs = [found[words][seed] for seed in seeds]
+            metric = cell.metric
+            if metric == BEST_RULE:
+                metric = rule = _best_rule(runs)
+            share = sign / len(settings)
+            read = [scores_of(run, metric) for run in runs]
+            kept = [scores for scores in read if scores is not None]
+            if len(kept) == len(runs):
+                value += share * sum(scores.value for scores in kept) / len(kept)
+                total += share * bootstrap.replicates(kept, draw=draw)
+                if len(sides) == 1:
+                    plain = _plain(kept)
+                continue
+            named = [run.results.test.get(metric) for run in runs]
+            if any(each is None for each in named):
+                return None
+            values = np.array([each.value for each in named if each is not None])
+            chosen = np.random.default_rng([len(values), draw]).integers(len(values), size=(len(total), len(values)))
+            value += share * float(values.mean())
+            total += share * values[chosen].mean(1)
+    return _Sample(value, total, len(seeds), plain, rule.removeprefix("accuracy_").replace("_", " "))
+
+
+def _plain(runs: Sequence[Scores]) -> tuple[float, float] | None:
+    """Wilson's interval of the pooled items; None where an item is more than right or wrong."""
+    if any((run.parts % 1).any() for run in runs):
+        return None
+    correct: list[float] = []
+    groups: list[str] = []
+    for run in runs:
+        for name, part, whole in zip(run.groups, run.parts, run.wholes, strict=True):
+            correct += [1.0] * int(part) + [0.0] * int(whole - part)
+            groups += [name] * int(whole)
+    pooled = accuracy_interval(correct, groups)
+    return pooled.low, pooled.high
+
+
+def _best_rule(runs: Sequence[Run]) -> str:
+    rules = [name for name in runs[0].results.test if name.removeprefix("accuracy_") not in NO_RULES]
+    return max(rules, key=lambda name: sum(run.results.test[name].value for run in runs))
+
+
+def scores_of(run: Run, metric: str) -> Scores | None:
+    """A metric of one run summed by theory; None for one that is not counted from items, such as a time."""
+    sums: dict[str, list[float]] = {}
+    for item in results.read_predictions(run.folder):
+        pair = _pair(item, metric, run.learner == SHORTCUTS)
+        if pair is None:
+            return None
+        part, whole = pair
+        entry = sums.setdefault(item["theory"], [0.0, 0.0])
+        entry[0] += part
+        entry[1] += whole
+    groups = tuple(sorted(name for name, (_, whole) in sums.items() if whole > 0))
+    if not groups or metric == "accuracy_chance":
+        return None
+    return Scores(groups, np.array([sums[g][0] for g in groups]), np.array([sums[g][1] for g in groups]))
+
+
+def _pair(item: Mapping[str, Any], metric: str, rules: bool) -> tuple[float, float] | None:
+    """What one item adds to the metric's numerator and denominator; None for an unknown metric."""
+    kind, _, name = metric.partition("_")
+    if rules and kind == "accuracy":
+        return (float(item[name] == item["answer"]), 1.0) if name in item else None
+    if kind == "accuracy":
+        chosen = not name or (
+            item["depth"] == int(name.removeprefix("depth_")) if name.startswith("depth_") else item["answer"] == name
+        )
+        return float(item["correct"]) * chosen, float(chosen)
+    if kind == "recall" and name in ("published", "exact", "precision", "recall"):
+        recall = item["recall"]
+        if recall is None:
+            return 0.0, 0.0
+        if name == "published":
+            return float(recall["matching"]), float(recall["pieces"])
+        return float(recall[name]), 1.0
+    return None

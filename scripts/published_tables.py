@@ -1,0 +1,152 @@
+"""The published tables of all papers, filled and as grids."""
+
+import shlex
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from common import published, results, sweep
+from common.published import Overrides, Table, key_of
+from scripts.cells import Filled, Joined, Verdict, join
+from scripts.grids import Grid
+from scripts.rows import Run, read_runs
+
+PAPERS = ("reckoning", "perk", "fal", "slowfast_vgen")
+SCALES = ("paper", "gpu", "cpu")
+NOT_REACHED = "not reached"
+
+
+def every_paper() -> list[str]:
+    """The papers of this repository that say what they published."""
+    found = []
+    for paper in PAPERS:
+        try:
+            if (files(paper) / published.FILE).is_file():
+                found.append(paper)
+        except ModuleNotFoundError:
+            continue
+    return found
+
+
+def joined_tables(root: Path, papers: Sequence[str], name: str | None, scale: str | None) -> list[Joined]:
+    """Published tables with the runs below `root`: the one that is asked for, else each with a run, once a scale.
+
+    Raises:
+        UserError: no such paper or table.
+    """
+    found = []
+    runs = read_runs(root, None, None)[0] if root.is_dir() else []
+    for paper in papers:
+        content = published.read(paper)
+        wanted = [content.table(name)] if name else list(content.tables.values())
+        own = [run for run in runs if run.results.paper == paper]
+        for table in wanted:
+            for each in [scale] if scale else _scales(own) or SCALES[-1:]:
+                there = [run for run in own if run.results.scale == each]
+                if name or (there and _experiments(table) & {run.results.experiment for run in there}):
+                    joined = fill(table, there, each)
+                    if name or joined.runs:
+                        found.append(joined)
+    return found
+
+
+def fill(table: Table, runs: Sequence[Run], scale: str) -> Joined:
+    """`table` joined with the runs of one scale."""
+    with ExitStack() as stack:
+        compose = stack.enter_context(sweep.composing(table.paper, table.command))
+
+        @cache
+        def settings(words: Overrides) -> dict[str, Any]:
+            keys = results.hashed_keys(sweep.settings_of(compose([f"scale={scale}", *words])))
+            return {key: value for key, value in keys.items() if key != "seed"}
+
+        return join(table, runs, settings, scale)
+
+
+def _scales(runs: Sequence[Run]) -> list[str]:
+    there = {run.results.scale for run in runs}
+    return [scale for scale in SCALES if scale in there]
+
+
+def _experiments(table: Table) -> set[str]:
+    words = [word for job, _ in table.jobs() for word in job]
+    return {word.partition("=")[2] for word in words if key_of(word) == "experiment"}
+
+
+def grid_of(joined: Joined) -> Grid:
+    """Published, reproduced with its interval, difference and verdict: a line for each cell, column by column."""
+    table = joined.table
+    head = ["column", "row", "published", f"reproduced {table.unit}", "95 % interval", "difference", "seeds"]
+    head += ["against", "apart", "verdict"]
+    body, ends = [], []
+    for column in table.columns:
+        lines = [_line(table, cell) for cell in joined.cells if cell.cell.column == column]
+        body += lines
+        ends.append(len(body) - 1)
+    name = f"{table.where}: {table.title}" if table.where else f"{table.title} (ours)"
+    title = f"{table.paper} {table.name}, scale={joined.scale}. {name}"
+    return Grid(title, head, body, left=2, ends=ends[:-1], notes=notes_of(joined))
+
+
+def notes_of(joined: Joined) -> list[str]:
+    """Lines below the table: its note, the sources, what is missing and the command that fills it."""
+    notes = [joined.table.note] if joined.table.note else []
+    kinds = {"r": "recalled, then checked", "d": "derived"}
+    used = {_mark(cell) for cell in joined.cells} & set(kinds)
+    notes += [f"Published: {', '.join(f'{mark} {kinds[mark]}' for mark in sorted(used))}."] if used else []
+    own = {row: axis.note for row, axis in joined.table.rows.items() if axis.note}
+    notes += [f"{row}: {note}." for row, note in own.items()]
+    rules = {cell.rule for cell in joined.cells if cell.rule}
+    notes += [f"Best shortcut rule, chosen on the test split: {', '.join(sorted(rules))}."] if rules else []
+    if joined.missing:
+        empty = sum(cell.verdict is Verdict.missing for cell in joined.cells)
+        notes += [
+            f"{empty} of {len(joined.cells)} cells lack {len(joined.missing)} runs. To fill them: {command_of(joined)}"
+        ]
+    return notes
+
+
+def command_of(joined: Joined) -> str:
+    """The command that runs what is missing."""
+    table = joined.table
+    words = [f"+sweep={table.name}", f"scale={joined.scale}", "seed=0,1,2", "hydra/launcher=local"]
+    return shlex.join(["python", "-m", f"{table.paper}.{table.command}", "-m", *words])
+
+
+def number(table: Table, value: float | None) -> str:
+    """A value in the unit of its table."""
+    if value is None:
+        return ""
+    return f"{value:.1f}" if table.unit == "%" else f"{value:.3g}"
+
+
+def _line(table: Table, cell: Filled) -> list[str]:
+    against = table.rows[cell.cell.row].against if cell.apart else ""
+    line = [cell.cell.column, cell.cell.row, published_text(table, cell), number(table, cell.value)]
+    line += [f"{number(table, cell.low)} to {number(table, cell.high)}" if cell.value is not None else ""]
+    line += [_signed(table, cell.difference), str(cell.seeds or ""), against]
+    apart = ""
+    if cell.apart:
+        apart = f"{_signed(table, cell.apart[0])} ({_signed(table, cell.apart[1])} to {_signed(table, cell.apart[2])})"
+    return [*line, apart, str(cell.verdict or "")]
+
+
+def published_text(table: Table, cell: Filled) -> str:
+    """The published number with the mark of its source."""
+    known = cell.cell.published
+    if known is None:
+        return ""
+    return NOT_REACHED if known.value is None else f"{number(table, known.value)} {_mark(cell)}".rstrip()
+
+
+def _mark(cell: Filled) -> str:
+    known = cell.cell.published
+    return {"recalled": "r", "derived": "d"}.get(known.source or "", "") if known else ""
+
+
+def _signed(table: Table, value: float | None) -> str:
+    text = number(table, value)
+    return f"+{text}" if value is not None and value > 0 else text
