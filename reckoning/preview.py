@@ -8,6 +8,7 @@ from common.errors import UserError
 from reckoning.audit import Description, RuleResult, audit, describe, overlap
 from reckoning.config import Target, TrainConfig
 from reckoning.problems import Problem
+from reckoning.shortcut_rows import labels_of
 from reckoning.sources import load_tokenizer
 from reckoning.templates import Row, Templates
 
@@ -19,6 +20,8 @@ OPEN, CLOSE = "⟦", "⟧"
 END = "<end of text>"
 WIDTH = 160
 """Of what goes to a file or a pipe."""
+MOST_COLUMNS = 6
+"""Labels that the table of shortcuts has a column for; of more it has none."""
 
 
 class Characters:
@@ -123,12 +126,12 @@ def _text(ids: Sequence[int], tokenizer: Any) -> str:
 
 def shortcuts(console: "Console", splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> None:
     """Accuracy on the test split of everything that needs no reasoning, best first."""
-    asked = (question.answer for problems in splits.values() for problem in problems for question in problem.questions)
-    labels = list(config.data.labels or sorted(set(asked)))
+    labels = labels_of(splits, config)
     results = audit(splits["train"], splits["test"], labels, seed=config.data.seed)
     last = ("majority", "chance")
     results.sort(key=lambda rule: (rule.name in last and last.index(rule.name) + 1, -rule.accuracy))
     present = [label for label in labels if any(label in rule.per_class for rule in results)]
+    present = present if len(present) <= MOST_COLUMNS else []
     head = ["rule", "accuracy %", "balanced %", *(f"{label} %" for label in present), "what it looks at"]
     console.print(_grid("Shortcuts on the test split", head, [_rule_row(rule, present) for rule in results]))
     best = max(results, key=lambda rule: rule.accuracy)
