@@ -13,7 +13,7 @@ from common.errors import UserError
 
 
 def read_lines(path: Path, *, remedy: str = "check the path") -> Iterator[tuple[int, str]]:
-    """Yield `(line number from 1, text)` of every line that is not blank; a name ending in .gz or .xz is unpacked on the way.
+    """Yield `(line number from 1, text)` of every line that is not blank; .gz and .xz are unpacked on the way.
 
     The file is looked up at once, not at the first line, so a missing file is reported where it was asked for.
 
@@ -68,7 +68,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 raise UserError(f"{path}:{reader.line_num}: not {columns} cells, as many as columns; correct the line")
             yield reader.line_num, row
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: malformed CSV ({error}); correct the line") from error
+        raise UserError(f"{path}:{reader.line_num + 1}: malformed CSV ({error}); correct the line") from error
 
 
 def read_json_lines(path: Path, *, remedy: str = "check the path") -> Iterator[tuple[int, dict[str, Any]]]:

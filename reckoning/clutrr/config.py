@@ -33,7 +33,9 @@ class ClutrrConfig:
             UserError: names the key as `prefix.key`.
         """
         if hops not in HOPS:
-            raise UserError(f"data.hops={hops}: facts of a training story; use {HOPS[0]} to {HOPS[-1]} (paper: 2, 4, 6)")
+            raise UserError(
+                f"data.hops={hops}: facts of a training story; use {HOPS[0]} to {HOPS[-1]} (paper: 2, 4, 6)"
+            )
         if not self.test_hops or not set(self.test_hops) <= set(HOPS):
             raise UserError(f"{prefix}.test_hops={self.test_hops}: a list of {HOPS[0]} to {HOPS[-1]}, such as [2, 3]")
         if self.held_out not in HELD_OUT:

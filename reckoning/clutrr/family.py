@@ -38,7 +38,7 @@ def word(one: Person, other: Person, genders: Genders) -> str:
 
 @cache
 def relations() -> dict[tuple[Person, Person], str]:
-    """(one, other) -> what the other is to the one, without gender; pairs that the 22 words do not cover are left out."""
+    """(one, other) -> what the other is to the one, without gender, for all that one of the 22 words covers."""
     pairs = ((one, other) for one in PERSONS for other in PERSONS if one != other)
     return {pair: found for pair in pairs if (found := _relation(*pair))}
 
@@ -76,11 +76,7 @@ def pairs_of(relation: str) -> list[tuple[Person, Person]]:
 def between(one: Person, other: Person) -> list[Person]:
     """Persons through whom one of CLUTRR's compositions gives what `other` is to `one`."""
     known = relations()
-    return [
-        third
-        for third in PERSONS
-        if (known.get((one, third)), known.get((third, other))) in RULES
-    ]
+    return [third for third in PERSONS if (known.get((one, third)), known.get((third, other))) in RULES]
 
 
 def chain(relation: str, gender: str, hops: int, genders: Genders, rng: random.Random) -> list[Person] | None:

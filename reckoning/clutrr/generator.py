@@ -41,7 +41,7 @@ def generate(
         persons = family.chain(*WORDS[answer], length, genders, rng)
         if persons is None:
             continue
-        path = [family.word(one, other, genders) for one, other in zip(persons, persons[1:], strict=False)]
+        path = tuple(family.word(one, other, genders) for one, other in zip(persons, persons[1:], strict=False))
         names = [f"person {number}" for number in rng.sample(range(1, config.persons + 1), config.persons)]
         facts: list[Fact] = list(zip(names[1:], path, names, strict=False))
         story = content_key(" ".join(fact) for fact in facts)

@@ -6,7 +6,7 @@ share both, nobody marries a relative; uncles, aunts, nephews and nieces are tho
 """
 
 import re
-from collections.abc import Sequence
+from functools import cache, lru_cache
 
 GENDERS = ("male", "female")
 WALKS = {
@@ -37,7 +37,7 @@ FORMS = {
     "sibling_in_law": ("brother-in-law", "sister-in-law"),
 }
 """Relation -> the words for a male and a female relative."""
-WORDS = {word: (relation, gender) for relation, words in FORMS.items() for word, gender in zip(words, GENDERS)}
+WORDS = {FORMS[relation][place]: (relation, gender) for relation in FORMS for place, gender in enumerate(GENDERS)}
 """Word -> relation and the relative's gender."""
 INVERSES = {
     "child": "parent",
@@ -51,7 +51,7 @@ INVERSES |= {after: before for before, after in INVERSES.items()}
 SHORTER = (("db", "d"), ("sd", "d"), ("bu", "u"), ("us", "u"), ("ss", ""))
 """Always so: a child's sibling is a child, a spouse's child is one's own, a sibling's parent, a parent's spouse."""
 DISTINCT = {"ud": "b", "bb": "b", "du": "s"}
-"""So because the two ends are different persons: a parent's other child is a sibling, a child's other parent a spouse."""
+"""So because the ends are different persons: a parent's other child is a sibling, a child's other parent a spouse."""
 OWN_SIDE = {("child", "grandparent"): "parent", ("child", "pibling"): "sibling"}
 """CLUTRR's convention where both sides of a family are possible: a child's grandparent is one's own parent."""
 RULES = frozenset(
@@ -78,6 +78,7 @@ def inverse(word: str, gender: str) -> str:
     return FORMS[INVERSES[WORDS[word][0]]][GENDERS.index(gender)]
 
 
+@cache
 def compose(first: str, second: str) -> str | None:
     """What C is to A, where B is the `first` of A and C the `second` of B, three different persons.
 
@@ -109,11 +110,12 @@ def _short(walk: str) -> str:
     return DISTINCT.get(walk, walk)
 
 
-def readings(chain: Sequence[str]) -> set[str]:
-    """Every word that composing neighbours of the chain by `RULES`, in any order, can end with.
+@lru_cache(maxsize=20_000)
+def readings(chain: tuple[str, ...]) -> frozenset[str]:
+    """Every word that composing neighbours of the chain, in any order, can end with; empty where none does.
 
-    More than one only through the convention of `OWN_SIDE`: the father of a wife's son is a husband, a child's
-    grandfather is one's own father and a wife's father is not.
+    More than one only through the convention of `OWN_SIDE`: a wife's son is one's own son, whose uncle is one's own
+    brother; but he is the wife's son, too, and her brother is a brother-in-law.
     """
     size = len(chain)
     spans = {(start, start + 1): {word} for start, word in enumerate(chain)}
@@ -125,6 +127,6 @@ def readings(chain: Sequence[str]) -> set[str]:
                 for middle in range(start + 1, stop)
                 for first in spans[start, middle]
                 for second in spans[middle, stop]
-                if (WORDS[first][0], WORDS[second][0]) in RULES and (word := compose(first, second))
+                if (word := compose(first, second))
             }
-    return spans[0, size]
+    return frozenset(spans[0, size])

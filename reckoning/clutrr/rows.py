@@ -37,14 +37,18 @@ def read_rows(path: Path, hops: int | None = None) -> list[Problem]:
     for number, row in read_csv(path, remedy="point data.root at the folder that holds clutrr/"):
         where = f"{path}:{number}"
         if missing := [column for column in COLUMNS if column not in row]:
-            raise UserError(f"{where}: no column {missing[0]!r}, found {sorted(row)}; take a file of CLUTRR's generator")
+            raise UserError(
+                f"{where}: no column {missing[0]!r}, found {sorted(row)}; take a file of CLUTRR's generator"
+            )
         problem = _problem(row, where, f"{path.name.split('.csv')[0]}:{number}")
         depth = problem.questions[0].depth
         there.add(depth or 0)
         if hops in (None, depth):
             problems.append(problem)
     if not problems:
-        raise UserError(f"{path}: no row of {hops} hops, but of {sorted(there)}; set data.hops to one of these, or null")
+        raise UserError(
+            f"{path}: no row of {hops} hops, but of {sorted(there)}; set data.hops to one of these, or null"
+        )
     return problems
 
 
@@ -60,7 +64,9 @@ def path_of(row: dict[str, str], where: str) -> list[str]:
         raise UserError(f"{where}: edge_types: {strange[0]!r} is no kinship word; known are {sorted(WORDS)}")
     hops = row["task_name"].rpartition(".")[2]
     if not hops.isdigit() or int(hops) != len(words):
-        raise UserError(f"{where}: task_name={row['task_name']!r} with {len(words)} edge_types; task_1.{len(words)} has")
+        raise UserError(
+            f"{where}: task_name={row['task_name']!r} with {len(words)} edge_types; task_1.{len(words)} has"
+        )
     if [MISSPELT.get(word, word) for word in row["f_comb"].replace("-in-law", "~").split("-")] != [
         word.replace("-in-law", "~") for word in words
     ]:
@@ -71,7 +77,7 @@ def path_of(row: dict[str, str], where: str) -> list[str]:
 def _problem(row: dict[str, str], where: str, name: str) -> Problem:
     words = path_of(row, where)
     answer = MISSPELT.get(row["target"], row["target"])
-    if answer not in readings(words):
+    if answer not in readings(tuple(words)):
         raise UserError(f"{where}: target={answer!r} is no composition of {'-'.join(words)}; correct the line")
     persons = _literal(row, "query", where, tuple)
     if len(persons) != 2:

@@ -85,7 +85,7 @@ def _ordered(problem: Problem, config: DataConfig, split: str) -> Problem:
 
 
 def without_shared(splits: dict[str, list[Problem]]) -> dict[str, list[Problem]]:
-    """Leave out of train what is in dev or test, and of dev what is in test: with 20 persons stories recur by chance."""
+    """Leave out of train what dev or test has, and of dev what test has: with 20 persons stories recur by chance."""
     taken: set[str] = set()
     for split in reversed(SPLITS):
         kept = [problem for problem in splits[split] if problem.theory not in taken]
@@ -94,4 +94,3 @@ def without_shared(splits: dict[str, list[Problem]]) -> dict[str, list[Problem]]
         taken |= {problem.theory for problem in kept}
         splits[split] = kept
     return splits
-

@@ -5,7 +5,6 @@ from itertools import chain
 
 from reckoning.clutrr.kinship import WORDS, words_in
 
-
 NO_NAMES = frozenset("how is a an the to of who what whom person related from in for and s".split()) | {
     part for word in WORDS for part in word.split("-")
 }

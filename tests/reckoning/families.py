@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise, product
+from itertools import product
 
 MALE = {
     "father": "mother", "son": "daughter", "brother": "sister", "husband": "wife", "grandfather": "grandmother",
@@ -67,7 +67,8 @@ class People:
                 "nephew": {n for s in beside for n in children[s]},
                 "father-in-law": {p for s in partner for p in up.get(s, ())},
                 "son-in-law": {spouse[c] for c in below if c in spouse},
-                "brother-in-law": {x for s in partner for x in siblings[s]} | {spouse[s] for s in beside if s in spouse},
+                "brother-in-law": {x for s in partner for x in siblings[s]}
+                | {spouse[s] for s in beside if s in spouse},
             }
             for word, persons in relatives.items():
                 for b in persons:
@@ -94,19 +95,16 @@ def seen() -> dict[tuple[str, str], frozenset[str | None]]:
 
 
 def endings(chain: Sequence[str], table: dict[tuple[str, str], str]) -> set[str]:
-    """What a chain can come to by a table of pairs: neighbours are replaced in any order until one word is left."""
-    todo, done, ends = [tuple(chain)], set(), set()
-    while todo:
-        words = todo.pop()
-        if words in done:
-            continue
-        done.add(words)
-        if len(words) == 1:
-            ends |= set(words)
-        for place, pair in enumerate(pairwise(words)):
-            if pair in table:
-                todo.append((*words[:place], table[pair], *words[place + 2 :]))
-    return ends
+    """What a chain can come to by a table of pairs, cut in two in any place, and the parts again."""
+
+    @cache
+    def of(start: int, stop: int) -> set[str]:
+        if stop - start == 1:
+            return {chain[start]}
+        halves = (product(of(start, middle), of(middle, stop)) for middle in range(start + 1, stop))
+        return {table[pair] for pairs in halves for pair in pairs if pair in table}
+
+    return of(0, len(chain))
 
 
 SENTENCES = (
