@@ -11,7 +11,7 @@ from common.errors import UserError
 from reckoning.clutrr import family
 from reckoning.clutrr.config import ClutrrConfig
 from reckoning.clutrr.kinship import WORDS, readings
-from reckoning.clutrr.paths import answers_of, compositions, split_by_digest, split_of
+from reckoning.clutrr.paths import answers_of, split_by_digest, split_of
 from reckoning.clutrr.wording import Fact, fact_text, question_text
 from reckoning.problems import Problem, Question, content_key
 
@@ -22,7 +22,7 @@ def generate(
     config: ClutrrConfig, seed: int, split: str, index: int, hops: Sequence[int], *, distractors: int = 0,
     order: str = "shuffled",
 ) -> Problem:  # fmt: skip
-    """The story number `index` of a split, with its one question.
+    """The story number `index` of a split, with its one question; distractors are the chain of another family.
 
     Hops take turns, and for each of them the answers take turns in random order, so both are in equal numbers.
     `relevant` are the facts of the chain from the person asked against to the person asked for.
@@ -37,17 +37,13 @@ def generate(
     answer = answers[turn % len(answers)]
     for attempt in range(ATTEMPTS):
         rng = random.Random(f"{seed}/{split}/{index}/{attempt}")
-        genders = family.draw_genders(rng)
-        persons = family.chain(*WORDS[answer], length, genders, rng)
-        if persons is None:
-            continue
-        path = tuple(family.word(one, other, genders) for one, other in zip(persons, persons[1:], strict=False))
+        path = _path(answer, length, rng)
         names = [f"person {number}" for number in rng.sample(range(1, config.persons + 1), config.persons)]
-        facts: list[Fact] = list(zip(names[1:], path, names, strict=False))
+        facts = _facts(path, names)
         story = content_key(" ".join(fact) for fact in facts)
-        if (split_of(path) if by_path else split_by_digest(story)) == split and readings(path) == {answer}:
+        if path and (split_of(path) if by_path else split_by_digest(story)) == split and readings(path) == {answer}:
             name = f"Clutrr-{length}-{seed}-{split}-{index}"
-            others = _others(names[length + 1 :], distractors, rng)
+            others = _facts(_any_path(distractors, rng), names[length + 1 :])
             return _told(name, story, facts, others, answer, config.paraphrases, order, rng)
     raise UserError(
         f"data.clutrr: no {split} story of {length} facts with the answer {answer} in {ATTEMPTS} attempts; "
@@ -55,10 +51,23 @@ def generate(
     )
 
 
-def _others(names: Sequence[str], count: int, rng: random.Random) -> list[Fact]:
-    """Facts about persons off the chain, each with a person of its own."""
-    words = sorted({word for pair in compositions() for word in pair})
-    return [(names[place + 1], rng.choice(words), names[rng.randrange(place + 1)]) for place in range(count)]
+def _path(answer: str, hops: int, rng: random.Random) -> tuple[str, ...]:
+    """Relation words from a person of a new family to that person's `answer`; () where none was found."""
+    genders = family.draw_genders(rng)
+    persons = family.chain(*WORDS[answer], hops, genders, rng) or []
+    return tuple(family.word(one, other, genders) for one, other in zip(persons, persons[1:], strict=False))
+
+
+def _any_path(hops: int, rng: random.Random) -> tuple[str, ...]:
+    """A path of another family, for distractors."""
+    path: tuple[str, ...] = ()
+    while len(path) < hops:
+        path = _path(rng.choice(answers_of("train", 2, by_path=False)), hops, rng)
+    return path
+
+
+def _facts(path: Sequence[str], names: Sequence[str]) -> list[Fact]:
+    return list(zip(names[1:], path, names, strict=False))
 
 
 def _told(

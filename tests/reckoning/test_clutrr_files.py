@@ -149,7 +149,7 @@ def test_a_row_becomes_a_story_without_brackets(tmp_path: Path) -> None:
         ({"target": "uncle"}, "target='uncle' is no composition of brother-son"),
         ({"edge_types": "['brother', 'cousin']"}, "edge_types: 'cousin' is no kinship word"),
         ({"edge_types": "brother"}, "edge_types='brother' cannot be read; a list of words is needed"),
-        ({"task_name": "task_1.3"}, "task_name='task_1.3' with 2 edge_types"),
+        ({"task_name": "task_1.3"}, "task_name='task_1.3' for 2 edge_types"),
         ({"f_comb": "son-brother"}, "f_comb='son-brother' is not edge_types="),
         ({"query": "('Ann',)"}, r"query=.* does not name two persons"),
         ({"query": "Ann, Carl"}, r"query='Ann, Carl' cannot be read; a tuple of words"),
