@@ -7,7 +7,7 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from common.errors import UserError
 
@@ -43,11 +43,16 @@ def _check_there(path: Path, remedy: str) -> None:
         raise UserError(f"{path}: {kind}; {remedy}")
 
 
+def _opened(path: Path) -> BinaryIO:
+    if path.suffix == ".xz":
+        return cast(BinaryIO, lzma.open(path))
+    return cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
+
+
 def _lines(path: Path) -> Iterator[str]:
     number = 0
-    openers = {".gz": gzip.open, ".xz": lzma.open}
     try:
-        with openers.get(path.suffix, open)(path, "rb") as file:
+        with _opened(path) as file:
             for number, raw in enumerate(file, start=1):
                 yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:

@@ -113,7 +113,7 @@ def _chance(seen: Sequence[str], gold: Sequence[str], labels: Sequence[str], see
     rng = random.Random(f"{seed}/chance")
     drawn = [rng.choice(seen) for _ in gold]
     per_class = {label: 1 / len(seen) if label in seen else 0.0 for label in labels if label in set(gold)}
-    accuracy = sum(per_class[label] for label in gold) / len(gold)
+    accuracy = 1 / len(seen) * (sum(label in seen for label in gold) / len(gold))
     return RuleResult("chance", "uniform over the labels", drawn, accuracy, _mean(per_class), per_class)
 
 

@@ -32,7 +32,7 @@ class ClutrrConfig:
         Raises:
             UserError: names the key as `prefix.key`.
         """
-        if hops not in HOPS:
+        if hops is None or hops not in HOPS:
             raise UserError(
                 f"data.hops={hops}: facts of a training story; use {HOPS[0]} to {HOPS[-1]} (paper: 2, 4, 6)"
             )

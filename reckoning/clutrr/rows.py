@@ -95,7 +95,7 @@ def _facts(story: str) -> list[str]:
     return [text for sentence in joined if (text := without_full_stop(" ".join(NAME.sub(r"\1", sentence).split())))]
 
 
-def _literal(row: dict[str, str], column: str, where: str, kind: type) -> Any:
+def _literal(row: dict[str, str], column: str, where: str, kind: type[list[str]] | type[tuple[str, ...]]) -> Any:
     try:
         value = ast.literal_eval(row[column])
     except (ValueError, SyntaxError):

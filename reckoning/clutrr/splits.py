@@ -25,9 +25,11 @@ Find = Callable[[str | None, str], Path]
 def made(config: DataConfig, split: str) -> list[Problem]:
     """As many generated stories as `data.theories` says."""
     hops = hops_of(config, split)
-    given = {"distractors": int(config.distractors), "order": config.order.value}
-    numbers = range(config.theories.get(split, 0))
-    return [generate(config.clutrr, config.seed, split, number, hops, **given) for number in numbers]
+    others, order = int(config.distractors), config.order.value
+    return [
+        generate(config.clutrr, config.seed, split, number, hops, distractors=others, order=order)
+        for number in range(config.theories.get(split, 0))
+    ]
 
 
 def hops_of(config: DataConfig, split: str) -> list[int]:

@@ -250,7 +250,7 @@ def made(*words: str) -> dict[str, list[Problem]]:
 
 
 def test_shortcuts_for_kinship_are_tried_and_none_is_enough() -> None:
-    splits = made("data.theories={train:900,dev:4,test:180}")
+    splits = made("data.theories={train:400,dev:4,test:90}")
     labels = labels_of(splits, config_of("scale=cpu"))
     results = {rule.name: rule for rule in audit(splits["train"], splits["test"], labels, seed=0)}
     assert results["chance"].accuracy == pytest.approx(1 / 18)
@@ -286,7 +286,7 @@ def test_the_preview_shows_stories_and_shortcuts(tmp_path: Path, capsys: pytest.
     out = capsys.readouterr().out
     for part in ("depth 10", "Inner loop: 2 rows", " related to person ", "because", "last_relation", "chance"):
         assert part in out, part
-    assert max(map(len, out.splitlines())) <= 170, "18 labels get no column each"
+    assert "uncle %" not in out, "18 labels get no column each"
 
 
 def test_a_run_reports_an_accuracy_per_number_of_hops(tmp_path: Path) -> None:
