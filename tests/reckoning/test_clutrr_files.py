@@ -286,7 +286,7 @@ def test_the_preview_shows_stories_and_shortcuts(tmp_path: Path, capsys: pytest.
     out = capsys.readouterr().out
     for part in ("depth 10", "Inner loop: 2 rows", " related to person ", "because", "last_relation", "chance"):
         assert part in out, part
-    assert "uncle %" not in out, "18 labels get no column each"
+    assert "uncle %" not in out and "The best by depth" in out, "18 labels get no column each"
 
 
 def test_a_run_reports_an_accuracy_per_number_of_hops(tmp_path: Path) -> None:
