@@ -244,7 +244,9 @@ class DataConfig:
         if self.format is Format.generated:
             self.generator.validate("data.generator")
         if self.format is Format.clutrr:
-            self.clutrr.validate(self.hops, self.distractors, "data.clutrr")
+            self.clutrr.validate(self.hops, self.distractors)
+        if self.format is Format.clutrr_text and self.hops is None:
+            raise UserError("data.hops=null: it says which original files to train on; use 2, 4 or 6")
         if self.format in (Format.clutrr_text, Format.clutrr_csv) and self.distractors != "0":
             raise UserError(
                 f"data.distractors={self.distractors} with data.format={self.format}: the files have none; use "

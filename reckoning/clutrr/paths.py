@@ -34,7 +34,7 @@ def answers_of(split: str, hops: int, *, by_path: bool) -> list[str]:
     """The words that a split's stories of so many facts can have as answer: 18 of the 22, fewer where the 62 paths of
     two facts are held out (`by_path`)."""
     if by_path and hops <= COUNTED:
-        return sorted({answer for path, answer in _paths(hops).items() if split_of(path) == split})
+        return sorted({answer for path, answer in paths_of(hops).items() if split_of(path) == split})
     return sorted(set(compositions().values()))
 
 
@@ -55,7 +55,7 @@ def _digest(text: str) -> bytes:
 
 
 @cache
-def _paths(hops: int) -> dict[Path, str]:
+def paths_of(hops: int) -> dict[Path, str]:
     """All paths of so many words that a story can have, with their one reading."""
     one = {path: next(iter(words)) for path in _grown(hops) if len(words := readings(path)) == 1}
     return {path: answer for path, answer in one.items() if can_happen(path, answer)}
@@ -81,7 +81,7 @@ def _grown(hops: int) -> frozenset[Path]:
 @cache
 def _counted_out(hops: int) -> dict[Path, str]:
     of_answer = defaultdict(list)
-    for path, answer in _paths(hops).items():
+    for path, answer in paths_of(hops).items():
         of_answer[answer].append(path)
     splits = {}
     for paths in of_answer.values():

@@ -16,7 +16,7 @@ from reckoning import data
 from reckoning.clutrr.config import HOPS, ClutrrConfig
 from reckoning.clutrr.generator import generate
 from reckoning.clutrr.kinship import WORDS
-from reckoning.clutrr.paths import answers_of, split_of
+from reckoning.clutrr.paths import answers_of, paths_of, split_of
 from reckoning.clutrr.wording import fact_text
 from reckoning.config import SPLITS, DataConfig, Format, Order
 from reckoning.problems import Problem
@@ -100,10 +100,8 @@ def test_answers_take_turns(sample: Any) -> None:
 
 
 def test_the_splits_of_few_paths_are_counted_out() -> None:
-    from reckoning.clutrr.paths import _paths
-
     for hops, total in ((2, 62), (3, 296), (4, 1496)):
-        paths = _paths(hops)
+        paths = paths_of(hops)
         assert len(paths) == total
         shares = Counter(split_of(path) for path in paths)
         assert shares["test"] == shares["dev"] > total / 10 and shares["train"] > 0.6 * total
@@ -195,15 +193,17 @@ def test_paraphrases_say_the_same_and_every_word_has_two_or_three() -> None:
     [
         ({"hops": None}, r"data\.hops=None: facts of a training story; use 2 to 10"),
         ({"hops": 1}, r"data\.hops=1"),
-        ({"clutrr": ClutrrConfig(test_hops=[2, 11])}, r"data\.clutrr\.test_hops=\[2, 11\]: a list of 2 to 10"),
-        ({"clutrr": ClutrrConfig(test_hops=[])}, r"data\.clutrr\.test_hops=\[\]"),
-        ({"clutrr": ClutrrConfig(held_out="some")}, r"data\.clutrr\.held_out=some: use one of none, longer, all"),
-        ({"clutrr": ClutrrConfig(paraphrases=4)}, r"data\.clutrr\.paraphrases=4: use 1 to 3"),
-        ({"clutrr": ClutrrConfig(persons=10)}, r"data\.clutrr\.persons=10: the longest story has 11 persons"),
-        ({"clutrr": ClutrrConfig(persons=13), "distractors": "2"}, "the longest story has 14 persons"),
+        ({"hops": None, "format": Format.clutrr_text}, r"data\.hops=null: it says which original files"),
+        ({"clutrr": {"test_hops": [2, 11]}}, r"data\.clutrr\.test_hops=\[2, 11\]: a list of 2 to 10"),
+        ({"clutrr": {"test_hops": []}}, r"data\.clutrr\.test_hops=\[\]"),
+        ({"clutrr": {"held_out": "some"}}, r"data\.clutrr\.held_out=some: use one of none, longer, all"),
+        ({"clutrr": {"paraphrases": 4}}, r"data\.clutrr\.paraphrases=4: use 1 to 3"),
+        ({"clutrr": {"persons": 10}}, r"data\.clutrr\.persons=10: the longest story has 11 persons"),
+        ({"clutrr": {"persons": 13}, "distractors": "2"}, "the longest story has 14 persons"),
         ({"distractors": "all"}, r"data\.distractors=all: a kinship story has no further sentences"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(change: dict[str, Any], message: str) -> None:
+    settings = {"format": Format.clutrr, "hops": 2, **change}
     with pytest.raises(UserError, match=message):
-        DataConfig(**{"format": Format.clutrr, "hops": 2, **change})
+        DataConfig(**settings | {"clutrr": ClutrrConfig(**settings.get("clutrr", {}))})
