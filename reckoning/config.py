@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from common.bilevel import InnerConfig, OuterConfig
 from common.errors import UserError
 from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
+from reckoning.clutrr.config import ClutrrConfig
 from reckoning.proofwriter.config import GeneratorConfig
 
 
@@ -136,6 +137,17 @@ class Format(StrEnum):
     """PARARULE-Plus: a context and several questions a line, closed world."""
     jsonl = "jsonl"
     """Own data: one object a line with facts and a question with its answer, or several."""
+    clutrr = "clutrr"
+    """Our own kinship stories; no file needed."""
+    clutrr_text = "clutrr_text"
+    """Original CLUTRR-SG files, one story a line behind <STORY> <QUERY> <PROOF> <ANSWER>."""
+    clutrr_csv = "clutrr_csv"
+    """CLUTRR sets as its generator writes them, one story a row."""
+
+    @property
+    def made(self) -> bool:
+        """Are the problems made to order, as many as `data.theories` says?"""
+        return self in (Format.generated, Format.clutrr)
 
 
 class Variant(StrEnum):
@@ -193,7 +205,7 @@ class DataConfig:
     balance: bool = True
     """With the published variant: draw as many true and false questions as there are unknown ones."""
     hops: int | None = None
-    """Which of the official depth sets: 2, 3 or 5."""
+    """Which of the official depth sets: 2, 3 or 5. CLUTRR: facts of a training and dev story; the paper has 2, 4, 6."""
     check_counts: bool = False
     """Insist on the published sizes of ProofWriter's depth sets (sheet section 2.1.3) or of FOLIO's release (2.3)."""
     questions_per_set: int = 1
@@ -203,7 +215,7 @@ class DataConfig:
     seed: int = 0
     """Seed of generated theories, sampling and order; the training seed does not change the data."""
     theories: dict[str, int] = field(default_factory=lambda: {"train": 4000, "dev": 200, "test": 400})
-    """Generated theories per split."""
+    """Generated theories, or kinship stories, per split."""
     curriculum: list[int] = field(default_factory=list)
     """Depths that generated training theories have besides `generator.depths`, e.g. [0] for stated facts."""
     limit: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
@@ -213,6 +225,7 @@ class DataConfig:
     export: str | None = None
     """With format=generated: folder into which `python -m reckoning.data` writes them in the official format."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    clutrr: ClutrrConfig = field(default_factory=ClutrrConfig)
     templates: TemplateConfig = field(default_factory=TemplateConfig)
 
     def __post_init__(self) -> None:
@@ -240,6 +253,15 @@ class DataConfig:
             )
         if self.format is Format.generated:
             self.generator.validate("data.generator")
+        if self.format is Format.clutrr:
+            self.clutrr.validate(self.hops, self.distractors)
+        if self.format is Format.clutrr_text and self.hops is None:
+            raise UserError("data.hops=null: it says which original files to train on; use 2, 4 or 6")
+        if self.format in (Format.clutrr_text, Format.clutrr_csv) and self.distractors != "0":
+            raise UserError(
+                f"data.distractors={self.distractors} with data.format={self.format}: the files have none; use "
+                "generated stories, data=clutrr_cpu"
+            )
 
 
 @dataclass
@@ -302,4 +324,10 @@ def run_name(overrides: str) -> str:
     return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
+def inner_steps(hops: int | None) -> int:
+    """The paper's number of inner steps: 4 for two to four hops, 5 for more (sheet section 4)."""
+    return 5 if hops is not None and hops > 4 else 4
+
+
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("inner_steps", inner_steps, replace=True)
