@@ -31,7 +31,7 @@ HEAVY = {
     "transformers",
     "wandb",
 }
-ENTRIES = {"train.py", "evaluate.py", "data.py", "model.py"}
+ENTRIES = {"train.py", "evaluate.py", "data.py", "model.py", "cost.py"}
 # Inside a paper: train, evaluate -> objective, model, data -> config.
 CLOSED = {
     "config": {"data", "model", "objective", "train", "evaluate"},

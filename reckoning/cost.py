@@ -1,0 +1,351 @@
+"""The run-time study (sheet sections 2.6, 5.6, 8.3): what reading knowledge once costs, and what every question does.
+
+python -m reckoning.cost                                     GPT-2 small, 1024 tokens, its files needed
+python -m reckoning.cost model=tiny tokens=512 repeats=5
+python -m reckoning.cost -m model=tiny tokens=512 repeats=5 inner.steps=1,2,4
+python -m reckoning.cost shape.layers=4 shape.width=256 repeats=5
+
+A run folder like any other. `results.json` has seconds_read_<way> and seconds_question_<way>, the straight line through
+the measured totals; seconds_<n>_<way>; bytes_<way>, the most memory above the model with the largest number of
+questions; and break_even_<way>_over_<other>, the number of questions from which on the one takes less time: where there
+is none, the metric is missing and `cost.jsonl` says "never". `cost.jsonl` has the points of the curves as well.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from common.bilevel import InnerConfig
+from common.entry import entry
+from common.errors import UserError
+from common.intervals import Interval
+from common.schema import LoopConfig, RuntimeConfig, TrackerConfig, plain, to_typed
+from reckoning.config import ModelConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from common.results import Results
+    from reckoning.reading import Example, Way
+
+logger = logging.getLogger(__name__)
+CURVE = "cost.jsonl"
+METHOD = "run_time"
+REPORTED = (1, 18)
+"""Numbers of questions with a metric of their own: one, and the questions of a ProofWriter theory."""
+RESAMPLES = 1000
+
+
+@dataclass
+class ShapeConfig:
+    """Sizes of a GPT-2 of random weights, measured in place of model.name: no figure depends on the weights."""
+
+    layers: int = 0
+    """0: model.name is measured."""
+    width: int = 256
+    heads: int = 4
+    vocabulary: int = 50257
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not fit.
+
+        Raises:
+            UserError: a size is out of range, or the heads do not divide the width.
+        """
+        if self.layers < 0 or min(self.width, self.heads) < 1 or self.width % self.heads:
+            raise UserError(
+                f"shape.layers={self.layers}, shape.width={self.width}, shape.heads={self.heads}: use 0 (off) or more "
+                "layers, and a width that the heads divide"
+            )
+
+
+@dataclass
+class CostConfig:
+    """What `python -m reckoning.cost` reads."""
+
+    experiment: str = "run_time"
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    """How RECKONING reads; inner.steps is N."""
+    tokens: int = 1024
+    """Of an example: knowledge, one question of 7 and its answer of 1."""
+    facts: int = 8
+    questions: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 18, 32, 64])
+    reread_most: int = 18
+    """Reading all again is measured up to so many questions: every one costs the same."""
+    repeats: int = 20
+    """Rounds through all points; the median counts."""
+    warmup: int = 2
+    """Rounds before them."""
+    confidence: float = 0.95
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be measured.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        if len(set(self.questions)) < 2 or min(self.questions) < 1:
+            raise UserError(f"questions={self.questions}: two different numbers from 1 on are needed for a line")
+        if self.reread_most < sorted(set(self.questions))[1]:
+            raise UserError(f"reread_most={self.reread_most}: at least two of questions={self.questions} are needed")
+        for key, least in {"facts": 1, "repeats": 1, "warmup": 0}.items():
+            if getattr(self, key) < least:
+                raise UserError(f"{key}={getattr(self, key)}: use {least} or more")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"confidence={self.confidence}: it is a probability; use 0.95 or 0.99")
+
+
+ConfigStore.instance().store(name="cost_schema", node=CostConfig)
+
+
+def scale_of(config: CostConfig, device: str) -> str:
+    """paper with the published model and protocol, else gpu or cpu."""
+    given = (config.model.name, config.model.pretrained, config.tokens, config.facts)
+    published = not config.shape.layers and (Path(given[0]).name, *given[1:]) == ("gpt2", True, 1024, 8)
+    return "paper" if published else {"cuda": "gpu"}.get(device, device)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds for n questions: read + question * n."""
+
+    read: float
+    question: float
+
+
+def line_through(totals: Mapping[int, float]) -> Line:
+    """Least squares of the relative error, neither part below 0; `totals`: number of questions -> seconds."""
+    import numpy as np
+    from scipy.optimize import nnls
+
+    rows = np.array([[1 / seconds, number / seconds] for number, seconds in totals.items()])
+    (read, question), _ = nnls(rows, np.ones(len(rows)))
+    return Line(float(read), float(question))
+
+
+def break_even(ours: Line, other: Line) -> float:
+    """The smallest number of questions from which on `ours` takes less time; infinite where it never does."""
+    saved, spent = other.question - ours.question, ours.read - other.read
+    if saved < 0 or (saved == 0 and spent >= 0):
+        return math.inf
+    return 1 if saved == 0 else max(1, math.floor(spent / saved) + 1)
+
+
+def measure(example: Example, there: Mapping[str, Way], config: CostConfig, device: torch.device) -> dict[str, Any]:
+    """way -> number of questions -> [repeats][seconds of reading, seconds in all].
+
+    Measured in rounds through all points, so that a slow moment of the machine meets all of them.
+    """
+    from common.progress import Progress
+
+    points = [(name, number) for name, way in there.items() for number in _numbers(way, config)]
+    found: dict[str, Any] = {name: {} for name in there}
+    with Progress(0, config.warmup + config.repeats, name="rounds") as progress:
+        for round_number in range(config.warmup + config.repeats):
+            for name, number in points:
+                seconds = _timed(there[name], example.questions[:number], device)
+                if round_number >= config.warmup:
+                    found[name].setdefault(number, []).append(seconds)
+            progress.update(round_number + 1)
+    return found
+
+
+def _numbers(way: Way, config: CostConfig) -> list[int]:
+    return [n for n in sorted(set(config.questions)) if not way.rereads or n <= config.reread_most]
+
+
+def _timed(way: Way, questions: torch.Tensor, device: torch.device) -> tuple[float, float]:
+    import torch
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    began = now()
+    reading = way.read()
+    read = now()
+    way.ask(reading, questions)
+    return read - began, now() - began
+
+
+def _peak(way: Way, questions: torch.Tensor, device: torch.device) -> int:
+    from common.cuda.memory import MemoryMeter, give_back
+
+    give_back(device)
+    with MemoryMeter(device) as meter:
+        way.ask(way.read(), questions)
+    return meter.peak
+
+
+class Summary:
+    """Medians, lines and break-even numbers of measured seconds, with intervals from resampled rounds."""
+
+    def __init__(self, measured: Mapping[str, Mapping[int, Any]], confidence: float, seed: int) -> None:
+        """`measured` as `measure` returns it."""
+        import numpy as np
+
+        self.names = list(measured)
+        self.numbers = {name: list(own) for name, own in measured.items()}
+        # [repeats, points, (reading, in all)]
+        self.seconds = {name: np.array([own[n] for n in own]).swapaxes(0, 1) for name, own in measured.items()}
+        self.repeats = len(next(iter(self.seconds.values())))
+        self.confidence = confidence
+        rounds = np.random.default_rng(seed).integers(self.repeats, size=(RESAMPLES, self.repeats))
+        self._medians = {
+            name: np.median(own[rounds], axis=1) if self.repeats > 1 else own[:1] for name, own in self.seconds.items()
+        }
+        """Resampled: [resamples, points, 2]."""
+        self.lines = {name: self._line(name, np.median(own, axis=0)) for name, own in self.seconds.items()}
+        self._lines = {name: [self._line(name, own) for own in drawn] for name, drawn in self._medians.items()}
+
+    def _line(self, name: str, medians: np.ndarray) -> Line:
+        return line_through(dict(zip(self.numbers[name], medians[:, 1].tolist(), strict=True)))
+
+    def _interval(self, value: float, drawn: Sequence[float]) -> Interval:
+        import numpy as np
+
+        ends = [(1 - self.confidence) / 2, (1 + self.confidence) / 2]
+        low, high = np.quantile(drawn, ends, method="nearest").tolist()  # between numbers: not with an infinite one
+        return Interval(value, self.repeats, low, high)
+
+    def total(self, name: str, number: int, part: int = 1) -> Interval:
+        """Seconds for `number` questions, of reading alone with `part` 0."""
+        import numpy as np
+
+        place = self.numbers[name].index(number)
+        value = float(np.median(self.seconds[name][:, place, part]))
+        return self._interval(value, self._medians[name][:, place, part].tolist())
+
+    def read(self, name: str) -> Interval:
+        """Seconds of what is done once."""
+        return self._interval(self.lines[name].read, [line.read for line in self._lines[name]])
+
+    def question(self, name: str) -> Interval:
+        """Seconds of every question."""
+        return self._interval(self.lines[name].question, [line.question for line in self._lines[name]])
+
+    def break_even(self, ours: str, other: str) -> Interval:
+        """Number of questions, infinite for never."""
+        drawn = [break_even(a, b) for a, b in zip(self._lines[ours], self._lines[other], strict=True)]
+        return self._interval(break_even(self.lines[ours], self.lines[other]), drawn)
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Every two ways, both ways round."""
+        return itertools.permutations(self.names, 2)
+
+
+def records_of(summary: Summary, peaks: Mapping[tuple[str, int], int]) -> list[dict[str, Any]]:
+    """What `cost.jsonl` holds: points of the curves, the lines through them, and where the lines cross."""
+    found: list[dict[str, Any]] = []
+    for name in summary.names:
+        for number in summary.numbers[name]:
+            seconds, reading = asdict(summary.total(name, number)), summary.total(name, number, 0).value
+            point = {"kind": "point", "way": name, "questions": number, "seconds": seconds, "seconds_reading": reading}
+            found.append({**point, "bytes": peaks[name, number]})
+        read, question = asdict(summary.read(name)), asdict(summary.question(name))
+        found.append({"kind": "line", "way": name, "seconds_read": read, "seconds_question": question})
+    for ours, other in summary.pairs():
+        crossing = {
+            key: "never" if value == math.inf else value
+            for key, value in asdict(summary.break_even(ours, other)).items()
+        }
+        found.append({"kind": "break_even", "way": ours, "over": other, "questions": crossing})
+    return found
+
+
+def metrics_of(summary: Summary, peaks: Mapping[tuple[str, int], int]) -> dict[str, Interval]:
+    """What `results.json` holds."""
+    metrics = {}
+    for name in summary.names:
+        metrics[f"seconds_read_{name}"] = summary.read(name)
+        metrics[f"seconds_question_{name}"] = summary.question(name)
+        for number in REPORTED:
+            if number in summary.numbers[name]:
+                metrics[f"seconds_{number}_{name}"] = summary.total(name, number)
+        most = peaks[name, summary.numbers[name][-1]]
+        metrics[f"bytes_{name}"] = Interval(most, 1, most, most)
+    for ours, other in summary.pairs():
+        crossing = summary.break_even(ours, other)
+        if math.isfinite(crossing.value) and math.isfinite(crossing.high):
+            metrics[f"break_even_{ours}_over_{other}"] = crossing
+    return metrics
+
+
+def study(config: CostConfig, folder: Path) -> Results:
+    """Measure all ways on one model; a finished folder is not touched again.
+
+    Raises:
+        UserError: the model is not there, or reads fewer tokens than the protocol has.
+    """
+    from common.environment import pick_device
+    from common.files import write_json_lines
+    from common.results import UNHASHED
+    from common.run import Run, RunIdentity
+    from reckoning import model as models
+    from reckoning.reading import LETTERS, example_of, ways
+
+    scale = scale_of(config, pick_device(config.runtime.device).type)
+    who = RunIdentity("reckoning", config.experiment, METHOD, scale, config.seed)
+    unhashed = tuple(key for key in UNHASHED if key != "runtime.threads")  # here they change the numbers
+    with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who, unhashed=unhashed) as run:
+        if run.finished:
+            return run.results
+        where: dict[str, Any] = {"device": run.device, "dtype": run.dtype}
+        if config.shape.layers:
+            sizes = config.shape.layers, config.shape.width, config.shape.heads, config.shape.vocabulary
+            if config.shape.vocabulary < LETTERS:
+                raise UserError(f"shape.vocabulary={config.shape.vocabulary}: use {LETTERS} (letters) or more")
+            model = models.of_shape(*sizes, config.tokens, config.model, **where)
+        else:
+            model = models.load(config.model, LETTERS, **where)
+        if model.window < config.tokens:
+            raise UserError(
+                f"tokens={config.tokens}: the model reads at most {model.window}; use tokens={model.window}"
+            )
+        model.network.eval()
+        example = example_of(config.tokens, config.facts, max(config.questions), seed=config.seed, device=run.device)
+        there = ways(model, config.inner, example)
+        measured = measure(example, there, config, run.device)
+        peaks = {
+            (name, number): _peak(way, example.questions[:number], run.device)
+            for name, way in there.items()
+            for number in _numbers(way, config)
+        }
+        summary = Summary(measured, config.confidence, config.seed)
+        write_json_lines(folder / CURVE, records_of(summary, peaks))
+        metrics = metrics_of(summary, peaks)
+        run.log(0, "test", **{name: interval.value for name, interval in metrics.items()})
+        for name in summary.names:
+            read, question = summary.read(name).value, summary.question(name).value
+            logger.info("%s: %.4g s once, %.4g s a question", name, read, question)
+        return run.finish(metrics)
+
+
+@entry("pkg://conf.reckoning", "cost")
+def main(cfg: DictConfig) -> float:
+    """Returns RECKONING's seconds a question."""
+    results = study(to_typed(cfg, CostConfig), Path(HydraConfig.get().runtime.output_dir))
+    return results.test["seconds_question_reckoning"].value
+
+
+if __name__ == "__main__":
+    main()
