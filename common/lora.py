@@ -133,8 +133,10 @@ def over_tasks(
     if ids.dim() == 2:
         return forward(weights, ids)
     if takes_stacks(network, weights):
-        return forward(weights, ids.flatten(0, 1)).unflatten(0, ids.shape[:2])
-    return torch.func.vmap(forward, randomness="different")(weights, ids)
+        found = forward(weights, ids.flatten(0, 1))
+        return found.view(*ids.shape[:2], *found.shape[1:])
+    of_all: Tensor = torch.func.vmap(forward, randomness="different")(weights, ids)
+    return of_all
 
 
 def _lora_matrices(network: nn.Module) -> Iterator[nn.Module]:

@@ -55,7 +55,7 @@ class Adapter:
             task_type="CAUSAL_LM",
         )
         try:
-            self._wrapped = get_peft_model(network, settings)  # type: ignore[arg-type]
+            self._wrapped = get_peft_model(network, settings)
         except ValueError as error:
             raise UserError(
                 f"model.lora.targets={config.targets}: {str(error).strip().splitlines()[0]}; give the ends of the "

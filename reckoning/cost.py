@@ -5,10 +5,15 @@ python -m reckoning.cost model=tiny tokens=512 repeats=5
 python -m reckoning.cost -m model=tiny tokens=512 repeats=5 inner.steps=1,2,4
 python -m reckoning.cost shape.layers=4 shape.width=256 repeats=5
 
-A run folder like any other. `results.json` has seconds_read_<way> and seconds_question_<way>, the straight line through
-the measured totals; seconds_<n>_<way>; bytes_<way>, the most memory above the model with the largest number of
-questions; and break_even_<way>_over_<other>, the number of questions from which on the one takes less time: where there
-is none, the metric is missing and `cost.jsonl` says "never". `cost.jsonl` has the points of the curves as well.
+A run folder like any other. `results.json` has, for every way to answer,
+
+seconds_read_<way>, seconds_question_<way>    the line through the measured times: what is done once, and each question
+seconds_<n>_<way>                             measured in all, for 1 and 18 questions
+bytes_<way>                                   most memory above the model, with the largest number of questions
+break_even_<way>_over_<other>                 from how many questions on the one takes less time; where there is no such
+                                              number, the metric is missing and `cost.jsonl` says "never"
+
+`cost.jsonl` has the points of the curves as well.
 """
 
 from __future__ import annotations
@@ -17,8 +22,9 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,20 +156,25 @@ def break_even(ours: Line, other: Line) -> float:
 
 
 def measure(example: Example, there: Mapping[str, Way], config: CostConfig, device: torch.device) -> dict[str, Any]:
-    """way -> number of questions -> [repeats][seconds of reading, seconds in all].
+    """way -> number of questions -> [repeats][seconds of reading, seconds of asking].
 
-    Measured in rounds through all points, so that a slow moment of the machine meets all of them.
+    Every round goes through all ways, so that a slow moment of the machine meets all of them. Ways that read alike
+    share one reading a round.
     """
     from common.progress import Progress
 
-    points = [(name, number) for name, way in there.items() for number in _numbers(way, config)]
-    found: dict[str, Any] = {name: {} for name in there}
+    found: dict[str, Any] = {name: {n: [] for n in _numbers(way, config)} for name, way in there.items()}
     with Progress(0, config.warmup + config.repeats, name="rounds") as progress:
         for round_number in range(config.warmup + config.repeats):
-            for name, number in points:
-                seconds = _timed(there[name], example.questions[:number], device)
-                if round_number >= config.warmup:
-                    found[name].setdefault(number, []).append(seconds)
+            readings: dict[Any, tuple[Any, float]] = {}
+            for name, way in there.items():
+                if way.read not in readings:
+                    readings[way.read] = _timed(way.read, device)
+                reading, reading_seconds = readings[way.read]
+                for number, seconds in found[name].items():
+                    _, asking = _timed(partial(way.ask, reading, example.questions[:number]), device)
+                    if round_number >= config.warmup:
+                        seconds.append((reading_seconds, asking))
             progress.update(round_number + 1)
     return found
 
@@ -172,7 +183,7 @@ def _numbers(way: Way, config: CostConfig) -> list[int]:
     return [n for n in sorted(set(config.questions)) if not way.rereads or n <= config.reread_most]
 
 
-def _timed(way: Way, questions: torch.Tensor, device: torch.device) -> tuple[float, float]:
+def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
     import torch
 
     def now() -> float:
@@ -181,10 +192,8 @@ def _timed(way: Way, questions: torch.Tensor, device: torch.device) -> tuple[flo
         return time.perf_counter()
 
     began = now()
-    reading = way.read()
-    read = now()
-    way.ask(reading, questions)
-    return read - began, now() - began
+    result = work()
+    return result, now() - began
 
 
 def _peak(way: Way, questions: torch.Tensor, device: torch.device) -> int:
@@ -205,20 +214,20 @@ class Summary:
 
         self.names = list(measured)
         self.numbers = {name: list(own) for name, own in measured.items()}
-        # [repeats, points, (reading, in all)]
-        self.seconds = {name: np.array([own[n] for n in own]).swapaxes(0, 1) for name, own in measured.items()}
-        self.repeats = len(next(iter(self.seconds.values())))
+        seconds = {name: np.array([own[n] for n in own]).swapaxes(0, 1) for name, own in measured.items()}
+        self.repeats = len(next(iter(seconds.values())))
         self.confidence = confidence
         rounds = np.random.default_rng(seed).integers(self.repeats, size=(RESAMPLES, self.repeats))
-        self._medians = {
-            name: np.median(own[rounds], axis=1) if self.repeats > 1 else own[:1] for name, own in self.seconds.items()
-        }
-        """Resampled: [resamples, points, 2]."""
-        self.lines = {name: self._line(name, np.median(own, axis=0)) for name, own in self.seconds.items()}
-        self._lines = {name: [self._line(name, own) for own in drawn] for name, drawn in self._medians.items()}
+        # [points, (reading, asking)], and a resample of the rounds before that
+        self.medians = {name: np.median(own, axis=0) for name, own in seconds.items()}
+        self.drawn = {name: np.median(own[rounds], axis=1) for name, own in seconds.items()}
+        self.lines = {name: self._line(name, own) for name, own in self.medians.items()}
+        self._lines = {name: [self._line(name, own) for own in drawn] for name, drawn in self.drawn.items()}
 
     def _line(self, name: str, medians: np.ndarray) -> Line:
-        return line_through(dict(zip(self.numbers[name], medians[:, 1].tolist(), strict=True)))
+        reading, asking = medians.T.tolist()
+        line = line_through(dict(zip(self.numbers[name], asking, strict=True)))
+        return Line(reading[0] + line.read, line.question)  # one reading a round serves all points
 
     def _interval(self, value: float, drawn: Sequence[float]) -> Interval:
         import numpy as np
@@ -227,13 +236,10 @@ class Summary:
         low, high = np.quantile(drawn, ends, method="nearest").tolist()  # between numbers: not with an infinite one
         return Interval(value, self.repeats, low, high)
 
-    def total(self, name: str, number: int, part: int = 1) -> Interval:
-        """Seconds for `number` questions, of reading alone with `part` 0."""
-        import numpy as np
-
+    def total(self, name: str, number: int) -> Interval:
+        """Seconds of reading and of `number` questions."""
         place = self.numbers[name].index(number)
-        value = float(np.median(self.seconds[name][:, place, part]))
-        return self._interval(value, self._medians[name][:, place, part].tolist())
+        return self._interval(float(self.medians[name][place].sum()), self.drawn[name][:, place].sum(-1).tolist())
 
     def read(self, name: str) -> Interval:
         """Seconds of what is done once."""
@@ -253,16 +259,16 @@ class Summary:
         return itertools.permutations(self.names, 2)
 
 
-def records_of(summary: Summary, peaks: Mapping[tuple[str, int], int]) -> list[dict[str, Any]]:
+def records_of(summary: Summary, peaks: Mapping[str, int]) -> list[dict[str, Any]]:
     """What `cost.jsonl` holds: points of the curves, the lines through them, and where the lines cross."""
     found: list[dict[str, Any]] = []
     for name in summary.names:
         for number in summary.numbers[name]:
-            seconds, reading = asdict(summary.total(name, number)), summary.total(name, number, 0).value
-            point = {"kind": "point", "way": name, "questions": number, "seconds": seconds, "seconds_reading": reading}
-            found.append({**point, "bytes": peaks[name, number]})
+            seconds = asdict(summary.total(name, number))
+            found.append({"kind": "point", "way": name, "questions": number, "seconds": seconds})
         read, question = asdict(summary.read(name)), asdict(summary.question(name))
-        found.append({"kind": "line", "way": name, "seconds_read": read, "seconds_question": question})
+        line = {"kind": "line", "way": name, "seconds_read": read, "seconds_question": question}
+        found.append({**line, "bytes": peaks[name]})
     for ours, other in summary.pairs():
         crossing = {
             key: "never" if value == math.inf else value
@@ -272,7 +278,7 @@ def records_of(summary: Summary, peaks: Mapping[tuple[str, int], int]) -> list[d
     return found
 
 
-def metrics_of(summary: Summary, peaks: Mapping[tuple[str, int], int]) -> dict[str, Interval]:
+def metrics_of(summary: Summary, peaks: Mapping[str, int]) -> dict[str, Interval]:
     """What `results.json` holds."""
     metrics = {}
     for name in summary.names:
@@ -281,8 +287,7 @@ def metrics_of(summary: Summary, peaks: Mapping[tuple[str, int], int]) -> dict[s
         for number in REPORTED:
             if number in summary.numbers[name]:
                 metrics[f"seconds_{number}_{name}"] = summary.total(name, number)
-        most = peaks[name, summary.numbers[name][-1]]
-        metrics[f"bytes_{name}"] = Interval(most, 1, most, most)
+        metrics[f"bytes_{name}"] = Interval(peaks[name], 1, peaks[name], peaks[name])
     for ours, other in summary.pairs():
         crossing = summary.break_even(ours, other)
         if math.isfinite(crossing.value) and math.isfinite(crossing.high):
@@ -326,9 +331,7 @@ def study(config: CostConfig, folder: Path) -> Results:
         there = ways(model, config.inner, example)
         measured = measure(example, there, config, run.device)
         peaks = {
-            (name, number): _peak(way, example.questions[:number], run.device)
-            for name, way in there.items()
-            for number in _numbers(way, config)
+            name: _peak(way, example.questions[: _numbers(way, config)[-1]], run.device) for name, way in there.items()
         }
         summary = Summary(measured, config.confidence, config.seed)
         write_json_lines(folder / CURVE, records_of(summary, peaks))

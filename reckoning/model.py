@@ -130,7 +130,7 @@ def _ready(network: nn.Module, config: ModelConfig, device: torch.device) -> Lan
     _finished(network, adapter)
     network.to(device)
     window = getattr(network.config, "max_position_embeddings", None) or sys.maxsize  # None: no limit
-    model = LanguageModel(network, int(window), adapter)  # type: ignore[arg-type]
+    model = LanguageModel(network, int(window), adapter)
     check_second_derivative(model)
     return model
 

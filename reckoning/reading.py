@@ -110,7 +110,7 @@ class _InContext:
         copies.layers = [copy.copy(layer) for layer in cache.layers]  # repeating makes new tensors, not new layers
         copies.batch_repeat_interleave(len(questions))
         output = self._forward(questions, past_key_values=copies, use_cache=True, logits_to_keep=1)
-        return output.logits[:, -1]  # type: ignore[no-any-return]
+        return output.logits[:, -1]
 
     def _answer(self, ids: Tensor) -> Tensor:
         with torch.no_grad(), needing(Need.first):
