@@ -23,7 +23,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,8 @@ METHOD = "run_time"
 REPORTED = (1, 18)
 """Numbers of questions with a metric of their own: one, and the questions of a ProofWriter theory."""
 RESAMPLES = 1000
+NO_END = 1e9
+"""Upper end of a break-even's interval in `results.json` where some resamples have none: JSON has no infinity."""
 
 
 @dataclass
@@ -290,8 +292,8 @@ def metrics_of(summary: Summary, peaks: Mapping[str, int]) -> dict[str, Interval
         metrics[f"bytes_{name}"] = Interval(peaks[name], 1, peaks[name], peaks[name])
     for ours, other in summary.pairs():
         crossing = summary.break_even(ours, other)
-        if math.isfinite(crossing.value) and math.isfinite(crossing.high):
-            metrics[f"break_even_{ours}_over_{other}"] = crossing
+        if math.isfinite(crossing.value):
+            metrics[f"break_even_{ours}_over_{other}"] = replace(crossing, high=min(crossing.high, NO_END))
     return metrics
 
 
