@@ -1,5 +1,6 @@
 """LoRA on a frozen base: attached by `peft`, kept in checkpoints without the base, written as `peft` reads it."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ class Adapter:
             task_type="CAUSAL_LM",
         )
         try:
-            self._wrapped = get_peft_model(network, settings)
+            with warnings.catch_warnings():  # peft 0.21 asks transformers 5 by an old name
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+                self._wrapped = get_peft_model(network, settings)
         except ValueError as error:
             raise UserError(
                 f"model.lora.targets={config.targets}: {str(error).strip().splitlines()[0]}; give the ends of the "
