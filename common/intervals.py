@@ -74,3 +74,30 @@ def accuracy_interval(correct: Sequence[float], groups: Sequence[Hashable], conf
 
         quantile = float(t.ppf((1 + confidence) / 2, kinds - 1))
     return Interval(share, count, *wilson(share, count / effect, quantile))
+
+
+def mean_interval(values: Sequence[float], groups: Sequence[Hashable], confidence: float = 0.95) -> Interval:
+    """Mean of any numbers with Student's interval over groups of items that hang together.
+
+    The variance is that of a ratio over G groups, G/(G-1) * sum (s - mean m)^2 / n^2 with s the sum and m the size of a
+    group. Of a single group nothing can be estimated: the interval is the range of the values.
+
+    Raises:
+        ValueError: no items, or lengths differ.
+    """
+    if not values:
+        raise ValueError("mean_interval of no items: the split is empty")
+    from scipy.stats import t
+
+    sums: dict[Hashable, float] = defaultdict(float)
+    sizes: dict[Hashable, int] = defaultdict(int)
+    for value, group in zip(values, groups, strict=True):
+        sums[group] += value
+        sizes[group] += 1
+    count, kinds = len(values), len(sizes)
+    mean = sum(sums.values()) / count
+    if kinds == 1:
+        return Interval(mean, count, min(values), max(values))
+    spread = sum((sums[group] - mean * size) ** 2 for group, size in sizes.items()) * kinds / (kinds - 1)
+    half = float(t.ppf((1 + confidence) / 2, kinds - 1)) * spread**0.5 / count
+    return Interval(mean, count, mean - half, mean + half)

@@ -16,7 +16,7 @@ Dropout draws one mask over the whole batch.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.twice.linear import Linear
+from common.weights import Weights
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -105,6 +106,37 @@ def make_stackable(network: Network) -> Network:
         # In place rather than by a new module: parameters, hooks and what refers to the module stay what they are.
         child.__class__ = _STACKABLE.get(type(child), type(child))
     return network
+
+
+def takes_stacks(network: nn.Module, weights: Weights) -> bool:
+    """Whether all of `weights` belong to matrices of `network` that take a stack of them as it is."""
+    kinds = tuple(_STACKABLE.values())
+    return all(isinstance(network.get_submodule(name.rpartition(".")[0]), kinds) for name in weights)
+
+
+def over_tasks(
+    network: nn.Module, forward: Callable[[Weights, Tensor], Tensor], weights: Weights, ids: Tensor
+) -> Tensor:
+    """`forward(weights, ids)` of `network` for one task, or for every task of a stack at once.
+
+    One forward pass over the rows of all tasks where all stacked weights are LoRA matrices, else `vmap`.
+
+    Args:
+        network: what `forward` calls with `weights`, which are named as in it.
+        forward: ids [rows, length] -> [rows, ...].
+        weights: of one task, or a stack.
+        ids: int64 [rows, length]; with a stack [tasks, rows, length], task t under slice t of the weights.
+
+    Returns:
+        [rows, ...], or [tasks, rows, ...].
+    """
+    if ids.dim() == 2:
+        return forward(weights, ids)
+    if takes_stacks(network, weights):
+        found = forward(weights, ids.flatten(0, 1))
+        return found.view(*ids.shape[:2], *found.shape[1:])
+    of_all: Tensor = torch.func.vmap(forward, randomness="different")(weights, ids)
+    return of_all
 
 
 def _lora_matrices(network: nn.Module) -> Iterator[nn.Module]:

@@ -16,20 +16,21 @@ Weights = dict[str, Tensor]
 """Name -> tensor, in the order of `module.named_parameters()`. A stack has one leading task axis on every tensor."""
 
 
-def select(module: nn.Module, patterns: Sequence[str] = ("*",)) -> Weights:
+def select(module: nn.Module, patterns: Sequence[str] = ("*",), key: str = "inner.weights") -> Weights:
     """The parameters of `module` whose names match one of the shell `patterns`, as they are (no copy).
 
-    Tied parameters appear once, under the name that `named_parameters()` gives them.
+    Tied parameters appear once, under the name that `named_parameters()` gives them. `key` is where the patterns were
+    set, for messages.
 
     Raises:
         UserError: there is no pattern, or one matches nothing, or only the second name of a tied parameter.
     """
     if not patterns:
-        raise UserError("inner.weights=[]: no weight is fast; use ['*'] for all")
+        raise UserError(f"{key}=[]: no weight is fast; use ['*'] for all")
     named = dict(module.named_parameters())
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in named):
-            raise UserError(f"inner.weights: the pattern '{pattern}' matches no parameter; {_hint(module, pattern)}")
+            raise UserError(f"{key}: the pattern '{pattern}' matches no parameter; {_hint(module, pattern)}")
     return {name: value for name, value in named.items() if any(fnmatchcase(name, p) for p in patterns)}
 
 

@@ -8,8 +8,8 @@ import torch
 from common.bilevel import Unroll
 from common.plan import budget_of, choose
 from common.rates import LearnedRates, make_rates
-from common.weights import select
 from reckoning import model as models
+from reckoning.adapter import fast_weights
 from reckoning.config import SPLITS, Learner, TrainConfig
 from reckoning.data import Splits
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
@@ -44,7 +44,7 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
     model = models.load(config.model, len(tokenizer), device=device, dtype=dtype)
     templates = Templates(config.data.templates, config.data.labels or {}, tokenizer, model.window)
     # rates stay float32 beside bfloat16 weights: their steps are smaller than its spacing
-    rates = make_rates(config.inner, list(select(model.network, config.inner.weights)))
+    rates = make_rates(config.inner, list(fast_weights(model.network, config.inner.weights)))
     rates = rates.to(device, torch.promote_types(dtype, torch.float32))
     knowledge = GivenKnowledge(config.method.knowledge, splits, config.data.seed)
     learner: Reckoning | InContext
@@ -54,6 +54,8 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
         )
         ordered = sorted(splits["train"], key=lambda problem: sum(len(row.ids) for row in learner.rows(problem)))
         learner.stack_if_it_pays(ordered[-1])
+        if not config.method.meta:
+            rates.requires_grad_(False)  # nothing would reach them
         if config.inner.unroll is Unroll.auto:
             cost = learner.footprint(ordered[-config.outer.batch_problems if learner.stacked else -1 :])
             budget = budget_of(config.inner.memory_gb, device)

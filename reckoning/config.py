@@ -59,6 +59,11 @@ class MethodConfig:
     target: Target = Target.multi
     answer_weight: float = 1.0
     """Weight of an answer's token in the mean over its target string, where a recited token weighs 1 (code: 1)."""
+    reshuffle: bool = False
+    """Give the facts of a training problem in another order at every pass over the training split."""
+    meta: bool = True
+    """RECKONING: False trains without the inner loop, which then runs at test time only (plain fine-tuning on the
+    knowledge, sheet section 8.8)."""
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations.
@@ -73,11 +78,50 @@ class MethodConfig:
                 f"method.learner=reckoning with method.knowledge={self.knowledge}, method.question={self.question}: "
                 "the inner loop needs knowledge and the outer loop a question; use method.learner=in_context"
             )
+        if self.learner is not Learner.reckoning and not self.meta:
+            raise UserError(
+                f"method.meta=false with method.learner={self.learner}: only reckoning has an inner loop; remove it"
+            )
         if self.learner is Learner.in_context and self.target is Target.sum:
             raise UserError("method.target=sum is an outer loss of RECKONING; use single or multi with in_context")
         if self.knowledge is Knowledge.none and not self.question:
             raise UserError(
                 "method.knowledge=none with method.question=false: nothing is left to read; keep one of them"
+            )
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters on a frozen base, by `peft` (sheet section 3, last row)."""
+
+    rank: int = 0
+    """r of every adapter; 0 is off, and the whole model learns."""
+    alpha: int = 32
+    """The adapter's output is scaled by alpha / rank."""
+    dropout: float = 0.1
+    """On the adapter's input while training."""
+    targets: list[str] = field(default_factory=list)
+    """Ends of the names of the layers that get one, or ['all-linear']; empty leaves the choice to `peft`."""
+    train: list[str] = field(default_factory=list)
+    """Shell patterns of further weights that learn, such as the embeddings; the rest of the base is frozen."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            UserError: a value is out of range, or names layers while LoRA is off.
+        """
+        if self.rank < 0 or self.alpha <= 0:
+            raise UserError(
+                f"model.lora.rank={self.rank}, model.lora.alpha={self.alpha}: use a rank of 0 (off) or more, and a "
+                "positive alpha"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"model.lora.dropout={self.dropout}: it is a probability; use a value in [0, 1)")
+        if self.rank == 0 and (self.targets or self.train):
+            raise UserError(
+                f"model.lora.targets={self.targets}, model.lora.train={self.train} with model.lora.rank=0: LoRA is "
+                "off and everything learns; set model.lora.rank=16, or remove them"
             )
 
 
@@ -95,6 +139,7 @@ class ModelConfig:
     """Dropout probability while training, inner and outer loop; null keeps the model's own."""
     evaluation_dropout: bool = False
     """True evaluates with dropout on, as the released code did (sheet section 6.3, item 5)."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass
@@ -276,6 +321,8 @@ class EvaluationConfig:
     """Questions answered from one adapted model at test time; 0 answers all about a knowledge set."""
     inner_steps: int = 0
     """Inner steps at test time; 0 means as many as in training."""
+    fact_recall: bool = True
+    """RECKONING at the end: how well every fact is known before and after encoding (fact_exact_*, fact_loss_*)."""
     confidence: float = 0.95
     patience: int = 0
     """Stop after so many dev evaluations without improvement; 0 never stops early."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,22 +75,45 @@ def respond(parts: Parts, problems: Sequence[Problem], config: TrainConfig, *, s
     if config.method.learner is Learner.reckoning:
         asked = sum(len(problem.questions) for problem in problems)
         problems = group_questions(problems, config.evaluation.questions_per_set or asked)
-    network = parts.model.network
     tokens = parts.label_tokens if select else config.evaluation.max_new_tokens
     size = config.evaluation.batch_problems
     responses = []
+    with (
+        _evaluating(parts, config),
+        Progress(0, len(problems), bar=False if select or in_sweep() else None, name="answers") as progress,
+    ):
+        for start in range(0, len(problems), size):
+            responses += parts.learner.respond(problems[start : start + size], tokens)
+            if not select:
+                progress.update(len(responses))
+    recited = not select and config.method.target is Target.multi
+    return score(problems, responses, config.data.labels or {}, recited=recited)
+
+
+def measure(parts: Parts, problems: Sequence[Problem], config: TrainConfig) -> tuple[dict[str, Interval], list[Item]]:
+    """What a run reports of a split: metrics with intervals, and the answers."""
+    from reckoning.methods import Reckoning
+    from reckoning.scoring import summarise, summarise_encoding
+
+    items = respond(parts, problems, config)
+    metrics = summarise(items, config.evaluation.confidence)
+    if config.evaluation.fact_recall and isinstance(parts.learner, Reckoning):
+        size, sets = config.evaluation.batch_problems, list({problem.facts: problem for problem in problems}.values())
+        with _evaluating(parts, config):
+            encoded = [e for i in range(0, len(sets), size) for e in parts.learner.encoded(sets[i : i + size])]
+        metrics |= summarise_encoding(sets, encoded, config.evaluation.confidence)
+    return metrics, items
+
+
+@contextmanager
+def _evaluating(parts: Parts, config: TrainConfig) -> Iterator[None]:
+    network = parts.model.network
     training = network.training
     network.train(config.model.evaluation_dropout)
     try:
-        with Progress(0, len(problems), bar=False if select or in_sweep() else None, name="answers") as progress:
-            for start in range(0, len(problems), size):
-                responses += parts.learner.respond(problems[start : start + size], tokens)
-                if not select:
-                    progress.update(len(responses))
+        yield
     finally:
         network.train(training)
-    recited = not select and config.method.target is Target.multi
-    return score(problems, responses, config.data.labels or {}, recited=recited)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
@@ -114,7 +138,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     from common.tracker import make_tracker
     from reckoning import data
     from reckoning.build import build
-    from reckoning.scoring import summarise
 
     folder = Path(config.run)
     if config.split not in (*SPLITS, ALL):
@@ -147,14 +170,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     device = pick_device(config.device or trained.runtime.device)
     parts = build(trained, splits, device, getattr(torch, trained.runtime.dtype.name))
     try:
-        parts.model.network.load_state_dict(best.objects["model"])
+        parts.model.tracked.load_state_dict(best.objects["model"])
         parts.rates.load_state_dict(best.objects["rates"])
     except RuntimeError as error:
         raise UserError(
             f"run={folder}: its weights do not fit model.name={trained.model.name} as it is now; "
             "put back the model that the run was trained from"
         ) from error
-    metrics = summarise(respond(parts, problems, trained), config.confidence)
+    metrics, _ = measure(parts, problems, trained)
     text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
     asked = config.split if config.data is None else f"{run_name(config.data.name)}-{config.split}"
     write_atomic(folder / f"evaluation-{asked}.json", text + "\n")

@@ -1,10 +1,10 @@
 """What `python -m reckoning.model` prints: sizes, and the memory that one outer step needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.bilevel import InnerConfig, Snapshots, Unroll
 from common.environment import hardware, pick_device
@@ -13,7 +13,8 @@ from common.plan import budget_of, choose
 from common.rates import make_rates
 from common.rules import make_rule
 from common.twice.cross_entropy import TokenLosses
-from common.weights import select, stack
+from common.weights import stack
+from reckoning.adapter import MATRICES, fast_weights
 from reckoning.batch import Rows, micro_batches
 from reckoning.config import Learner, TrainConfig
 from reckoning.objective import mean_loss
@@ -59,7 +60,7 @@ def cost_of(network: nn.Module, config: TrainConfig, shape: Shape) -> Footprint:
     """Of one problem, or of as many as are stacked; `network` may be without data (fake tensors)."""
     inner = config.inner
     tasks = (config.outer.batch_problems,) if inner.stack else ()
-    losses, start = TokenLosses(network), select(network, inner.weights)
+    losses, start = TokenLosses(network), fast_weights(network, inner.weights)
     facts, questions = (
         _rows(tasks, *size) for size in ((shape.facts, shape.fact_tokens), (shape.questions, shape.question_tokens))
     )
@@ -76,17 +77,18 @@ def cost_of(network: nn.Module, config: TrainConfig, shape: Shape) -> Footprint:
 def estimate(network: nn.Module, config: TrainConfig, shape: Shape) -> Estimate:
     """Memory of an outer step; for the in-context learner the facts stand before every question."""
     model = sum(w.numel() * w.element_size() for w in network.parameters())
+    learning = sum(w.numel() * w.element_size() for w in network.parameters() if w.requires_grad)
     if config.method.learner is not Learner.reckoning:
         read = shape.question_tokens + shape.facts * shape.fact_tokens
         whole = replace(shape, facts=1, question_tokens=read, questions=shape.questions * config.outer.batch_problems)
         plain = replace(config, inner=InnerConfig())
-        return Estimate(model, model, 2 * model, cost_of(network, plain, whole).outer, Unroll.none, 0)
+        return Estimate(model, learning, 2 * learning, cost_of(network, plain, whole).outer, Unroll.none, 0)
     cost, inner = cost_of(network, config, shape), config.inner
     unroll, keep = inner.unroll, inner.keep
     if unroll is Unroll.auto:
         budget = budget_of(inner.memory_gb, pick_device(config.runtime.device))
         unroll, keep = choose(cost, inner.steps, budget, inner.snapshots)
-    return Estimate(model, model, 2 * model, cost.peak(unroll, inner.steps, keep, inner.snapshots), unroll, keep)
+    return Estimate(model, learning, 2 * learning, cost.peak(unroll, inner.steps, keep, inner.snapshots), unroll, keep)
 
 
 def room(device: torch.device) -> tuple[int, str]:
@@ -138,24 +140,24 @@ def report(network: nn.Module, config: TrainConfig, shape: Shape) -> str:
     tensors = list(network.parameters())
     lines = [
         ("model", f"{config.model.name} ({type(network).__name__}, tied weights count once)"),
-        ("parameters", f"{sum(tensor.numel() for tensor in tensors):,} in {len(tensors)} tensors"),
+        ("parameters", _counted(tensors)),
+        *_lora_lines(network, config),
     ]
     ours = config.method.learner is Learner.reckoning
     if ours:
         inner = config.inner
-        chosen = select(network, inner.weights)
+        chosen = fast_weights(network, inner.weights)
         count = make_rates(inner, list(chosen)).numbers.numel()
         kind = f"one a {inner.per.name} and step" + ("" if inner.learned else ", not learned")
-        fast = sum(tensor.numel() for tensor in chosen.values())
         lines += [
-            ("fast weights", f"{fast:,} in {len(chosen)} tensors, inner.weights={inner.weights}"),
+            ("fast weights", f"{_counted(chosen.values())}, inner.weights={inner.weights}"),
             ("inner rates", f"{count:,}: {kind}, start {inner.lr:g}, {inner.space.name}"),
         ]
     if config.method.learner is Learner.shortcuts:
         return _aligned([*lines, ("memory", f"method={config.method.name} trains no network")])
     needed = estimate(network, config, shape)
     if ours:
-        lines.insert(4, ("inner loop", _loop(config.inner, needed)))
+        lines.append(("inner loop", _loop(config.inner, needed)))
     sizes = f"{shape.facts} facts of {shape.fact_tokens} tokens, {shape.questions} questions of {shape.question_tokens}"
     alive = "each problem goes backward before the next begins"
     if ours and config.inner.stack:
@@ -178,6 +180,27 @@ def report(network: nn.Module, config: TrainConfig, shape: Shape) -> str:
     if fits == "no":
         lines += [("  remedy", text) for text in remedies(network, config, shape, there)]
     return _aligned(lines)
+
+
+def _lora_lines(network: nn.Module, config: TrainConfig) -> list[tuple[str, str]]:
+    """What learns and what does not, where not everything does."""
+    lora = config.model.lora
+    if not lora.rank:
+        return []
+    named = list(network.named_parameters())
+    layers = sorted({name.split(f".{MATRICES}")[0].rpartition(".")[2] for name, _ in named if MATRICES in name})
+    kind = f"rank {lora.rank}, alpha {lora.alpha}, dropout {lora.dropout:g} on {', '.join(layers)}"
+    further = f" and model.lora.train={lora.train}" if lora.train else ""
+    return [
+        ("adapter", f"{_counted(w for name, w in named if MATRICES in name)}: LoRA of {kind}"),
+        ("trained", f"{_counted(w for _, w in named if w.requires_grad)}: the adapter{further}"),
+        ("frozen", _counted(w for _, w in named if not w.requires_grad)),
+    ]
+
+
+def _counted(tensors: Iterable[Tensor]) -> str:
+    sizes = [tensor.numel() for tensor in tensors]
+    return f"{sum(sizes):,} in {len(sizes)} tensors"
 
 
 def _rows(tasks: tuple[int, ...], count: int, length: int) -> Rows:

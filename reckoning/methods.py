@@ -2,8 +2,10 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from common.bilevel import InnerConfig, Unroll
@@ -16,16 +18,29 @@ from common.rates import LearnedRates
 from common.rules import make_rule
 from common.twice.policy import Need, needing
 from common.weights import Weights, select, stack
+from reckoning.adapter import fast_weights
 from reckoning.batch import LENGTHS, Rows, micro_batches, to_rows, to_stack
 from reckoning.config import Knowledge, MethodConfig, Target
 from reckoning.decode import greedy
 from reckoning.model import LanguageModel
-from reckoning.objective import logits, mean_loss
+from reckoning.objective import known, logits, mean_loss
 from reckoning.problems import Problem
 from reckoning.templates import Row, Templates
 
 Responses = list[list[str]]
 """[problems][questions] decoded text."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """How well a fact is known, before its knowledge set is encoded and after (sheet section 8.11)."""
+
+    loss_before: float
+    """Mean negative log-likelihood of the fact's tokens after its index prefix."""
+    loss_after: float
+    exact_before: bool
+    """Greedy decoding from the index prefix writes the fact."""
+    exact_after: bool
 
 
 class Learner(Protocol):
@@ -87,7 +102,7 @@ class Reckoning:
         self.evaluation_steps = evaluation_steps or inner.steps
         self.rule = make_rule(inner)
         self.unroll, self.keep, self.stacked = inner.unroll, inner.keep, inner.stack
-        self.slow = select(model.network, inner.weights)
+        self.slow = fast_weights(model.network, inner.weights)
         fast = {id(w) for w in self.slow.values()}
         self.also = [w for w in model.network.parameters() if w.requires_grad and id(w) not in fast]
         self.memorise: InnerLoss = lambda weights, rows: mean_loss(model.losses, weights, rows)
@@ -105,11 +120,15 @@ class Reckoning:
         """One loss a problem, or one for the whole stack; a problem's loss is the mean over its questions."""
         first = last = 0.0
         for group in self._groups(problems):
+            if not self.method.meta:
+                yield self._answer(self._start(len(group)), group).sum()
+                continue
             adapted = self._adapt(group, unroll=self.unroll, steps=self.inner.steps)
             yield self._answer(adapted.weights, group).sum()
             first += adapted.losses[0].sum().item()
             last += adapted.losses[-1].sum().item()
-        self.measured = {"inner_loss_first": first / len(problems), "inner_loss_last": last / len(problems)}
+        if self.method.meta:
+            self.measured = {"inner_loss_first": first / len(problems), "inner_loss_last": last / len(problems)}
 
     def respond(self, problems: Sequence[Problem], new_tokens: int) -> Responses:
         """Encode every knowledge set once, then answer all its questions from the adapted weights."""
@@ -119,6 +138,20 @@ class Reckoning:
             prompts = [[row.prompt for row in self._questions(problem)] for problem in group]
             responses += _decoded(self.model, fast, prompts, self.templates, new_tokens, stacked=self.stacked)
         return responses
+
+    @torch.no_grad()
+    def encoded(self, problems: Sequence[Problem]) -> list[list[Encoded]]:
+        """For every problem all its given facts: from the initial weights, and from those that have encoded them."""
+        found: list[list[Encoded]] = []
+        for group in self._groups(problems):
+            facts = [self._facts(problem) for problem in group]
+            rows, start = self._padded(facts), self._start(len(group))
+            fast = self._adapt(group, unroll=Unroll.none, steps=self.evaluation_steps).weights
+            (loss, exact), (loss_after, exact_after) = (known(self.model.network, w, rows) for w in (start, fast))
+            columns = [x.reshape(len(group), -1).tolist() for x in (loss, loss_after, exact, exact_after)]
+            for own, *values in zip(facts, *columns, strict=True):
+                found.append([Encoded(*of_fact) for _, *of_fact in zip(own, *values, strict=False)])
+        return found
 
     def stack_if_it_pays(self, problem: Problem) -> None:
         """With `inner.stack`: adapt problems one by one all the same where one like this is work enough."""

@@ -7,6 +7,7 @@ import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
@@ -22,6 +23,7 @@ from common.twice.attention import register
 from common.twice.cross_entropy import TokenLosses
 from common.twice.lean import make_lean
 from common.twice.policy import ATTENTION
+from reckoning.adapter import Adapter
 from reckoning.config import ModelConfig, TrainConfig
 from reckoning.sources import first_line, source_of
 
@@ -43,11 +45,22 @@ class LanguageModel:
     """Called as `network(input_ids=...)`, answers with `.logits`; attention is twice differentiable."""
     window: int
     """Longest sequence it reads, in tokens."""
+    adapter: Adapter | None = None
+    """LoRA on a frozen network; None: the whole network learns."""
     losses: TokenLosses = field(init=False)
     """Next-token losses, in chunks where the vocabulary is large."""
 
     def __post_init__(self) -> None:
         self.losses = TokenLosses(self.network)
+
+    @property
+    def tracked(self) -> nn.Module | Adapter:
+        """What a checkpoint keeps of it."""
+        return self.adapter or self.network
+
+    def files(self, folder: Path) -> Any:
+        """What an export into `folder` writes of it."""
+        return self.adapter.files(folder) if self.adapter else self.network
 
 
 def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch.dtype) -> LanguageModel:
@@ -64,9 +77,7 @@ def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch
     source = source_of(config.name)
     try:
         settings = AutoConfig.from_pretrained(source, local_files_only=True)  # downloads are scripts/fetch.py's
-        for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"):
-            if config.dropout is not None and hasattr(settings, key):
-                setattr(settings, key, config.dropout)
+        _set_dropout(settings, config)
         if config.pretrained:
             network = AutoModelForCausalLM.from_pretrained(
                 source, config=settings, attn_implementation=ATTENTION, dtype=dtype, local_files_only=True
@@ -80,11 +91,58 @@ def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch
             f"model.tokenizer={config.tokenizer or config.name} has {tokens} tokens, model.name={config.name} "
             f"embeds {settings.vocab_size}; use the tokenizer that belongs to the model"
         )
-    make_lean(network).to(device)
-    window = getattr(settings, "max_position_embeddings", None) or sys.maxsize  # None: relative positions, no limit
-    model = LanguageModel(network, int(window))
+    return _ready(network, config, device)
+
+
+def of_shape(
+    layers: int,
+    width: int,
+    heads: int,
+    vocabulary: int,
+    window: int,
+    config: ModelConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> LanguageModel:
+    """A GPT-2 of random weights and these sizes; `config` says how it is dropped out and whether it has LoRA."""
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    register()
+    settings = GPT2Config(
+        n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary, n_positions=window,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    _set_dropout(settings, config)
+    network = AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION, dtype=dtype)
+    return _ready(network, config, device)
+
+
+def _set_dropout(settings: Any, config: ModelConfig) -> None:
+    for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"):
+        if config.dropout is not None and hasattr(settings, key):
+            setattr(settings, key, config.dropout)
+
+
+def _ready(network: nn.Module, config: ModelConfig, device: torch.device) -> LanguageModel:
+    """With LoRA where wanted, lean, on its device, and known to have a second derivative."""
+    adapter = _with_lora(network, config)
+    _finished(network, adapter)
+    network.to(device)
+    window = getattr(network.config, "max_position_embeddings", None) or sys.maxsize  # None: no limit
+    model = LanguageModel(network, int(window), adapter)
     check_second_derivative(model)
     return model
+
+
+def _with_lora(network: nn.Module, config: ModelConfig) -> Adapter | None:
+    return Adapter(network, config.lora, base_has_files=config.pretrained) if config.lora.rank else None
+
+
+def _finished(network: nn.Module, adapter: Adapter | None) -> None:
+    make_lean(network)
+    if adapter:
+        adapter.make_stackable()
 
 
 def check_second_derivative(model: LanguageModel) -> None:
@@ -117,14 +175,24 @@ def skeleton(config: ModelConfig, dtype: torch.dtype = torch.float32) -> nn.Modu
     Raises:
         UserError: the configuration is not there, or is not one of a causal language model.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
     from transformers import AutoConfig, AutoModelForCausalLM
 
     register()
     try:
         settings = AutoConfig.from_pretrained(source_of(config.name), local_files_only=True)
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            return make_lean(AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION, dtype=dtype))
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        with mode:
+            network = AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION, dtype=dtype)
+        adapter = _with_lora(network, config)  # peft moves what it adds, which fake tensors cannot
+        for module in network.modules():
+            for name, weight in module.named_parameters(recurse=False):
+                if not isinstance(weight, FakeTensor):
+                    hollow = nn.Parameter(mode.from_tensor(weight.detach()), requires_grad=weight.requires_grad)
+                    module.register_parameter(name, hollow)
+        with mode:
+            _finished(network, adapter)
+        return network
     except (OSError, ValueError) as error:
         raise UserError(
             f"model.name={config.name}: {first_line(error)}; config.json alone would tell its size, else {REMEDIES}"

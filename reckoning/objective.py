@@ -5,6 +5,7 @@ import inspect
 import torch
 from torch import Tensor, nn
 
+from common.lora import over_tasks
 from common.twice.cross_entropy import TokenLosses
 from common.weights import Weights, call
 from reckoning.batch import Rows
@@ -23,9 +24,7 @@ def logits(model: nn.Module, weights: Weights, ids: Tensor, keep: int = 0) -> Te
         output: Tensor = call(model, task_weights, input_ids=task_ids, use_cache=False, **more).logits
         return output[:, -keep:]
 
-    if ids.dim() == 2:
-        return one_task(weights, ids)
-    return torch.func.vmap(one_task, randomness="different")(weights, ids)
+    return over_tasks(model, one_task, weights, ids)
 
 
 def mean_loss(losses: TokenLosses, weights: Weights, rows: Rows) -> Tensor:
@@ -38,3 +37,17 @@ def mean_loss(losses: TokenLosses, weights: Weights, rows: Rows) -> Tensor:
     per_token = losses.under(weights, rows.ids) * scored
     per_row = per_token.sum(-1) / scored.sum(-1).clamp(min=1)
     return (per_row * rows.weight).sum(-1)
+
+
+def known(model: nn.Module, weights: Weights, rows: Rows) -> tuple[Tensor, Tensor]:
+    """How well `weights` know every row: mean negative log-likelihood of its scored tokens, and whether each of them is
+    the most likely one after those before it, which is what greedy decoding from the given tokens would write.
+
+    Both [(tasks,) rows].
+    """
+    scores = logits(model, weights, rows.ids)[..., :-1, :]
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(-1)
+    targets, scored = rows.ids[..., 1:], rows.scored[..., 1:] > 0
+    losses = -scores.gather(-1, targets[..., None]).squeeze(-1).where(scored, 0)
+    right = (scores.argmax(-1) == targets) | ~scored
+    return losses.sum(-1) / scored.sum(-1).clamp(min=1), right.all(-1)

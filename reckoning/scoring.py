@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from common.intervals import Interval, accuracy_interval
-from reckoning.methods import Responses
+from common.intervals import Interval, accuracy_interval, mean_interval
+from reckoning.methods import Encoded, Responses
 from reckoning.metrics import Recall, normalise, recall_of, split_response
 from reckoning.problems import Problem
 
@@ -78,6 +78,23 @@ def summarise(items: Sequence[Item], confidence: float) -> dict[str, Interval]:
             values = [float(getattr(recall, name)) for recall, _ in recitations]
             metrics[f"recall_{name}"] = accuracy_interval(values, theories, confidence)
         metrics["recall_published"] = _pooled(recitations, confidence)
+    return metrics
+
+
+def summarise_encoding(
+    problems: Sequence[Problem], encoded: Sequence[Sequence[Encoded]], confidence: float
+) -> dict[str, Interval]:
+    """Over all facts of all knowledge sets: share written exactly from the index prefix, and mean loss, each before
+    encoding and after it. The loss is in nats a token; its exponential is the perplexity.
+    """
+    facts = [(fact, problem.theory) for problem, own in zip(problems, encoded, strict=True) for fact in own]
+    theories = [theory for _, theory in facts]
+    metrics = {}
+    for when in ("before", "after"):
+        exact = [float(getattr(fact, f"exact_{when}")) for fact, _ in facts]
+        metrics[f"fact_exact_{when}"] = accuracy_interval(exact, theories, confidence)
+        losses = [getattr(fact, f"loss_{when}") for fact, _ in facts]
+        metrics[f"fact_loss_{when}"] = mean_interval(losses, theories, confidence)
     return metrics
 
 

@@ -44,9 +44,9 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from common.run import Run, RunIdentity
     from reckoning import data
     from reckoning.build import build
-    from reckoning.evaluate import respond
+    from reckoning.evaluate import measure, respond
     from reckoning.sampler import Batches
-    from reckoning.scoring import accuracy, summarise, to_json
+    from reckoning.scoring import accuracy, to_json
     from reckoning.shortcut_rows import shortcut_rows
 
     who = RunIdentity("reckoning", config.experiment, config.method.name, config.scale, config.seed)
@@ -63,8 +63,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
         network = parts.model.network.train()  # from_pretrained leaves dropout off
         total = config.outer.total_steps(len(splits["train"]))
         outer = Outer(config.outer, network, parts.rates, total)
-        batches = Batches(splits["train"], config.outer.batch_problems, config.seed)
-        run.track("model", network)
+        batches = Batches(splits["train"], config.outer.batch_problems, config.seed, reshuffle=config.method.reshuffle)
+        run.track("model", parts.model.tracked)
         run.track("rates", parts.rates)
         run.track("outer", outer)
 
@@ -92,9 +92,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
             run.save_if_due(step)
 
         rate_record.select(folder, run.restore_best("model", "rates") or run.step)
-        export(folder / MODEL, network, parts.templates.tokenizer)
-        items = respond(parts, splits["test"], config)
-        metrics = summarise(items, config.evaluation.confidence)
+        export(folder / MODEL, parts.model.files(folder / MODEL), parts.templates.tokenizer)
+        metrics, items = measure(parts, splits["test"], config)
         run.log(run.step, "test", **{name: interval.value for name, interval in metrics.items()})
         return run.finish(metrics, map(to_json, items))
 

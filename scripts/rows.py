@@ -123,8 +123,10 @@ def read_runs(root: Path, paper: str | None, experiment: str | None) -> tuple[li
                 unfinished.append(f"{folder}: {command_of(folder)}")
             continue
         found = results.read(folder)
+        config = folders.read_config(folder)
+        if "method" not in config:
+            continue  # answers nothing, such as the run-time study
         if paper in (None, found.paper) and experiment in (None, found.experiment):
-            config = folders.read_config(folder)
             keys = {key: value for key, value in results.hashed_keys(config).items() if key != "seed"}
             finished.append(Run(folder, found, config, keys))
     return finished, unfinished

@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -166,12 +167,16 @@ def test_every_key_in_the_prose_is_a_key() -> None:
 def test_every_command_composes(
     newcomer: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    from reckoning import evaluate, train
+    from reckoning import cost, evaluate, train
     from reckoning.config import TrainConfig
 
     monkeypatch.chdir(newcomer)
-    alone = words[0] == "reckoning.evaluate"
-    main, schema = (evaluate.main, evaluate.EvaluateConfig) if alone else (train.main, TrainConfig)
+    with_own_config: dict[str, Any] = {
+        "reckoning.evaluate": (evaluate.main, evaluate.EvaluateConfig),
+        "reckoning.cost": (cost.main, cost.CostConfig),
+    }
+    alone = words[0] in with_own_config
+    main, schema = with_own_config.get(words[0], (train.main, TrainConfig))
     with_own = [] if alone or "--config-dir" in words else ["--config-dir", "my_conf"]
     given = [word for word in words[1:] if word not in ("--cfg", "job")]
     for cell in cells(given):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from common.lora import over_tasks
 from common.twice.linear import Linear
 from common.twice.policy import Need, needed, refuse_third_derivative
 from common.weights import Weights, call
@@ -105,9 +106,7 @@ class TokenLosses(nn.Module):
             losses: Tensor = call(self, {f"network.{name}": w for name, w in task_weights.items()}, task_ids)
             return losses
 
-        if ids.dim() == 2:
-            return one_task(weights, ids)
-        return torch.func.vmap(one_task, randomness="different")(weights, ids)
+        return over_tasks(self.network, one_task, weights, ids)
 
 
 class _Losses(torch.autograd.Function):

@@ -49,7 +49,7 @@ def test_every_method_trains_and_answers(mini: Any, tmp_path: Path, method: str)
     assert mini.train(tmp_path, f"method={method}", *few) == 0
     results = json.loads((only_run(tmp_path) / "results.json").read_text())
     assert results["method"] == method
-    recited = method in ("reckoning", "ft_icr", "random_facts")
+    recited = method in ("reckoning", "ft_icr", "ft_icr_shuffled", "random_facts", "test_time")
     assert ("recall_exact" in results["test"]) is recited, "only who is trained to recite facts is asked for them"
 
 
