@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from common import local  # noqa: F401 -- registers the resolver of conf/common/hydra/launcher/local.yaml
 from common.errors import UserError
 from common.schema import flat, unknown_key
 
@@ -86,6 +87,13 @@ def guard(task: Task) -> Task:
 def in_sweep() -> bool:
     """Is this one job of several (`-m`)?"""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def local_jobs() -> int | None:
+    """Processes of the `hydra/launcher=local` sweep that this is a job of, as joblib counts; None outside one."""
+    if not in_sweep() or HydraConfig.get().runtime.choices.get("hydra/launcher") != "local":
+        return None
+    return int(HydraConfig.get().launcher.n_jobs)
 
 
 def explain(error: BaseException) -> str | None:
