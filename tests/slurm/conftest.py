@@ -20,14 +20,14 @@ def cluster(node: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A node of two cores and two GPUs that exist by name only, and the miniature to train on it."""
+    """A node of three cores and two GPUs that exist by name only, and the miniature to train on it."""
     data = miniature.make_all(tmp_path_factory.mktemp("mini"))
     absent = (data / "conf" / "data" / "mini.yaml").read_text().replace("train.jsonl", "absent.jsonl")
     (data / "conf" / "data" / "absent.yaml").write_text(absent)
     (data / "conf" / "experiment").mkdir()
     (data / "conf" / "experiment" / "mini.yaml").write_text("# @package _global_\nexperiment: mini\n")
     with tempfile.TemporaryDirectory(prefix="slurm-") as name:  # a short path: sockets take about 100 characters
-        found = Cluster(slurm.up(Path(name), cpus=2, gpus=2), data)
+        found = Cluster(slurm.up(Path(name), cpus=3, gpus=2), data)
         try:
             yield found
         finally:
