@@ -27,6 +27,8 @@ from common.schema import flat, unknown_key
 USER_ERROR = 2
 """Exit code of a mistake in what the user gave; 1 stays for mistakes of ours."""
 INTERRUPTED = 130
+BY_RESOLVER = "UserError raised while resolving interpolation: "
+"""How OmegaConf hands on what a resolver raises; it keeps no cause."""
 
 Task = Callable[[DictConfig], Any]
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ def entry(config_path: str, config_name: str = "config") -> Callable[[Task], Cal
             os.environ["HYDRA_FULL_ERROR"] = "1"  # the documented way to get exceptions instead of Hydra's own exit
             try:
                 composed()
-            except (UserError, HydraException, OSError) as error:
+            except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
                 if (message := explain(error)) is None:
                     raise
                 _stop(message)
@@ -102,6 +104,8 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{error.filename or 'the disk'}: {error.strerror}; free space there or set loop.root to a bigger disk"
+    if isinstance(error, OmegaConfBaseException) and str(error).startswith(BY_RESOLVER):
+        return str(error).removeprefix(BY_RESOLVER).partition("\n")[0]
     if isinstance(error, HydraException):
         return _explain_composition(error)
     return None

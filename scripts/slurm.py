@@ -243,7 +243,7 @@ def _start(daemon: Daemon, folder: Path, environment: Mapping[str, str]) -> None
     given = {**os.environ, **environment, "MYSQL_UNIX_PORT": f"{folder}/database.socket"}
     output = folder / "log" / f"{daemon.name}.out"
     pid = os.posix_spawn(  # not subprocess, whose processes are meant to end with this one
-        _path(daemon.command[0]), daemon.command, given, setsid=True,
+        _path(daemon.command[0]), list(daemon.command), given, setsid=True,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(output), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),

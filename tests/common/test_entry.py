@@ -127,22 +127,19 @@ def test_one_bad_job_does_not_stop_the_others(app: Path, launcher: str) -> None:
         assert (app / "runs" / "sweep" / f"seed={seed}" / "result").read_text() == f"{seed} 4 True"
 
 
-def test_the_number_of_processes_can_be_set_from_outside(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = ("hydra/launcher=local", "--cfg", "hydra", "-p", "hydra.launcher", "--resolve")
-    assert "n_jobs: -1" in command(app, *shown).stdout
-    monkeypatch.setenv("INNERLOOP_JOBS", "3")
-    assert "n_jobs: 3" in command(app, *shown).stdout
-    monkeypatch.setenv("INNERLOOP_JOBS", "0")
-    assert "INNERLOOP_JOBS=0: use a number above 0" in command(app, *shown).stderr
-
-
-def test_there_is_one_process_a_gpu_unless_the_runs_compute_on_the_cpu(
+def test_the_number_of_processes_follows_the_variable_and_the_device(
     app: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shown = ("hydra/launcher=local", "--cfg", "all", "-p", "hydra.launcher", "--resolve")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
-    shown = ("hydra/launcher=local", "--cfg", "hydra", "-p", "hydra.launcher", "--resolve")
-    assert "n_jobs: -1" in command(app, *shown).stdout
-    assert "n_jobs: 3" in command(app, *shown, "runtime=auto").stdout
+    assert "n_jobs: -1\n" in command(app, *shown).stdout
+    assert "n_jobs: 3\n" in command(app, "runtime=auto", *shown).stdout
+    monkeypatch.setenv("INNERLOOP_JOBS", "2")
+    assert "n_jobs: 2\n" in command(app, *shown).stdout
+    monkeypatch.setenv("INNERLOOP_JOBS", "0")
+    done = command(app, "-m", "seed=1", "hydra/launcher=local")
+    assert done.returncode == 2
+    assert done.stderr == "error: INNERLOOP_JOBS=0: use a number above 0, or -1 for one process a core\n"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,7 +103,7 @@ def test_a_second_sweep_waits_for_a_free_gpu(
 ) -> None:
     assert [holders.start(3) for _ in range(3)] == ["0", "3", "GPU-8f"]
     monkeypatch.setattr(local.tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(local.time, "sleep", lambda _: holders.end(2))
+    monkeypatch.setattr(local, "time", SimpleNamespace(sleep=lambda _: holders.end(2)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,GPU-8f")
     with caplog.at_level("INFO", "common.local"):
         assert local.claim_gpu(3) == "GPU-8f"

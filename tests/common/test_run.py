@@ -459,6 +459,15 @@ def test_a_failing_tracker_does_not_stop_a_run(tmp_path: Path, monkeypatch: pyte
     assert "W&B failed at start" in (tmp_path / "log.txt").read_text()
 
 
+def test_several_processes_for_one_run_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(UserError, match="4 processes were started for one run.*hydra/launcher=slurm_gpu"):
+        count(tmp_path / "run", 1)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert count(tmp_path / "run", 1).value == 1
+
+
 # ---- stop signals
 
 
