@@ -169,8 +169,25 @@ def up(folder: Path, *, cpus: int = 2, gpus: int = 2) -> dict[str, str]:
     return environment
 
 
+def empty_queue(environment: Mapping[str, str]) -> None:
+    """Kill all jobs and wait until they are gone.
+
+    Raises:
+        UserError: they are not, after `PATIENCE` seconds.
+    """
+    until = time.monotonic() + PATIENCE
+    while _call([_path("squeue"), "--noheader"], environment, check=False).stdout.strip():
+        if time.monotonic() > until:
+            raise UserError(f"jobs did not end within {PATIENCE:.0f} s; look at them with squeue")
+        _call([_path("scancel"), "--full", "--signal=KILL", "--user=root"], environment, check=False)
+        _call([_path("scancel"), "--user=root"], environment, check=False)
+        time.sleep(0.2)
+
+
 def down(folder: Path) -> None:
-    """End the daemons that `up` started in this folder, the last one first."""
+    """End the jobs and then the daemons that `up` started in this folder, the last one first."""
+    if _running(folder / "run" / "slurmctld.started") and _running(folder / "run" / "slurmd.started"):
+        empty_queue({"SLURM_CONF": f"{folder.resolve()}/slurm.conf"})
     for path in sorted((folder / "run").glob("*.started"), key=lambda path: path.stat().st_mtime, reverse=True):
         if (pid := _running(path)) is not None:
             os.kill(pid, signal.SIGTERM)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from scripts.slurm import empty_queue
+
 CHECKOUT = Path(__file__).parents[2]
 LIMIT = 300.0
 """Seconds that any one event may take."""
@@ -121,5 +123,4 @@ class Cluster:
             if sweep.process.poll() is None:
                 sweep.process.kill()
                 sweep.process.wait()
-        self.call("scancel", "--signal=KILL", "--user=root")
-        wait_for("an empty queue", lambda: not self.call("squeue", "--noheader"))
+        empty_queue(self.environment)
