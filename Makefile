@@ -12,10 +12,10 @@ DATA  := $(BIN)/python -m reckoning.data +experiment=proofwriter scale=cpu
 TESTS := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run tables data test test-faults lint type format clean
+.PHONY: help setup run tables data test test-faults test-slurm slurm-packages lint type format clean
 
 help:  ## show these lines
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 setup: .venv/ready  ## make .venv with the locked versions (again only when the lock has changed)
 
@@ -34,6 +34,12 @@ test: .venv/ready  ## run the tests (ARGS='-k name' to choose, WORKERS=8 for mor
 
 test-faults: .venv/ready  ## kill runs twenty times and compare with the undisturbed run
 	$(TESTS) -m faults $(ARGS)
+
+test-slurm: .venv/ready  ## run sweeps on a real SLURM of one node (as root, after make slurm-packages)
+	$(BIN)/python -m pytest -m slurm -rs --log-cli-level=INFO $(ARGS)
+
+slurm-packages: .venv/ready  ## install the Debian packages of that SLURM, as root; no service is started
+	$(BIN)/python -m scripts.slurm install
 
 lint: .venv/ready  ## check style and format with ruff
 	$(BIN)/ruff check

@@ -20,12 +20,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from common import local  # noqa: F401 -- registers the resolver of conf/common/hydra/launcher/local.yaml
 from common.errors import SweepError, UserError
 from common.schema import flat, unknown_key
 
 USER_ERROR = 2
 """Exit code of a mistake in what the user gave; 1 stays for mistakes of ours, and for a sweep with runs that failed."""
 INTERRUPTED = 130
+BY_RESOLVER = "UserError raised while resolving interpolation: "
+"""How OmegaConf hands on what a resolver raises; it keeps no cause."""
 
 Task = Callable[[DictConfig], Any]
 log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ def entry(config_path: str, config_name: str = "config") -> Callable[[Task], Cal
             os.environ["HYDRA_FULL_ERROR"] = "1"  # the documented way to get exceptions instead of Hydra's own exit
             try:
                 composed()
-            except (UserError, HydraException, OSError) as error:
+            except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
                 if (message := explain(error)) is None:
                     raise
                 _stop(message, 1 if isinstance(error, SweepError) else USER_ERROR)
@@ -95,12 +98,21 @@ def sweep_name() -> str | None:
     return None if name is None else str(name)
 
 
+def local_jobs() -> int | None:
+    """Processes of the `hydra/launcher=local` sweep that this is a job of, as joblib counts; None outside one."""
+    if not in_sweep() or HydraConfig.get().runtime.choices.get("hydra/launcher") != "local":
+        return None
+    return int(HydraConfig.get().launcher.n_jobs)
+
+
 def explain(error: BaseException) -> str | None:
     """The message for a user, None if the error is not one a user can do something about."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{error.filename or 'the disk'}: {error.strerror}; free space there or set loop.root to a bigger disk"
+    if isinstance(error, OmegaConfBaseException) and str(error).startswith(BY_RESOLVER):
+        return str(error).removeprefix(BY_RESOLVER).partition("\n")[0]
     if isinstance(error, HydraException):
         return _explain_composition(error)
     return None

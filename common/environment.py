@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
+from common.entry import local_jobs
 from common.errors import UserError
+from common.local import claim_gpu
 from common.schema import Device
 
 LIBRARIES = (
@@ -98,12 +100,28 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def refuse_several_processes() -> None:
+    """Stop where a launcher started one run as several processes: they would do the same work in the same folder.
+
+    Raises:
+        UserError: this is one of several tasks of a SLURM step.
+    """
+    number = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if number != "1":
+        raise UserError(
+            f"{number} processes were started for one run, which is one process: use hydra/launcher=slurm_gpu, one GPU "
+            "a cell, or set hydra.launcher.tasks_per_node=1 and hydra.launcher.nodes=1"
+        )
+
+
 def pick_device(device: Device) -> torch.device:
-    """The device asked for.
+    """The device asked for; in a sweep on this machine it is one GPU that the process then has for itself.
 
     Raises:
         UserError: CUDA is asked for and torch sees none.
     """
+    if device is not Device.cpu and (jobs := local_jobs()) is not None:
+        claim_gpu(jobs)
     there = torch.cuda.is_available()
     if device is Device.cuda and not there:
         raise UserError(

@@ -103,8 +103,10 @@ class Run:
         """Open the folder and set the process up.
 
         Raises:
-            UserError: other settings or another process in the folder, an unwritable folder, or no such device.
+            UserError: other settings or another process in the folder, several processes for one run, an unwritable
+                folder, or no such device.
         """
+        environment.refuse_several_processes()
         self._began = self._saved_at = time.monotonic()
         began = bool(checkpoint.steps(self.folder / CHECKPOINTS))
         check_settings(self.folder, self.config, self._unhashed, began=began)

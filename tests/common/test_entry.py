@@ -127,17 +127,36 @@ def test_one_bad_job_does_not_stop_the_others(app: Path, launcher: str) -> None:
         assert (app / "runs" / "sweep" / f"seed={seed}" / "result").read_text() == f"{seed} 4 True"
 
 
-def test_the_number_of_processes_can_be_set_from_outside(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = ("hydra/launcher=local", "--cfg", "hydra", "-p", "hydra.launcher", "--resolve")
-    assert "n_jobs: -1" in command(app, *shown).stdout
-    monkeypatch.setenv("INNERLOOP_JOBS", "3")
-    assert "n_jobs: 3" in command(app, *shown).stdout
+def test_the_number_of_processes_follows_the_variable_and_the_device(
+    app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = ("hydra/launcher=local", "--cfg", "all", "-p", "hydra.launcher", "--resolve")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
+    assert "n_jobs: -1\n" in command(app, *shown).stdout
+    assert "n_jobs: 3\n" in command(app, "runtime=auto", *shown).stdout
+    monkeypatch.setenv("INNERLOOP_JOBS", "2")
+    assert "n_jobs: 2\n" in command(app, *shown).stdout
+    monkeypatch.setenv("INNERLOOP_JOBS", "0")
+    done = command(app, "-m", "seed=1", "hydra/launcher=local")
+    assert done.returncode == 2
+    assert done.stderr == "error: INNERLOOP_JOBS=0: use a number above 0, or -1 for one process a core\n"
 
 
-def test_the_slurm_launcher_composes(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "preset, lines",
+    [
+        ("slurm", ["cpus_per_task: null", "gpus_per_node: null", "timeout_min: 240", "array_parallelism: 32"]),
+        ("slurm_cpu", ["cpus_per_task: 1", "gpus_per_node: null", "timeout_min: 60", "array_parallelism: 128"]),
+        ("slurm_gpu", ["cpus_per_task: 4", "gpus_per_node: 1", "tasks_per_node: 1", "mem_gb: 32"]),
+        ("slurm_gpus", ["gpus_per_node: 4", "tasks_per_node: 4", "mem_gb: 128", "timeout_min: 1440"]),
+    ],
+)
+def test_a_slurm_preset_composes_without_slurm(
+    app: Path, monkeypatch: pytest.MonkeyPatch, preset: str, lines: list[str]
+) -> None:
     monkeypatch.setenv("SLURM_PARTITION", "long")
-    shown = command(app, "hydra/launcher=slurm", "--cfg", "hydra", "-p", "hydra.launcher", "--resolve").stdout
-    for line in ("SlurmLauncher", "partition: long", "max_num_timeout: 20", "array_parallelism: 32"):
+    shown = command(app, f"hydra/launcher={preset}", "--cfg", "hydra", "-p", "hydra.launcher", "--resolve").stdout
+    for line in ("SlurmLauncher", "partition: long", "max_num_timeout: 20", "requeue: true", *lines):
         assert line in shown
 
 

@@ -475,6 +475,15 @@ def test_wandb_breaking_in_the_middle_stops_nothing(tmp_path: Path, monkeypatch:
     assert [record["step"] for record in records(tmp_path)] == [1, 2, 3]
 
 
+def test_several_processes_for_one_run_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(UserError, match="4 processes were started for one run.*hydra/launcher=slurm_gpu"):
+        count(tmp_path / "run", 1)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert count(tmp_path / "run", 1).value == 1
+
+
 # ---- stop signals
 
 

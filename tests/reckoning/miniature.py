@@ -123,6 +123,21 @@ def metrics_of(folder: Path, split: str) -> list[dict[str, Any]]:
     ]
 
 
+def contents(folder: Path) -> dict[str, Any]:
+    """What is the same in equal runs: every tensor file, predictions, results, metrics without the clock."""
+    found: dict[str, Any] = {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))
+    }
+    found["predictions"] = (folder / "predictions.jsonl").read_bytes()
+    found["test"] = json.loads((folder / "results.json").read_text())["test"]
+    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    found["metrics"] = [
+        {key: value for key, value in record.items() if key != "time" and not key.startswith("cost/")}
+        for record in records
+    ]
+    return found
+
+
 def only_run(root: Path) -> Path:
     """The folder of the one finished run below `root`."""
     (mark,) = root.rglob("FINISHED")

@@ -1,6 +1,5 @@
 """A run killed without warning, again and again, ends with the bytes of the run that nobody disturbed."""
 
-import json
 import os
 import random
 import shutil
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.reckoning.miniature import contents
 from tests.reckoning.starter import Starter
 
 MODES = {
@@ -67,21 +67,6 @@ def finish_despite_kills(
     assert starter.wait() == 0, output.read_text()
     assert (folder / "FINISHED").is_file()
     return hits
-
-
-def contents(folder: Path) -> dict[str, Any]:
-    """What must be equal: every tensor file, the exported model, predictions, results, metrics without the clock."""
-    found: dict[str, Any] = {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))
-    }
-    found["predictions"] = (folder / "predictions.jsonl").read_bytes()
-    found["test"] = json.loads((folder / "results.json").read_text())["test"]
-    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    found["metrics"] = [
-        {key: value for key, value in record.items() if key != "time" and not key.startswith("cost/")}
-        for record in records
-    ]
-    return found
 
 
 def compare(mini: Any, starter: Starter, root: Path, mode: str, *, kills: int, steps: int, seed: int) -> list[str]:
