@@ -1,4 +1,5 @@
-"""Make `reckoning/tiny`: the shape of the small model and its tokenizer. Seconds; the model itself starts at random.
+"""Make `reckoning/tiny`: the shape of the small model and its tokenizer, in seconds. Its weights are
+`scripts.pretrain_tiny`'s; they fit the tokenizer they were trained with, so a changed tokenizer needs new ones.
 
 python -m scripts.make_tiny [--folder elsewhere]
 """
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from reckoning.proofwriter.config import GeneratorConfig
 from reckoning.proofwriter.generator import generate
+from scripts.tiny_english import PERSONS, RELATIONS, passage
 
 if TYPE_CHECKING:
     from transformers import GPTNeoXConfig, PreTrainedTokenizerFast
@@ -17,15 +19,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 REFERENCES = 32
 """`fact_0` ... `fact_31` are words of their own."""
-EXTRA = "Based on, can we conclude? yes no none unknown because fact theory true false and or not if then"
+EXTRA = (
+    "Based on, can we conclude? yes no none unknown uncertain because fact theory true false and or not if then "
+    "how is are related to each other who what of has have called named the a an person person's"
+)
 THEORIES = 2000
-"""Theories whose words become tokens."""
+"""Theories, and passages, whose words become tokens."""
 
 
 def make_tokenizer() -> "PreTrainedTokenizerFast":
     """Lower-cased words of the generator's English, single characters for everything else.
 
-    A word is the same token wherever it stands, since blanks belong to no token; line ends are tokens.
+    A word is the same token wherever it stands, since blanks belong to no token; line ends are tokens. `'s` is one, and
+    so is `son-in-law`.
     """
     from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
     from tokenizers.models import WordPiece
@@ -34,10 +40,11 @@ def make_tokenizer() -> "PreTrainedTokenizerFast":
     split = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"[^\S\n]+"), "removed"),
-            pre_tokenizers.Split(Regex(r"[\p{L}\p{N}_']+|\n|[^\s\p{L}\p{N}_']"), "isolated"),
+            pre_tokenizers.Split(Regex(r"'s\b|[\p{L}\p{N}_]+(-in-law)?|\n|[^\s\p{L}\p{N}_]"), "isolated"),
         ]
     )
-    texts = [EXTRA, *(f"fact_{index}" for index in range(REFERENCES))]
+    texts = [EXTRA, *RELATIONS, *map(str, range(1, PERSONS + 1)), *(f"fact_{index}" for index in range(REFERENCES))]
+    texts += [passage(0, number) for number in range(THEORIES)]
     for shape in ("random", "matched"):
         world = GeneratorConfig(
             shape=shape, relations=0.4, negation=0.3, animals=0.5, paraphrases=4, names=40, attributes=64, verbs=12
@@ -45,7 +52,7 @@ def make_tokenizer() -> "PreTrainedTokenizerFast":
         texts += [generate(world, 0, "pretrain", index)["theory"] for index in range(THEORIES // 2)]
     words = {word for text in texts for word, _ in split.pre_tokenize_str(text.lower())}
     characters = [*sorted({chr(code) for code in range(33, 127)} - {chr(code) for code in range(65, 91)}), "\n"]
-    pieces = [f"##{character}" for character in characters if character.isalnum() or character in "_'"]
+    pieces = [f"##{character}" for character in characters if character.isalnum() or character == "_"]
     vocabulary = {
         word: index
         for index, word in enumerate(dict.fromkeys(["<eos>", "<unk>", *characters, *pieces, *sorted(words)]))
@@ -55,7 +62,9 @@ def make_tokenizer() -> "PreTrainedTokenizerFast":
         [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
     )
     tokenizer.pre_tokenizer = split
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.WordPiece(prefix="##", cleanup=False), decoders.Replace(" 's", "'s")]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>")
 
 
