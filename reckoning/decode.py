@@ -59,17 +59,13 @@ class CachedReader:
 
         def one_task(weights: Weights, ids: Tensor, where: dict[str, Tensor], kept: Any) -> Any:
             cache = DynamicCache(kept)
-            output = call(
-                self.network, weights, input_ids=ids, past_key_values=cache, use_cache=True, **where, **more
-            )
+            output = call(self.network, weights, input_ids=ids, past_key_values=cache, use_cache=True, **where, **more)
             return output.logits[:, -keep:], [(layer.keys, layer.values) for layer in cache.layers]
 
         if self.stacked:
             found: Any = torch.func.vmap(one_task, randomness="different")(self.weights, ids, where, kept)
             return found
-        scores, (*pairs,) = one_task(
-            self.weights, ids[0], {name: value[0] for name, value in where.items()}, kept
-        )
+        scores, (*pairs,) = one_task(self.weights, ids[0], {name: value[0] for name, value in where.items()}, kept)
         return scores[None], pairs
 
 

@@ -23,7 +23,7 @@ from common.twice.cross_entropy import TokenLosses
 from common.twice.lean import make_lean
 from common.twice.policy import ATTENTION
 from reckoning.config import ModelConfig, TrainConfig
-from reckoning.sources import first_line, source_of
+from reckoning.sources import check_digest, first_line, source_of
 
 logger = logging.getLogger(__name__)
 REMEDIES = (
@@ -62,6 +62,7 @@ def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch
 
     register()
     source = source_of(config.name)
+    check_digest(config)
     try:
         settings = AutoConfig.from_pretrained(source, local_files_only=True)  # downloads are scripts/fetch.py's
         for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"):

@@ -38,6 +38,13 @@ def passage(seed: int, number: int) -> str:
     return write(rng)
 
 
+def drill(seed: int, number: int) -> str:
+    """Lines of random words, then the same lines in another order: nothing is to be learned from it but to copy."""
+    rng = random.Random(f"{seed}/drill/{number}")
+    lines = [" ".join(rng.choices(WORDS, k=rng.randint(2, 6))) for _ in range(rng.randint(3, 8))]
+    return "\n".join([*lines, *rng.sample(lines, len(lines))]) + "\n"
+
+
 def theory_is_ours(sentences: Iterable[str]) -> bool:
     """Whether the generator would give a theory of these sentences to pre-training or train, never to dev or test."""
     return bucket(sentences) in BUCKETS["pretrain"]
@@ -265,7 +272,9 @@ def _list(rng: random.Random) -> str:
             told[fact_text(_drawn_fact(entities, attributes, verbs, rng), rng.choice((0, 0, 0, 1, 2, 3)))] = None
         else:
             fact = _drawn_fact(entities, attributes, verbs, rng)
-            told[rule_text(_drawn_rule([fact], attributes, rng), pronoun_of(entities), rng.choice((0, 0, 1, 2, 3)))] = None
+            told[rule_text(_drawn_rule([fact], attributes, rng), pronoun_of(entities), rng.choice((0, 0, 1, 2, 3)))] = (
+                None
+            )
     sentences = list(told)
     again = sentences if rng.random() < 0.4 else rng.sample(sentences, len(sentences))
     if rng.random() < 0.3:
@@ -294,6 +303,12 @@ MALE = {
 }
 """Male form -> female form: 22 words."""
 RELATIONS = tuple(word for pair in MALE.items() for word in pair)
+WORDS = (
+    *(*NAMES, *ANIMALS, *ATTRIBUTES, *VERBS, *RELATIONS),
+    *map(str, range(1, PERSONS + 1)),
+    *"is are not if then and or so because people things who what yes no none true false has called of to fact".split(),
+)
+"""What `drill` draws from."""
 
 
 @lru_cache
@@ -335,7 +350,9 @@ def _relations() -> dict[tuple[int, int], str]:
     return _named(sex, spouse, parents)
 
 
-def _named(sex: Sequence[str], spouse: dict[int, int], parents: dict[int, tuple[int, int]]) -> dict[tuple[int, int], str]:
+def _named(
+    sex: Sequence[str], spouse: dict[int, int], parents: dict[int, tuple[int, int]]
+) -> dict[tuple[int, int], str]:
     people = range(len(sex))
     children: dict[int, list[int]] = {person: [] for person in people}
     for child, of in parents.items():
@@ -394,9 +411,7 @@ def _family(rng: random.Random) -> str:
         else:
             break
     people = rng.sample(range(1, PERSONS + 1), length + 1)
-    facts = [
-        _kinship(people[number + 1], people[number], link, rng.randrange(3)) for number, link in enumerate(links)
-    ]
+    facts = [_kinship(people[number + 1], people[number], link, rng.randrange(3)) for number, link in enumerate(links)]
     told = [f"{fact[0].upper()}{fact[1:]}." for fact in rng.sample(facts, len(facts))]
     lines = [_laid_out(told, rng)]
     for _ in range(rng.randint(2, 5)):
