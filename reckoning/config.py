@@ -130,11 +130,15 @@ class ModelConfig:
     """The language model."""
 
     name: str = "gpt2"
-    """A Hugging Face causal language model: hub name, local folder, or `tiny` (the embedded default)."""
+    """A Hugging Face causal language model: hub name, local folder, or one that lies in this package: `tiny` with
+    weights, `small` without."""
     tokenizer: str | None = None
     """Name or folder of the tokenizer; null takes the model's own."""
     pretrained: bool = True
     """False starts from random weights of the same shape."""
+    digest: str | None = None
+    """What the SHA-256 of the folder's model.safetensors must begin with; null takes any. With it, runs from other
+    weights are other runs: they have another config hash."""
     dropout: float | None = None
     """Dropout probability while training, inner and outer loop; null keeps the model's own."""
     evaluation_dropout: bool = False

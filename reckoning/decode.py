@@ -1,17 +1,77 @@
-"""Greedy decoding for ragged prompts, with one set of weights or one a task."""
+"""Greedy decoding for ragged prompts, with one set of weights or one a task; keys and values are kept."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-Forward = Callable[[Tensor, int], Tensor]
-"""int64 ids [tasks, rows, length], keep -> next-token logits of the last `keep` places [tasks, rows, keep, words]."""
+from common.weights import Weights, call
+
+
+class Reader(Protocol):
+    """Next-token scores of rows that grow."""
+
+    def start(self, ids: Tensor, ends: Tensor) -> Tensor:
+        """Read the prompts, int64 [tasks, rows, length], padded on the right; `ends` [tasks, rows] is the place of a
+        row's last token. Scores of what comes next, [tasks, rows, words]."""
+        ...
+
+    def grow(self, tokens: Tensor) -> Tensor:
+        """Read one more token of every row, int64 [tasks, rows]; scores of what comes next, [tasks, rows, words]."""
+        ...
+
+
+class CachedReader:
+    """Keeps keys and values, so that a new token costs one token's work."""
+
+    def __init__(self, network: nn.Module, weights: Weights, window: int, *, stacked: bool) -> None:
+        """`window`: the model's context in tokens. `stacked`: `weights` have a leading task axis; else one task."""
+        self.network, self.weights, self.window, self.stacked = network, weights, window, stacked
+        self.spares_head = "logits_to_keep" in inspect.signature(network.forward).parameters
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def start(self, ids: Tensor, ends: Tensor) -> Tensor:
+        """Padding stands behind a row's end, so that causal attention never sees it here; `grow` masks it."""
+        first = int(ends.min())
+        self.ends = ends
+        self.seen = torch.arange(ids.shape[-1], device=ids.device) <= ends[..., None]
+        scores, self.kept = self._read(ids.shape[-1] - first, ids, {}, [])
+        places = (ends - first)[..., None, None].expand(*ends.shape, 1, scores.shape[-1])
+        return scores.gather(-2, places).squeeze(-2)
+
+    def grow(self, tokens: Tensor) -> Tensor:
+        """A row that is full, or ended, is read all the same; its scores mean nothing."""
+        self.ends = (self.ends + 1).clamp(max=self.window - 1)
+        self.seen = torch.cat([self.seen, torch.ones_like(self.seen[..., :1])], -1)
+        where = {"position_ids": self.ends[..., None], "attention_mask": self.seen[..., None, None, :]}
+        scores, self.kept = self._read(1, tokens[..., None], where, self.kept)
+        return scores[..., -1, :]
+
+    def _read(
+        self, keep: int, ids: Tensor, where: dict[str, Tensor], kept: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Scores of the last `keep` places, and the keys and values of all places so far."""
+        from transformers import DynamicCache
+
+        more = {"logits_to_keep": keep} if self.spares_head else {}
+
+        def one_task(weights: Weights, ids: Tensor, where: dict[str, Tensor], kept: Any) -> Any:
+            cache = DynamicCache(kept)
+            output = call(self.network, weights, input_ids=ids, past_key_values=cache, use_cache=True, **where, **more)
+            return output.logits[:, -keep:], [(layer.keys, layer.values) for layer in cache.layers]
+
+        if self.stacked:
+            found: Any = torch.func.vmap(one_task, randomness="different")(self.weights, ids, where, kept)
+            return found
+        scores, (*pairs,) = one_task(self.weights, ids[0], {name: value[0] for name, value in where.items()}, kept)
+        return scores[None], pairs
 
 
 @torch.no_grad()
 def greedy(
-    forward: Forward,
+    reader: Reader,
     prompts: Sequence[Sequence[Sequence[int]]],
     *,
     eos: int,
@@ -21,11 +81,10 @@ def greedy(
 ) -> list[list[list[int]]]:
     """The most likely continuation of every prompt, cut before its end-of-text token.
 
-    Rows are padded on the right and continued each at its own end: no attention mask is needed, and a row gets the
-    tokens it would get alone. Finished rows are no longer computed.
+    Rows are padded on the right and continued each at its own end, so a row gets the tokens it would get alone.
 
     Args:
-        forward: the model. Every call has all tasks, but only as many rows as the task with most unfinished ones.
+        reader: the model.
         prompts: [tasks][rows][tokens]; tasks may have different numbers of rows.
         eos: end-of-text token, also used as padding.
         new_tokens: at most so many tokens are added, and never beyond `window`.
@@ -35,30 +94,26 @@ def greedy(
     Returns:
         [tasks][rows][new tokens].
     """
-    texts = [[list(row) for row in rows] for rows in prompts]
-    unfinished = [[text for text in rows if len(text) < window] for rows in texts]
-    for _ in range(new_tokens):
-        if not any(unfinished):
+    found: list[list[list[int]]] = [[[] for _ in rows] for rows in prompts]
+    lengths = [[len(row) for row in rows] for rows in prompts]
+    going = [(t, r) for t, rows in enumerate(prompts) for r, row in enumerate(rows) if len(row) < window]
+    if not going:
+        return found
+    ids = torch.full((len(prompts), max(map(len, prompts)), max(max(rows, default=0) for rows in lengths)), eos)
+    ends = torch.full(ids.shape[:2], min(min(rows) for rows in lengths if rows) - 1)
+    for task, rows in enumerate(prompts):
+        for row, text in enumerate(rows):
+            ids[task, row, : len(text)] = torch.tensor(text)
+            ends[task, row] = len(text) - 1
+    scores = reader.start(ids.to(device), ends.to(device))
+    for count in range(1, new_tokens + 1):
+        chosen = scores.argmax(-1)
+        said = chosen.tolist()
+        going = [(task, row) for task, row in going if said[task][row] != eos]
+        for task, row in going:
+            found[task][row].append(said[task][row])
+        going = [(task, row) for task, row in going if lengths[task][row] + count < window]
+        if not going or count == new_tokens:
             break
-        lengths = [len(text) for rows in unfinished for text in rows]
-        ids = torch.full((len(unfinished), max(map(len, unfinished)), max(lengths)), eos)
-        ends = torch.full(ids.shape[:2], min(lengths) - 1)
-        for task, rows in enumerate(unfinished):
-            for row, text in enumerate(rows):
-                ids[task, row, : len(text)] = torch.tensor(text)
-                ends[task, row] = len(text) - 1
-        keep = max(lengths) - min(lengths) + 1
-        scores = forward(ids.to(device), keep)
-        places = (ends - (min(lengths) - 1)).to(device)[..., None, None].expand(*ends.shape, 1, scores.shape[-1])
-        chosen = scores.gather(-2, places).squeeze(-2).argmax(-1).tolist()
-        for task, rows in enumerate(unfinished):
-            going = []
-            for text, token in zip(rows, chosen[task], strict=False):
-                if token != eos:
-                    text.append(token)
-                    going.append(text)
-            unfinished[task] = [text for text in going if len(text) < window]
-    return [
-        [text[len(prompt) :] for text, prompt in zip(done, asked, strict=True)]
-        for done, asked in zip(texts, prompts, strict=True)
-    ]
+        scores = reader.grow(chosen)
+    return found

@@ -21,9 +21,9 @@ from common.weights import Weights, select, stack
 from reckoning.adapter import fast_weights
 from reckoning.batch import LENGTHS, Rows, micro_batches, to_rows, to_stack
 from reckoning.config import Knowledge, MethodConfig, Target
-from reckoning.decode import greedy
+from reckoning.decode import CachedReader, greedy
 from reckoning.model import LanguageModel
-from reckoning.objective import known, logits, mean_loss
+from reckoning.objective import known, mean_loss
 from reckoning.problems import Problem
 from reckoning.templates import Row, Templates
 
@@ -280,12 +280,7 @@ def _decoded(
     stacked: bool,
 ) -> Responses:
     """Greedy continuations as text; `prompts` [tasks][rows], one task unless the weights are stacked."""
-
-    def forward(ids: Tensor, keep: int) -> Tensor:
-        if stacked:
-            return logits(model.network, weights, ids, keep)
-        return logits(model.network, weights, ids[0], keep)[None]
-
+    reader = CachedReader(model.network, weights, model.window, stacked=stacked)
     device = next(iter(weights.values())).device
-    found = greedy(forward, prompts, eos=templates.eos, new_tokens=new_tokens, window=model.window, device=device)
+    found = greedy(reader, prompts, eos=templates.eos, new_tokens=new_tokens, window=model.window, device=device)
     return [[templates.tokenizer.decode(ids, skip_special_tokens=True) for ids in rows] for rows in found]

@@ -25,7 +25,7 @@ from common.twice.lean import make_lean
 from common.twice.policy import ATTENTION
 from reckoning.adapter import Adapter
 from reckoning.config import ModelConfig, TrainConfig
-from reckoning.sources import first_line, source_of
+from reckoning.sources import check_digest, first_line, source_of
 
 logger = logging.getLogger(__name__)
 REMEDIES = (
@@ -75,6 +75,7 @@ def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch
 
     register()
     source = source_of(config.name)
+    check_digest(config)
     try:
         settings = AutoConfig.from_pretrained(source, local_files_only=True)  # downloads are scripts/fetch.py's
         _set_dropout(settings, config)

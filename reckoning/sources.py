@@ -1,5 +1,6 @@
 """Where a model and its tokenizer are loaded from."""
 
+import hashlib
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,23 +11,46 @@ from reckoning.config import ModelConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-EMBEDDED = "tiny"
+EMBEDDED = ("tiny", "small")
+WEIGHTS = "model.safetensors"
 
 
 def source_of(name: str, key: str = "model.name") -> str:
-    """`tiny` lies inside this package; everything else is a folder, or a hub name and stays as it is.
+    """`tiny` and `small` lie inside this package; everything else is a folder, or a hub name and stays as it is.
 
     Raises:
         UserError: `name`, the value of `key`, looks like a folder and there is none.
     """
-    if name == EMBEDDED:
-        return str(files("reckoning") / EMBEDDED)
+    if name in EMBEDDED:
+        return str(files("reckoning") / name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder)
     if name.startswith((".", "/", "~")):
         raise UserError(f"{key}={name}: there is no such folder; correct the path, or give a hub name such as gpt2")
     return name
+
+
+def digest_of(file: Path) -> str:
+    """The first 12 hexadecimal digits of the file's SHA-256."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def check_digest(config: ModelConfig) -> None:
+    """Hold the weights on disk against `model.digest`.
+
+    Raises:
+        UserError: they are other weights, or none.
+    """
+    if config.digest is None or not config.pretrained:
+        return
+    file = Path(source_of(config.name)) / WEIGHTS
+    found = digest_of(file) if file.is_file() else "none"
+    if found != config.digest:
+        raise UserError(
+            f"model.digest={config.digest}: the weights {file} have {found}; put back the file that belongs to it, set "
+            f"model.digest={found} for a run from these weights, or model.pretrained=false for one from random weights"
+        )
 
 
 def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from common.weights import Weights, select
-from reckoning.decode import greedy
-from reckoning.objective import logits
+from reckoning.decode import CachedReader, greedy
 from tests.reckoning.miniature import make_network
 
 CPU = torch.device("cpu")
@@ -51,11 +50,8 @@ def rows(seed: int, count: int) -> list[list[int]]:
 
 
 def decode(network: Any, weights: Weights, prompts: list[list[list[int]]], new_tokens: int) -> list[list[list[int]]]:
-    def forward(ids: Tensor, keep: int) -> Tensor:
-        assert ids.shape[-1] <= WINDOW
-        return logits(network, weights, ids, keep) if len(prompts) > 1 else logits(network, weights, ids[0], keep)[None]
-
-    return greedy(forward, prompts, eos=EOS, new_tokens=new_tokens, window=WINDOW, device=CPU)
+    reader = CachedReader(network, weights, WINDOW, stacked=len(prompts) > 1)
+    return greedy(reader, prompts, eos=EOS, new_tokens=new_tokens, window=WINDOW, device=CPU)
 
 
 @pytest.mark.parametrize("new_tokens", [1, 5, 40])
@@ -82,30 +78,33 @@ def test_no_row_grows_beyond_the_window(networks: list[Any]) -> None:
     assert found == [alone(networks[0], prompt, 100) for prompt in prompts]
 
 
-def test_finished_rows_are_no_longer_computed() -> None:
-    script = [[5, EOS], [5, 5, EOS], [EOS]]  # what each row says, found again by its first token
-    widths = []
+class Script:
+    """Says after the prompt [n] what line n - 1 says, whatever it reads."""
 
-    def forward(ids: Tensor, keep: int) -> Tensor:
-        widths.append(ids.shape[1])
-        scores = torch.zeros(*ids.shape, VOCABULARY)
-        for row in range(ids.shape[1]):
-            text = ids[0, row].tolist()
-            said = text[1:].count(5)
-            scores[0, row, said, script[text[0] - 1][said]] = 1
-        return scores[:, :, -keep:]
+    def __init__(self, *lines: list[int]) -> None:
+        self.lines, self.read = lines, 0
 
-    found = greedy(forward, [[[1], [2], [3]]], eos=EOS, new_tokens=9, window=WINDOW, device=CPU)
+    def start(self, ids: Tensor, ends: Tensor) -> Tensor:
+        self.rows = (ids[0, :, 0] - 1).tolist()
+        return self.scores(0)
+
+    def grow(self, tokens: Tensor) -> Tensor:
+        self.read += 1
+        return self.scores(self.read)
+
+    def scores(self, turn: int) -> Tensor:
+        said = [self.lines[row][min(turn, len(self.lines[row]) - 1)] for row in self.rows]
+        return torch.eye(VOCABULARY)[torch.tensor(said)][None]
+
+
+def test_decoding_stops_when_all_rows_have_ended() -> None:
+    script = Script([5, EOS], [5, 5, EOS], [EOS])
+    found = greedy(script, [[[1], [2], [3]]], eos=EOS, new_tokens=9, window=WINDOW, device=CPU)
     assert found == [[[5], [5, 5], []]]
-    assert widths == [3, 2, 1]
+    assert script.read == 2
 
 
-def test_only_the_logits_that_decide_are_asked_for() -> None:
-    kept = []
-
-    def forward(ids: Tensor, keep: int) -> Tensor:
-        kept.append((ids.shape[-1], keep))
-        return torch.eye(VOCABULARY)[torch.full((*ids.shape[:2], keep), 3)]
-
-    assert greedy(forward, [[[1, 1, 1], [1]]], eos=EOS, new_tokens=2, window=WINDOW, device=CPU) == [[[3, 3], [3, 3]]]
-    assert kept == [(3, 3), (4, 3)]
+def test_the_last_token_is_not_read() -> None:
+    script = Script([5])
+    assert greedy(script, [[[1]]], eos=EOS, new_tokens=3, window=WINDOW, device=CPU) == [[[5, 5, 5]]]
+    assert script.read == 2
