@@ -17,6 +17,8 @@ from scripts.rows import Run, read_runs
 PAPERS = ("reckoning", "perk", "fal", "slowfast_vgen")
 SCALES = ("paper", "gpu", "cpu")
 NOT_REACHED = "not reached"
+USUAL = Path("runs")
+"""Where training puts its runs."""
 
 
 def every_paper() -> list[str]:
@@ -92,15 +94,8 @@ def grid_of(joined: Joined) -> Grid:
 
 
 def notes_of(joined: Joined) -> list[str]:
-    """Lines below the table: its note, the sources, what is missing and the command that fills it."""
-    notes = [joined.table.note] if joined.table.note else []
-    kinds = {"r": "recalled, then checked", "d": "derived"}
-    used = {_mark(cell) for cell in joined.cells} & set(kinds)
-    notes += [f"Published: {', '.join(f'{mark} {kinds[mark]}' for mark in sorted(used))}."] if used else []
-    own = {row: axis.note for row, axis in joined.table.rows.items() if axis.note}
-    notes += [f"{row}: {note}." for row, note in own.items()]
-    rules = {cell.rule for cell in joined.cells if cell.rule}
-    notes += [f"Best shortcut rule, chosen on the test split: {', '.join(sorted(rules))}."] if rules else []
+    """Lines below the table: its remarks, what is missing and the command that fills it."""
+    notes = remarks_of(joined)
     if joined.missing:
         empty = sum(cell.verdict is Verdict.missing for cell in joined.cells)
         notes += [
@@ -109,10 +104,24 @@ def notes_of(joined: Joined) -> list[str]:
     return notes
 
 
-def command_of(joined: Joined) -> str:
-    """The command that runs what is missing."""
+def remarks_of(joined: Joined) -> list[str]:
+    """The table's note, the sources of its numbers, the notes of its rows."""
+    notes = [joined.table.note] if joined.table.note else []
+    kinds = {"r": "recalled, then checked", "d": "derived"}
+    used = {_mark(cell) for cell in joined.cells} & set(kinds)
+    notes += [f"Published: {', '.join(f'{mark} {kinds[mark]}' for mark in sorted(used))}."] if used else []
+    own = {row: axis.note for row, axis in joined.table.rows.items() if axis.note}
+    notes += [f"{row}: {note}." for row, note in own.items()]
+    rules = {cell.rule for cell in joined.cells if cell.rule}
+    notes += [f"Best shortcut rule, chosen on the test split: {', '.join(sorted(rules))}."] if rules else []
+    return notes
+
+
+def command_of(joined: Joined, root: Path = USUAL) -> str:
+    """The command that runs what is missing; its runs lie below `root`."""
     table = joined.table
     words = [f"+sweep={table.name}", f"scale={joined.scale}", "seed=0,1,2", "hydra/launcher=local"]
+    words += [] if root == USUAL else [f"loop.root={root}"]
     return shlex.join(["python", "-m", f"{table.paper}.{table.command}", "-m", *words])
 
 

@@ -1,0 +1,163 @@
+"""Learning curves and learned rates of the runs behind the published tables."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.folder import METRICS
+from common.textfile import read_json_lines
+from common.published import merged
+from scripts.cells import Joined
+from scripts.report_page.axes import PERCENT, panels_of
+from scripts.report_page.charts import QUIET, Axis, Point, Series, key, linear, lines
+from scripts.report_page.colours import Colours, method_of
+from scripts.report_page.page import Cell, DataTable, Figure, Head, Line
+from scripts.rows import Run
+
+DEV = "dev/accuracy"
+MOST = 60
+"""Points of a curve; more are thinned evenly."""
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed, named by the first cell that they stand behind."""
+
+    panel: str
+    row: str
+    method: str
+    runs: Sequence[Run]
+
+    @property
+    def name(self) -> str:
+        """Row and panel."""
+        return f"{self.row}, {self.panel}" if self.panel else self.row
+
+
+def groups_of(tables: Sequence[Joined]) -> Iterator[tuple[Joined, list[Group]]]:
+    """The runs behind each table that no table before it has."""
+    seen: set[str] = set()
+    for joined in tables:
+        table = joined.table
+        apart = {row: title for title, rows in panels_of(table).items() for row in rows}
+        columns_run = any(axis.overrides or axis.over for axis in table.columns.values())
+        found = []
+        for cell in table.cells():
+            for words in cell.runs:
+                runs = [run for _, run in sorted(joined.found.get(words, {}).items())]
+                if runs and str(runs[0].folder) not in seen:
+                    seen |= {str(run.folder) for run in runs}
+                    panel = cell.column if columns_run else apart[cell.row]
+                    if columns_run and len(cell.runs) > 1:
+                        own = set(words) - set.intersection(*map(set, cell.runs))
+                        panel = f"{cell.column}, {', '.join(sorted(own))}"
+                    method = method_of(merged(table.overrides, table.rows[cell.row].overrides))
+                    found.append(Group(panel, cell.row, method, runs))
+        yield joined, found
+
+
+def curve(runs: Sequence[Run], metric: str = DEV) -> list[tuple[int, float, float, float]]:
+    """(outer step, mean over seeds, low, high) at the steps that all runs have; intervals by bootstrap over seeds."""
+    read = [dict(_records(run, metric)) for run in runs]
+    steps = sorted(set.intersection(*(set(each) for each in read)))
+    if len(steps) > MOST:
+        steps = [steps[round(index * (len(steps) - 1) / (MOST - 1))] for index in range(MOST)]
+    values = np.array([[each[step] for step in steps] for each in read])
+    if not steps:
+        return []
+    drawn = values[np.random.default_rng(len(read)).integers(len(read), size=(DRAWS, len(read)))].mean(1)
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    return list(zip(steps, values.mean(0).tolist(), low.tolist(), high.tolist(), strict=True))
+
+
+def _records(run: Run, metric: str) -> Iterator[tuple[int, float]]:
+    path = run.folder / METRICS
+    if path.is_file():
+        for _, record in read_json_lines(path, remedy="run again"):
+            if isinstance(record.get(metric), (int, float)):
+                yield int(record["step"]), float(record[metric])
+
+
+def figure(joined: Joined, groups: Sequence[Group], colours: Colours) -> Figure | None:
+    """Dev accuracy against outer steps, a panel for each column or set of settings; None: no run has a curve."""
+    drawn: dict[str, list[tuple[Group, list[tuple[int, float, float, float]]]]] = {}
+    for group in groups:
+        if points := curve(group.runs):
+            drawn.setdefault(group.panel, []).append((group, points))
+    if not drawn:
+        return None
+    legend: dict[str, tuple[str, str]] = {}
+    panels, body = [], []
+    for title, curves in drawn.items():
+        series = []
+        for group, points in curves:
+            alike = [other for other, _ in curves if other.method == group.method]
+            faint = 1.0 - 0.65 * alike.index(group) / len(alike)
+            series.append(_series(group, points, colours, faint))
+            legend.setdefault(group.row, (key(colours.kind(group.method), "", faint=faint), group.row))
+            body.append(_numbers(group, points))
+        last = max(point.x for each in series for point in each.points)
+        x = linear(0, max(last, 1), "outer steps")
+        y = Axis(PERCENT.low, PERCENT.high, PERCENT.ticks, "dev accuracy %")
+        panels.append((title, lines(series, x, y, f"Learning curves: {joined.table.title} {title}".strip())))
+    head = [Head("runs", number=False), *(Head(name) for name in ("seeds", "first %", "best %", "at step", "last %"))]
+    seeds = {len(group.runs) for group in groups}
+    band = "the band its 95 % interval by bootstrap over seeds" if max(seeds) > 1 else "one seed, so no interval"
+    return Figure(
+        f"Learning curves, {joined.table.title}",
+        panels,
+        list(legend.values()),
+        f"Accuracy on the dev split: the line is the mean over seeds, {band}.",
+        numbers=DataTable(head, body, f"Learning curves in numbers, {joined.table.title}"),
+    )
+
+
+def _series(
+    group: Group, points: Sequence[tuple[int, float, float, float]], colours: Colours, faint: float
+) -> Series:
+    several = len(group.runs) > 1
+    drawn = []
+    for step, value, low, high in points:
+        tip = f"{group.row}, step {step}: {100 * value:.1f}"
+        tip += f" ({100 * low:.1f} to {100 * high:.1f})" if several else ""
+        ends = (100 * low, 100 * high) if several else (None, None)
+        drawn.append(Point(step, 100 * value, *ends, tip))
+    return Series(group.row, colours.kind(group.method), drawn, band=True, faint=faint)
+
+
+def _numbers(group: Group, points: Sequence[tuple[int, float, float, float]]) -> Line:
+    best = max(points, key=lambda point: point[1])
+    values = [points[0][1], best[1], points[-1][1]]
+    first, most, last = (Cell(f"{100 * value:.1f}", value=value) for value in values)
+    cells = [Cell(group.name), Cell(str(len(group.runs))), first, most, Cell(str(best[0])), last]
+    return Line(cells)
+
+
+def cost_table(tables: Sequence[tuple[Joined, Sequence[Group]]]) -> DataTable | None:
+    """Wall time and memory of training runs by method, over everything that ran; None without runs."""
+    there: dict[tuple[str, str], list[Run]] = {}
+    for joined, groups in tables:
+        for group in groups:
+            there.setdefault((joined.scale, group.method), []).extend(group.runs)
+    if not there:
+        return None
+    longest = max(_median(runs) for runs in there.values())
+    head = [Head("method", number=False), Head("scale", number=False)]
+    head += [Head(name) for name in ("runs", "median wall time, s", "shortest", "longest", "peak memory, GB")]
+    lines_ = []
+    for (scale, method), runs in sorted(there.items(), key=lambda entry: -_median(entry[1])):
+        seconds = [run.results.wall_seconds for run in runs]
+        memory = max(run.results.peak_memory_bytes for run in runs) / 1e9
+        middle = _median(runs)
+        title = str(runs[0].config.get("method", {}).get("title", method))
+        cells = [Cell(title), Cell(scale), Cell(str(len(runs))), Cell(f"{middle:.1f}", share=middle / longest)]
+        cells += [Cell(f"{min(seconds):.1f}"), Cell(f"{max(seconds):.1f}"), Cell(f"{memory:.2f}")]
+        lines_.append(Line(cells, quiet=method == "shortcuts"))
+    return DataTable(head, lines_, "Wall time and memory by method")
+
+
+def _median(runs: Sequence[Run]) -> float:
+    return statistics.median(run.results.wall_seconds for run in runs)
