@@ -88,6 +88,13 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def sweep_name() -> str | None:
+    """The sweep that this job was started from (`+sweep=<name>`), None without one."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    name = choices.get("sweep")
+    return None if name is None else str(name)
+
+
 def explain(error: BaseException) -> str | None:
     """The message for a user, None if the error is not one a user can do something about."""
     if isinstance(error, UserError):

@@ -32,6 +32,36 @@ def read_config(folder: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text()) or {}
 
 
+def read_environment(folder: Path) -> dict[str, Any]:
+    """`environment.json` of a run folder, empty before its first start.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / ENVIRONMENT
+    try:
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); delete the file and run the command again") from error
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records of `metrics.jsonl`, none before the first; a last line that is still being written is left out.
+
+    Raises:
+        UserError: a line is not a JSON object; names it.
+    """
+    path = folder / METRICS
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    records = []
+    for line_number, line in enumerate((line for line in lines if line.endswith(b"\n")), start=1):
+        try:
+            records.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}:{line_number}: not a record ({error}); delete the line") from error
+    return records
+
+
 def check_settings(folder: Path, config: Mapping[str, Any], unhashed: Sequence[str], *, began: bool) -> None:
     """Refuse a folder whose results or checkpoints (`began`) were made with other settings.
 

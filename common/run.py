@@ -26,10 +26,20 @@ import torch
 import yaml
 
 from common import checkpoint, environment, results, seeding
-from common.entry import in_sweep
+from common.entry import in_sweep, sweep_name
 from common.errors import UserError
 from common.files import remove_temporaries, write_atomic
-from common.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, LogFile, Metrics, check_settings, lock, number
+from common.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    ENVIRONMENT,
+    LogFile,
+    Metrics,
+    check_settings,
+    lock,
+    number,
+    read_environment,
+)
 from common.intervals import Interval
 from common.progress import Progress, duration
 from common.results import UNHASHED, Results
@@ -37,7 +47,7 @@ from common.results import RunIdentity as RunIdentity
 from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
 from common.state import RunState, Stateful
 from common.stop import StopSignal
-from common.tracker import NoTracker, Tracker, make_tracker
+from common.tracker import NoTracker, Tracker, make_tracker, summary_of
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +69,6 @@ class Run:
         identity: RunIdentity,
         *,
         unhashed: Sequence[str] = UNHASHED,
-        job_type: str = "train",
     ) -> None:
         """Nothing is touched before `with`.
 
@@ -71,7 +80,6 @@ class Run:
             loop: when to log and save.
             identity: words for folders, tables and W&B; its seed seeds everything.
             unhashed: keys of `config` that cannot change a number.
-            job_type: train or evaluate, for W&B.
         """
         self.folder = Path(folder)
         self.config = dict(config)
@@ -80,7 +88,7 @@ class Run:
         self.config_hash = results.config_hash(self.config, unhashed)
         self.finished = False
         self.state = RunState(self.folder, identity.seed, loop.keep)
-        self._unhashed, self._runtime, self._tracker_config, self._job_type = unhashed, runtime, tracker, job_type
+        self._unhashed, self._runtime, self._tracker_config = unhashed, runtime, tracker
         self._stack = ExitStack()
         self._stop = StopSignal()
         self._tracker: Tracker = NoTracker()
@@ -149,7 +157,8 @@ class Run:
             test=dict(test),
         )
         results.write(self.folder, written, predictions)
-        self._tracker.summarise({f"test/{name}": interval.value for name, interval in test.items()})
+        self._tracker.summarise(summary_of(written))
+        self._tracker.attach(self.folder)
         self.finished = True
         shown = ", ".join(f"{name} {got.value:.4g} ({got.low:.4g} to {got.high:.4g})" for name, got in test.items())
         log.info("finished in %s: %s", duration(self.seconds), shown)
@@ -329,12 +338,14 @@ class Run:
             torch.set_num_threads(self._runtime.threads)
         seeding.seed_everything(self.identity.seed)
 
-        self._environment = environment.describe()
+        # a run of several tables belongs to the sweep that started it first
+        sweep = read_environment(self.folder).get("sweep") or sweep_name()
+        self._environment = {**environment.describe(), "run": asdict(self.identity), "sweep": sweep}
         write_atomic(self.folder / CONFIG, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
         write_atomic(self.folder / ENVIRONMENT, json.dumps(self._environment, indent=2) + "\n")
         who = self.identity
         log.info("%s/%s %s, scale %s, seed %d", who.paper, who.experiment, who.method, who.scale, who.seed)
         threads = torch.get_num_threads()
         log.info("config %s on %s, %d thread(s), %s", self.config_hash, self.device, threads, self.folder)
-        self._tracker = make_tracker(self._tracker_config, self.folder, self.config, who, self._job_type)
+        self._tracker = make_tracker(self._tracker_config, self.folder, self.config, who, self._environment)
         self._stop.install()

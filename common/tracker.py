@@ -1,25 +1,37 @@
 """Where metrics go besides `metrics.jsonl`: nowhere, or Weights & Biases.
 
 `metrics.jsonl` is the truth and this a mirror: whatever W&B does, the run goes on. An offline run that was continued
-leaves one `offline-run-*` folder per start; replay `metrics.jsonl` into one before syncing.
+leaves one `offline-run-*` folder per start; `python -m scripts.replay_wandb` makes one clean W&B run of them.
+
+A W&B run belongs to the group `<paper>/<sweep>`, or `<paper>/<experiment>` if no sweep started it. Its job type is the
+method, or `evaluate`. Its history holds the records of `metrics.jsonl`, word for word and in their order, and after
+them one row of tables and figures.
 """
 
+import io
 import json
 import logging
 import netrc
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
+from common import rate_record, results
 from common.files import write_atomic
-from common.results import RunIdentity
-from common.schema import TrackerConfig, TrackerMode, TrackerName
+from common.folder import read_records
+from common.results import Results, RunIdentity
+from common.schema import TrackerConfig, TrackerMode, TrackerName, flat
 
 ID_FILE = "tracker.json"
+TRAIN, EVALUATE = "train", "evaluate"
+ITEMS_SHOWN = 1000
+"""Rows of the table of predictions; `predictions.jsonl` has all."""
+LONGEST_TAG, LONGEST_GROUP = 64, 128
+"""In characters; W&B refuses longer ones."""
 log = logging.getLogger(__name__)
 
 
@@ -31,6 +43,9 @@ class Tracker(Protocol):
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Take final values, shown in the table of runs."""
+
+    def attach(self, folder: Path) -> None:
+        """Take tables and figures of what is in the run folder."""
 
     def finish(self, exit_code: int) -> None:
         """Close; 0 is success."""
@@ -45,64 +60,174 @@ class NoTracker:
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Do nothing."""
 
+    def attach(self, folder: Path) -> None:
+        """Do nothing."""
+
     def finish(self, exit_code: int) -> None:
         """Do nothing."""
 
 
-class WandbTracker:
-    """A W&B run, one id per run folder. The first failure is logged, later calls do nothing."""
+class WandbRun:
+    """One W&B run, one id per run folder and job; any call may raise whatever W&B raises."""
 
     def __init__(
-        self, config: TrackerConfig, folder: Path, settings: Mapping[str, Any], identity: RunIdentity, job_type: str
+        self,
+        config: TrackerConfig,
+        folder: Path,
+        settings: Mapping[str, Any],
+        identity: RunIdentity,
+        environment: Mapping[str, Any],
+        *,
+        evaluating: bool = False,
+        replayed_into: Path | None = None,
+        tags: Iterable[str] = (),
     ) -> None:
-        self._run: Any = None
+        """Start.
+
+        Args:
+            config: the tracker's own keys.
+            folder: the run folder, which holds the run's id and, by default, W&B's files.
+            settings: the resolved configuration as plain data.
+            identity: gives group, name, job type and tags.
+            environment: what `environment.json` says, the sweep included; W&B has it under the config key of that name.
+            evaluating: a later evaluation of a trained run, which is a W&B run of its own.
+            replayed_into: folder for W&B's files of a run told again from its start. It overwrites an online run of
+                the same id, and nothing about this machine goes with it.
+            tags: besides those of the identity and the configuration.
+        """
+        import wandb
+
+        mode = wandb_mode(config.mode)
+        again = replayed_into is not None
+        self._wandb = wandb
+        self._run: Any = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            dir=replayed_into or folder,
+            id=run_id(folder, EVALUATE if evaluating else TRAIN),
+            resume="allow" if mode == "online" and not again else None,  # offline, W&B starts a new folder anyhow
+            mode=mode,
+            name=f"{identity.method} seed={identity.seed}",
+            group=group_of(identity, environment.get("sweep")),
+            job_type=EVALUATE if evaluating else identity.method,
+            tags=list(dict.fromkeys([*_tags(identity), *config.tags, *tags])),
+            config={**settings, "environment": dict(environment)},
+            settings=wandb.Settings(
+                silent=True, console="off", init_timeout=60, x_disable_stats=again, x_disable_meta=again
+            ),
+        )
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+        log.info("W&B %s, id %s", mode, self._run.id)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Send one record; `step` is the x-axis, W&B's own counter is not used."""
+        self._run.log(dict(record))
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Send final values."""
+        self._run.summary.update(dict(values))
+
+    def attach(self, folder: Path) -> None:
+        """Send the tables and figures that the files of `folder` give, as one further row."""
+        from common import figures
+
+        records = read_records(folder)
+        media: dict[str, Any] = {}
+        if results.finished_hash(folder) is not None and (items := results.read_predictions(folder)):
+            media["tables/predictions"] = self._table(items[:ITEMS_SHOWN])
+        if (rates := rate_record.read(folder)) is not None:
+            media["tables/rates"] = self._table(rates.rows())
+            media["plots/rates"] = self._image(figures.rates_map(rates))
+        if (curve := figures.learning_curve(records)) is not None:
+            media["plots/learning_curve"] = self._image(curve)
+        if media:
+            self._run.log({"step": max((record["step"] for record in records), default=0), **media})
+
+    def finish(self, exit_code: int) -> None:
+        """Close the W&B run."""
+        self._run.finish(exit_code=exit_code)
+
+    def _image(self, figure: Any) -> Any:
+        from PIL import Image
+
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=120)
+        return self._wandb.Image(Image.open(file))  # of a figure itself it takes pyplot's only
+
+    def _table(self, rows: Iterable[Mapping[str, Any]]) -> Any:
+        flattened = [flat(dict(row)) for row in rows]
+        columns = list(dict.fromkeys(name for row in flattened for name in row))
+        data = [[_cell(row.get(name)) for name in columns] for row in flattened]
+        return self._wandb.Table(columns=columns, data=data, allow_mixed_types=True)
+
+
+class WandbTracker:
+    """A W&B run that never raises: the first failure is logged, later calls do nothing."""
+
+    def __init__(self, start: Callable[[], WandbRun]) -> None:
+        self._run: WandbRun | None = None
         try:
-            self._run = _start(config, folder, settings, identity, job_type)
+            self._run = start()
         except Exception as error:  # noqa: BLE001
             self._fail("start", error)
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Send one record; `step` is the x-axis, W&B's own counter is not used."""
-        self._do("log", lambda run: run.log(dict(record)))
+        """Send one record."""
+        self._do("log", lambda run: run.log(record))
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Send final values."""
-        self._do("summary", lambda run: run.summary.update(dict(values)))
+        self._do("summary", lambda run: run.summarise(values))
+
+    def attach(self, folder: Path) -> None:
+        """Send tables and figures; without them the rest is still worth having."""
+        self._do("tables and figures", lambda run: run.attach(folder), last=False)
 
     def finish(self, exit_code: int) -> None:
         """Close the W&B run."""
-        self._do("finish", lambda run: run.finish(exit_code=exit_code))
+        self._do("finish", lambda run: run.finish(exit_code))
         self._run = None
 
-    def _do(self, what: str, call: Any) -> None:
+    def _do(self, what: str, call: Callable[[WandbRun], None], *, last: bool = True) -> None:
         if self._run is None:
             return
         try:
             call(self._run)
         except Exception as error:  # noqa: BLE001
-            self._fail(what, error)
+            self._fail(what, error, last=last)
 
-    def _fail(self, what: str, error: Exception) -> None:
-        self._run = None
+    def _fail(self, what: str, error: Exception, *, last: bool = True) -> None:
+        if last:
+            self._run = None
         message = str(error).strip().partition("\n")[0]
         log.warning("W&B failed at %s (%s: %s); the run goes on", what, type(error).__name__, message)
 
 
 def make_tracker(
-    config: TrackerConfig, folder: Path, settings: Mapping[str, Any], identity: RunIdentity, job_type: str = "train"
+    config: TrackerConfig,
+    folder: Path,
+    settings: Mapping[str, Any],
+    identity: RunIdentity,
+    environment: Mapping[str, Any],
+    *,
+    evaluating: bool = False,
 ) -> Tracker:
-    """The tracker that `tracker.name` asks for; never raises.
-
-    Args:
-        config: the tracker's own keys.
-        folder: the run folder, which holds W&B's files and the run's id.
-        settings: the resolved configuration as plain data.
-        identity: gives group, name and tags.
-        job_type: train or evaluate.
-    """
+    """The tracker that `tracker.name` asks for; never raises. Arguments as for `WandbRun`."""
     if config.name is TrackerName.none or config.mode is TrackerMode.disabled:
         return NoTracker()
-    return WandbTracker(config, folder, settings, identity, job_type)
+    return WandbTracker(lambda: WandbRun(config, folder, settings, identity, environment, evaluating=evaluating))
+
+
+def summary_of(found: Results) -> dict[str, Any]:
+    """Final values of a finished run, under the names that tables use."""
+    test = {f"test/{name}": interval.value for name, interval in found.test.items()}
+    return test | {"cost/wall_seconds": found.wall_seconds, "cost/peak_memory_bytes": found.peak_memory_bytes}
+
+
+def group_of(identity: RunIdentity, sweep: str | None) -> str:
+    """W&B's group: `<paper>/<sweep>`, or `<paper>/<experiment>` of a run that no sweep started."""
+    return f"{identity.paper}/{sweep or identity.experiment}"[:LONGEST_GROUP]
 
 
 def wandb_mode(mode: TrackerMode) -> Literal["online", "offline"]:
@@ -127,45 +252,27 @@ def has_key() -> bool:
         return False
 
 
-def _start(
-    config: TrackerConfig, folder: Path, settings: Mapping[str, Any], identity: RunIdentity, job_type: str
-) -> Any:
-    import wandb
+def run_id(folder: Path, job: str) -> str:
+    """The id kept in the run folder, so that it survives restarts, moves and other machines.
 
-    mode = wandb_mode(config.mode)
-    run = wandb.init(
-        project=config.project,
-        entity=config.entity,
-        dir=folder,
-        id=_run_id(folder, job_type),
-        resume="allow" if mode == "online" else None,  # offline resume is not resume: W&B starts a new folder
-        mode=mode,
-        name=f"{identity.method} seed={identity.seed}",
-        group=f"{identity.paper}/{identity.experiment}",
-        job_type=job_type,
-        tags=list(dict.fromkeys([*_tags(identity), *config.tags])),
-        config=dict(settings),
-        settings=wandb.Settings(silent=True, console="off", init_timeout=60),
-    )
-    run.define_metric("step")
-    run.define_metric("*", step_metric="step")
-    log.info("W&B %s, id %s", mode, run.id)
-    return run
+    Raises:
+        OSError: there is none yet and the folder is not writable.
+    """
+    path = folder / ID_FILE
+    ids: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    if job not in ids:
+        ids[job] = secrets.token_hex(8)
+        write_atomic(path, json.dumps(ids) + "\n")
+    return ids[job]
 
 
 def _tags(identity: RunIdentity) -> list[str]:
-    """W&B refuses tags beyond 64 characters."""
     named = {"paper": None, "experiment": None, "method": None, "scale": "scale", "seed": "seed"}
     values = asdict(identity)
     tags = [f"{label}={values[key]}" if label else str(values[key]) for key, label in named.items()]
-    return [tag[:64] for tag in tags if tag]
+    return [tag[:LONGEST_TAG] for tag in tags if tag]
 
 
-def _run_id(folder: Path, job_type: str) -> str:
-    """The id kept in the run folder, so that it survives restarts, moves and other machines."""
-    path = folder / ID_FILE
-    ids: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
-    if job_type not in ids:
-        ids[job_type] = secrets.token_hex(8)
-        write_atomic(path, json.dumps(ids) + "\n")
-    return ids[job_type]
+def _cell(value: Any) -> Any:
+    """A table's cell: numbers, text and None as they are, anything else as JSON."""
+    return value if value is None or isinstance(value, (str, bool, int, float)) else json.dumps(value)

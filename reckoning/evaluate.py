@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from common.entry import entry, in_sweep
 from common.errors import UserError
-from common.schema import Device, to_typed
+from common.schema import Device, plain, to_typed
 from reckoning.config import SPLITS, Learner, Target, TrainConfig
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def respond(parts: Parts, problems: Sequence[Problem], config: TrainConfig, *, s
 def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     """Answer a split with the selected weights of a run; writes `evaluation-<split>.json` into its folder.
 
+    A run that was tracked gets a W&B run of its own for it, with job type evaluate.
+
     Raises:
         UserError: no such run, no selected checkpoint, or the data or model is gone.
     """
@@ -80,8 +82,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     from common import checkpoint
     from common.environment import pick_device
     from common.files import write_atomic
-    from common.folder import CHECKPOINTS, read_config
+    from common.folder import CHECKPOINTS, read_config, read_environment
+    from common.results import RunIdentity
     from common.seeding import seed_everything
+    from common.tracker import make_tracker
     from reckoning import data
     from reckoning.build import build
     from reckoning.scoring import summarise
@@ -114,6 +118,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     metrics = summarise(respond(parts, splits[config.split], trained), config.confidence)
     text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
     write_atomic(folder / f"evaluation-{config.split}.json", text + "\n")
+    who = RunIdentity("reckoning", trained.experiment, trained.method.name, trained.scale, trained.seed)
+    tracker = make_tracker(trained.tracker, folder, plain(trained), who, read_environment(folder), evaluating=True)
+    tracker.summarise({f"{config.split}/{name}": interval.value for name, interval in metrics.items()})
+    tracker.finish(0)
     for name, interval in metrics.items():
         logger.info("%s/%s %.4f (%.4f to %.4f)", config.split, name, interval.value, interval.low, interval.high)
     return metrics

@@ -20,6 +20,7 @@ from reckoning.config import Learner, TrainConfig
 
 if TYPE_CHECKING:
     from common.results import Results
+    from common.run import Run
     from reckoning.build import Parts
 
 MODEL = "model"
@@ -36,6 +37,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     Raises:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
+    from common import rate_record
     from common.environment import peak_memory_bytes
     from common.export import export
     from common.outer import Outer
@@ -68,6 +70,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
 
         if run.restore() == 0:
             run.log(0, "dev", accuracy=accuracy(respond(parts, splits["dev"], config, select=True)))
+            _note_rates(config, parts, run)
         for step in run.steps(total):
             began, loss = time.monotonic(), 0.0
             for part in range(config.outer.accumulation):
@@ -82,12 +85,13 @@ def train(config: TrainConfig, folder: Path) -> Results:
             if run.due(config.loop.evaluate_every):
                 score = accuracy(respond(parts, splits["dev"], config, select=True))
                 run.log(step, "dev", accuracy=score)
+                _note_rates(config, parts, run)
                 run.note_best(score)
                 if _out_of_patience(config, step, run.best):
                     run.end_early()
             run.save_if_due(step)
 
-        run.restore_best("model", "rates")
+        rate_record.select(folder, run.restore_best("model", "rates") or run.step)
         export(folder / MODEL, network, parts.templates.tokenizer)
         items = respond(parts, splits["test"], config)
         metrics = summarise(items, config.evaluation.confidence)
@@ -99,6 +103,13 @@ def _shown_rates(config: TrainConfig, parts: Parts) -> dict[str, float]:
     if config.method.learner is not Learner.reckoning:
         return {}
     return {f"rates/{name}": value for name, value in parts.rates.summary().items()}
+
+
+def _note_rates(config: TrainConfig, parts: Parts, run: Run) -> None:
+    from common import rate_record
+
+    if config.method.learner is Learner.reckoning:
+        rate_record.note(run.folder, run.step, parts.rates)
 
 
 def _out_of_patience(config: TrainConfig, step: int, best: dict[str, float] | None) -> bool:

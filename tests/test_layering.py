@@ -30,6 +30,7 @@ HEAVY = {
     "sklearn",
     "transformers",
     "wandb",
+    "wandb_workspaces",
 }
 ENTRIES = {"train.py", "evaluate.py", "data.py", "model.py", "cost.py"}
 # Inside a paper: train, evaluate -> objective, model, data -> config.
