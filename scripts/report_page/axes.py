@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from common.published import Table, key_of, merged
-from scripts.cells import Filled, Joined
+from scripts.cells import BEST_RULE, Filled, Joined
 from scripts.published_tables import number
-from scripts.report_page.charts import Axis, Point, Series, key, linear, lines, places
+from scripts.report_page.charts import DASHED, DOTTED, Axis, Point, Series, key, linear, lines, places
 from scripts.report_page.colours import Colours, method_of
 from scripts.report_page.page import Figure
 from scripts.report_page.tables import quiet
@@ -39,7 +39,7 @@ def panels_of(table: Table) -> dict[str, list[str]]:
         groups.setdefault(tuple(word for word in words if key_of(word) != "method"), []).append(name)
     found: dict[str, list[str]] = {}
     for words, rows in groups.items():
-        title = _title(words, rows) if len(groups) > 1 else ""
+        title = _title(words, [row for row in rows if not quiet(table, row)] or rows) if len(groups) > 1 else ""
         found.setdefault(title, []).extend(rows)
     return found
 
@@ -81,9 +81,14 @@ def _series(
         whole = len(there) == 1 and len(ours) == 1  # one number for the whole axis
         flat = [Point(place, ours[0].y) for place in (-0.5, len(names) - 0.5)] if whole else []
         points = flat or [Point(point.x, point.y, tip=point.tip) for point in ours]
-        return [Series(row, kind, points, marker)] if points else []
-    found = [Series(f"{row} (published)", kind, published, marker, dashed=True)] if published else []
+        return [Series(row, kind, points, marker, stroke=_stroke(table, row))] if points else []
+    found = [Series(f"{row} (published)", kind, published, marker, stroke=DASHED)] if published else []
     return [*found, *([Series(row, kind, ours, marker)] if ours else [])]
+
+
+def _stroke(table: Table, row: str) -> str:
+    """Rows that need no reasoning and have no rule to show, such as chance, are dotted."""
+    return DOTTED if quiet(table, row) and table.rows[row].metric != BEST_RULE else ""
 
 
 def _axis_of(table: Table, series: Sequence[Series]) -> Axis:
@@ -94,15 +99,13 @@ def _axis_of(table: Table, series: Sequence[Series]) -> Axis:
     return linear(min([0.0, *values]), max(values), label)
 
 
-def _legend(
-    table: Table, cells: Mapping[tuple[str, str], Filled], colours: Colours
-) -> list[tuple[str, str]]:
+def _legend(table: Table, cells: Mapping[tuple[str, str], Filled], colours: Colours) -> list[tuple[str, str]]:
     """A key for each method that has something to show, by its name before the first comma."""
     found: dict[str, tuple[str, str]] = {}
     for name, row in table.rows.items():
         there = [cell for (other, _), cell in cells.items() if other == name]
         if any(cell.value is not None or (cell.cell.published and cell.cell.published.value) for cell in there):
             method = method_of(merged(table.overrides, row.overrides))
-            drawn = key(colours.kind(method), colours.marker(method))
+            drawn = key(colours.kind(method), colours.marker(method), stroke=_stroke(table, name))
             found.setdefault(name.partition(", ")[0], (drawn, name.partition(", ")[0]))
     return list(found.values())

@@ -10,6 +10,7 @@ LEFT, RIGHT, TOP, BOTTOM = 42, 12, 10, 40
 """Margins of the plot inside the drawing."""
 DODGE = 5.0
 """Distance between the error bars of two methods at one place."""
+DASHED, DOTTED = "dashed", "dotted"
 QUIET = "quiet"
 """Class of what needs no reasoning: chance, shortcut rules."""
 
@@ -34,7 +35,8 @@ class Series:
     points: Sequence[Point]
     marker: str = ""
     """circle, triangle, square or diamond; empty: none."""
-    dashed: bool = False
+    stroke: str = ""
+    """Empty for a solid line; dashed with hollow markers, or dotted."""
     band: bool = False
     """The interval as a band; otherwise as bars."""
     faint: float = 1.0
@@ -69,14 +71,26 @@ def linear(low: float, high: float, label: str, *, unit: float = 1, most: int = 
     return Axis(first * step, last * step, ticks, label)
 
 
-def logarithmic(low: float, high: float, label: str) -> Axis:
-    """An axis over powers of ten or, where they are few, of two; both ends above 0."""
-    base = 10 if high / low > 200 else 2
-    first, last = math.floor(math.log(low, base) + 1e-9), math.ceil(math.log(high, base) - 1e-9)
+def doubling(low: float, high: float, label: str) -> Axis:
+    """A logarithmic axis over powers of two that holds both ends; they are above 0."""
+    first, last = math.floor(math.log2(low) + 1e-9), math.ceil(math.log2(high) - 1e-9)
     last = max(last, first + 1)
-    every = max(1, math.ceil((last - first) / 6))
-    ticks = [(base**power, f"{base**power:.3g}") for power in range(first, last + 1, every)]
-    return Axis(base**first, base**last, ticks, label, log=True)
+    every = math.ceil((last - first) / 7)
+    return Axis(
+        2.0**first, 2.0**last, [(2.0**n, f"{2.0**n:.6g}") for n in range(first, last + 1, every)], label, log=True
+    )
+
+
+def logarithmic(low: float, high: float, label: str) -> Axis:
+    """A logarithmic axis from and to 1, 2 or 5 times a power of ten that holds both ends; they are above 0."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    places_ = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    first = max(place for place in places_ if place <= low * (1 + 1e-9))
+    last = min(place for place in places_ if place >= high * (1 - 1e-9) and place > first)
+    ticks = [(place, f"{place:.6g}") for place in places_ if first <= place <= last]
+    if len(ticks) > 7:
+        ticks = [(place, text) for place, text in ticks if text.strip("0.").startswith("1")]
+    return Axis(first, last, ticks, label, log=True)
 
 
 def places(names: Sequence[str], label: str) -> Axis:
@@ -138,11 +152,11 @@ def _line(series: Series, x: Axis, y: Axis, shift: float) -> str:
     elif not series.band:
         parts += [f'<path class="bar" d="M{left:.1f} {low:.1f}V{high:.1f}"/>' for left, low, high in ranged]
     if len(at) > 1:
-        kind = "line dashed" if series.dashed else "line"
+        kind = f"line {series.stroke}".strip()
         parts.append(f'<path class="{kind}" d="M{"L".join(f"{left:.1f} {top:.1f}" for left, top, _ in at)}"/>')
     for left, top, point in at:
         tip = f' data-tip="{escape(point.tip, quote=True)}"' if point.tip else ""
-        shape = _marker(series.marker, left, top, hollow=series.dashed)
+        shape = _marker(series.marker, left, top, hollow=series.stroke == DASHED)
         hit = f'<circle class="hit" cx="{left:.1f}" cy="{top:.1f}" r="7"{tip}/>' if point.tip else ""
         parts.append(shape + hit)
     faint = f' opacity="{series.faint:.2f}"' if series.faint < 1 else ""
@@ -153,16 +167,21 @@ def _marker(name: str, x: float, y: float, *, hollow: bool) -> str:
     kind = "mark hollow" if hollow else "mark"
     if name == "circle":
         return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.2"/>'
-    path = {"triangle": "m0 -4l3.8 6.8h-7.6z", "square": "m-3 -3h6v6h-6z", "diamond": "m0 -4.2l4.2 4.2l-4.2 4.2l-4.2 -4.2z"}
+    path = {
+        "triangle": "m0 -4l3.8 6.8h-7.6z",
+        "square": "m-3 -3h6v6h-6z",
+        "diamond": "m0 -4.2l4.2 4.2l-4.2 4.2l-4.2 -4.2z",
+    }
     return f'<path class="{kind}" d="M{x:.1f} {y:.1f}{path[name]}"/>' if name in path else ""
 
 
-def key(kind: str, marker: str, *, dashed: bool = False, faint: float = 1.0) -> str:
+def key(kind: str, marker: str, *, stroke: str = "", faint: float = 1.0) -> str:
     """A short line with its marker, for a legend."""
-    line = f'<path class="{"line dashed" if dashed else "line"}" d="M1 6H25"/>'
-    shape = _marker(marker, 13, 6, hollow=dashed)
+    line = f'<path class="{f"line {stroke}".strip()}" d="M1 6H25"/>'
+    shape = _marker(marker, 13, 6, hollow=stroke == DASHED)
     faded = f' opacity="{faint:.2f}"' if faint < 1 else ""
-    return f'<svg class="key" viewBox="0 0 26 12" aria-hidden="true"><g class="series {kind}"{faded}>{line}{shape}</g></svg>'
+    drawn = f'<g class="series {kind}"{faded}>{line}{shape}</g>'
+    return f'<svg class="key" viewBox="0 0 26 12" aria-hidden="true">{drawn}</svg>'
 
 
 @dataclass(frozen=True)
@@ -183,7 +202,7 @@ def heat(shown: Heat, title: str) -> str:
     high, head, foot = 22, 4, 36
     letters = max(len(name) for name in shown.rows)
     left = min(150, 12 + 6 * letters)
-    wide = (WIDTH - left - 4) / len(shown.columns)
+    wide = min(72.0, (WIDTH - left - 4) / len(shown.columns))
     height = head + high * len(shown.rows) + foot
     parts = []
     for row, (name, values) in enumerate(zip(shown.rows, shown.values, strict=True)):
@@ -192,18 +211,26 @@ def heat(shown: Heat, title: str) -> str:
         for column, value in enumerate(values):
             far = (value - shown.centre) / shown.most if shown.most else 0.0
             strength = min(1.0, abs(far))
-            kind, text = ("more" if far > 0 else "less"), f"{value:.3g}"
+            kind, text = ("more" if far > 0 else "less"), f"{value:#.3g}"
             at = left + column * wide
             tip = escape(f"{name}, step {shown.columns[column]}: {value:.4g}", quote=True)
             box = f'x="{at:.1f}" y="{top}" width="{wide - 1.5:.1f}" height="{high - 1.5}"'
-            parts.append(f'<rect class="none" {box}/><rect class="{kind}" {box} opacity="{strength:.2f}" data-tip="{tip}"/>')
+            parts.append(
+                f'<rect class="none" {box}/><rect class="{kind}" {box} opacity="{strength:.2f}" data-tip="{tip}"/>'
+            )
             if wide > 34:
                 word = "cell strong" if strength > 0.6 else "cell"
-                parts.append(f'<text class="{word}" x="{at + wide / 2:.1f}" y="{top + 14.5}" text-anchor="middle">{text}</text>')
+                parts.append(
+                    f'<text class="{word}" x="{at + wide / 2:.1f}" y="{top + 14.5}" text-anchor="middle">{text}</text>'
+                )
     for column, name in enumerate(shown.columns):
         at = left + (column + 0.5) * wide
-        parts.append(f'<text class="tick" x="{at:.1f}" y="{height - foot + 13}" text-anchor="middle">{escape(name)}</text>')
-    middle = left + (WIDTH - left) / 2
-    parts.append(f'<text class="label" x="{middle:.1f}" y="{height - 6}" text-anchor="middle">{escape(shown.label)}</text>')
+        parts.append(
+            f'<text class="tick" x="{at:.1f}" y="{height - foot + 13}" text-anchor="middle">{escape(name)}</text>'
+        )
+    middle = left + wide * len(shown.columns) / 2
+    parts.append(
+        f'<text class="label" x="{middle:.1f}" y="{height - 6}" text-anchor="middle">{escape(shown.label)}</text>'
+    )
     label = escape(title, quote=True)
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.folder import METRICS
+from common.published import Overrides, Table, merged
 from common.textfile import read_json_lines
-from common.published import merged
 from scripts.cells import Joined
 from scripts.report_page.axes import PERCENT, panels_of
-from scripts.report_page.charts import QUIET, Axis, Point, Series, key, linear, lines
+from scripts.report_page.charts import Axis, Point, Series, key, linear, lines
 from scripts.report_page.colours import Colours, method_of
 from scripts.report_page.page import Cell, DataTable, Figure, Head, Line
 from scripts.rows import Run
 
 DEV = "dev/accuracy"
+NOTE = "Accuracy on the dev split; lines are means over seeds, bands their 95 % intervals by bootstrap over seeds."
 MOST = 60
 """Points of a curve; more are thinned evenly."""
 DRAWS = 1000
@@ -30,6 +31,8 @@ class Group:
     row: str
     method: str
     runs: Sequence[Run]
+    new: bool
+    """Whether no table before has them."""
 
     @property
     def name(self) -> str:
@@ -38,25 +41,35 @@ class Group:
 
 
 def groups_of(tables: Sequence[Joined]) -> Iterator[tuple[Joined, list[Group]]]:
-    """The runs behind each table that no table before it has."""
+    """The runs behind each table, by column where columns have runs of their own, each once a panel."""
     seen: set[str] = set()
     for joined in tables:
         table = joined.table
         apart = {row: title for title, rows in panels_of(table).items() for row in rows}
-        columns_run = any(axis.overrides or axis.over for axis in table.columns.values())
-        found = []
+        by_column = any(axis.overrides or axis.over for axis in table.columns.values())
+        panels = list(table.columns) if by_column else list(dict.fromkeys(apart.values()))
+        found: dict[tuple[int, str], Group] = {}
         for cell in table.cells():
+            panel = cell.column if by_column else apart[cell.row]
             for words in cell.runs:
                 runs = [run for _, run in sorted(joined.found.get(words, {}).items())]
-                if runs and str(runs[0].folder) not in seen:
-                    seen |= {str(run.folder) for run in runs}
-                    panel = cell.column if columns_run else apart[cell.row]
-                    if columns_run and len(cell.runs) > 1:
-                        own = set(words) - set.intersection(*map(set, cell.runs))
-                        panel = f"{cell.column}, {', '.join(sorted(own))}"
-                    method = method_of(merged(table.overrides, table.rows[cell.row].overrides))
-                    found.append(Group(panel, cell.row, method, runs))
-        yield joined, found
+                if not runs:
+                    continue
+                method = method_of(merged(table.overrides, table.rows[cell.row].overrides))
+                title, folder = _panel_title(table, panel, words, cell.runs), str(runs[0].folder)
+                found.setdefault(
+                    (panels.index(panel), folder), Group(title, cell.row, method, runs, folder not in seen)
+                )
+                seen |= {str(run.folder) for run in runs}
+        yield joined, [found[key_] for key_ in sorted(found, key=lambda key_: key_[0])]
+
+
+def _panel_title(table: Table, panel: str, words: Overrides, together: Sequence[Overrides]) -> str:
+    """The panel's name; with what is counted, where it is a bare number, and what is apart, where runs are averaged."""
+    bare = table.axis and panel in table.columns and " " not in panel and "=" not in panel
+    title = f"{panel} {table.axis}" if bare else panel
+    own = sorted(set(words) - set.intersection(*map(set, together))) if len(together) > 1 else []
+    return ", ".join([title, *own])
 
 
 def curve(runs: Sequence[Run], metric: str = DEV) -> list[tuple[int, float, float, float]]:
@@ -82,20 +95,26 @@ def _records(run: Run, metric: str) -> Iterator[tuple[int, float]]:
 
 
 def figure(joined: Joined, groups: Sequence[Group], colours: Colours) -> Figure | None:
-    """Dev accuracy against outer steps, a panel for each column or set of settings; None: no run has a curve."""
+    """Dev accuracy against outer steps, a panel for each column or set of settings with new runs; None: none has."""
+    new = {group.panel for group in groups if group.new}
     drawn: dict[str, list[tuple[Group, list[tuple[int, float, float, float]]]]] = {}
     for group in groups:
-        if points := curve(group.runs):
+        if group.panel in new and (points := curve(group.runs)):
             drawn.setdefault(group.panel, []).append((group, points))
     if not drawn:
         return None
+    rows: dict[str, list[str]] = {}
+    for name in joined.table.rows:
+        for group in (group for curves in drawn.values() for group, _ in curves if group.row == name):
+            own = rows.setdefault(group.method, [])
+            own += [] if name in own else [name]
     legend: dict[str, tuple[str, str]] = {}
     panels, body = [], []
     for title, curves in drawn.items():
         series = []
         for group, points in curves:
-            alike = [other for other, _ in curves if other.method == group.method]
-            faint = 1.0 - 0.65 * alike.index(group) / len(alike)
+            alike = rows[group.method]
+            faint = 1.0 - 0.65 * alike.index(group.row) / len(alike)
             series.append(_series(group, points, colours, faint))
             legend.setdefault(group.row, (key(colours.kind(group.method), "", faint=faint), group.row))
             body.append(_numbers(group, points))
@@ -104,20 +123,15 @@ def figure(joined: Joined, groups: Sequence[Group], colours: Colours) -> Figure 
         y = Axis(PERCENT.low, PERCENT.high, PERCENT.ticks, "dev accuracy %")
         panels.append((title, lines(series, x, y, f"Learning curves: {joined.table.title} {title}".strip())))
     head = [Head("runs", number=False), *(Head(name) for name in ("seeds", "first %", "best %", "at step", "last %"))]
-    seeds = {len(group.runs) for group in groups}
-    band = "the band its 95 % interval by bootstrap over seeds" if max(seeds) > 1 else "one seed, so no interval"
     return Figure(
         f"Learning curves, {joined.table.title}",
         panels,
         list(legend.values()),
-        f"Accuracy on the dev split: the line is the mean over seeds, {band}.",
         numbers=DataTable(head, body, f"Learning curves in numbers, {joined.table.title}"),
     )
 
 
-def _series(
-    group: Group, points: Sequence[tuple[int, float, float, float]], colours: Colours, faint: float
-) -> Series:
+def _series(group: Group, points: Sequence[tuple[int, float, float, float]], colours: Colours, faint: float) -> Series:
     several = len(group.runs) > 1
     drawn = []
     for step, value, low, high in points:
@@ -140,7 +154,7 @@ def cost_table(tables: Sequence[tuple[Joined, Sequence[Group]]]) -> DataTable | 
     """Wall time and memory of training runs by method, over everything that ran; None without runs."""
     there: dict[tuple[str, str], list[Run]] = {}
     for joined, groups in tables:
-        for group in groups:
+        for group in (each for each in groups if each.new):
             there.setdefault((joined.scale, group.method), []).extend(group.runs)
     if not there:
         return None

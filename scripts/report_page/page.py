@@ -1,7 +1,7 @@
 """What a page is made of, and its text from the templates beside this file."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 
 from scripts.grids import Grid
@@ -18,6 +18,8 @@ class Cell:
     """Behind it, raised: the mark of a source."""
     sign: str = ""
     """A verdict's sign, `kind` its class and `tip` its words."""
+    signed: bool = False
+    """Whether there is room for a sign."""
     kind: str = ""
     tip: str = ""
     link: str = ""
@@ -95,6 +97,9 @@ class Block:
     label: str = ""
     """Before the title: where it stands in the paper."""
     notes: Sequence[str] = ()
+    """One paragraph."""
+    lines: Sequence[str] = ()
+    """A paragraph each."""
     table: DataTable | None = None
     details: DataTable | None = None
     figures: Sequence[Figure] = ()
@@ -102,7 +107,7 @@ class Block:
     """What a command is for, and the command."""
     missing: str = ""
     quiet: bool = False
-    """Nothing to show yet."""
+    """No run is there yet."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,6 @@ class Page:
     """What stands below the title: name, lines."""
     sections: Sequence[Section]
     command: str
-    signs: Mapping[str, str] = field(default_factory=dict)
 
 
 def table_of(grid: Grid, name: str) -> DataTable:

@@ -28,13 +28,20 @@ def block(joined: Joined, root: Path) -> Block:
     return Block(
         title=table.title,
         anchor=anchor_of(joined),
-        label=table.where or "Ours",
+        label=label_of(table),
         notes=remarks_of(joined),
-        table=wide(joined) if joined.runs else None,
+        table=wide(joined),
         details=table_of(grid, f"{name}: every number") if joined.runs else None,
         commands=commands(joined, root),
         missing=missing(joined),
+        quiet=not joined.runs,
     )
+
+
+def label_of(table: Table) -> str:
+    """Where it stands in the paper, as a heading begins."""
+    where = table.where or "ours"
+    return where[0].upper() + where[1:]
 
 
 def missing(joined: Joined) -> str:
@@ -57,7 +64,7 @@ def wide(joined: Joined) -> DataTable:
     table = joined.table
     cells = {(cell.cell.row, cell.cell.column): cell for cell in joined.cells}
     with_published = {cell.cell.column for cell in joined.cells if cell.cell.published is not None}
-    head = [Head("", number=False)]
+    head = [Head("method", number=False)]
     for column in table.columns:
         head += [Head("published", column)] if column in with_published else []
         head.append(Head("reproduced", column))
@@ -90,11 +97,18 @@ def _reproduced(table: Table, cell: Filled | None) -> Cell:
     if cell is None:
         return Cell("")
     if cell.value is None:
-        return Cell("–", kind="unreached", tip=str(cell.verdict or ""))
-    small = f"{number(table, cell.low)} to {number(table, cell.high)}"
-    return Cell(
-        number(table, cell.value), small, sign=sign(cell), kind=kind(cell), tip=words(table, cell), value=cell.value
-    )
+        return Cell("–", signed=True, kind="unreached", tip=str(cell.verdict or ""))
+    small = _interval(table, cell)
+    text, tip = number(table, cell.value), words(table, cell)
+    return Cell(text, small, sign=sign(cell), signed=True, kind=kind(cell), tip=tip, value=cell.value)
+
+
+def _interval(table: Table, cell: Filled) -> str:
+    """`91.2–93.4`; empty for what is exact."""
+    if cell.low is None or cell.low == cell.high:
+        return ""
+    between = "–" if cell.low >= 0 else " to "
+    return f"{number(table, cell.low)}{between}{number(table, cell.high)}"
 
 
 def sign(cell: Filled) -> str:
@@ -122,16 +136,23 @@ def words(table: Table, cell: Filled) -> str:
 
 def overview(blocks: Sequence[tuple[Joined, Block]]) -> DataTable:
     """A line a table: how much of it is there, and how its orderings came out."""
-    head = [Head("table", number=False), Head("", number=False), Head("scale", number=False), Head("cells"), Head("seeds")]
-    head += [Head(name) for name in ("orderings hold", "fail", "not decided")]
+    head = [Head(name, number=False) for name in ("table", "scale")] + [
+        Head("cells filled"),
+        Head("seeds"),
+    ]
+    head += [Head(name, "orderings") for name in ("hold", "fail", "not decided")]
     lines = []
     for joined, made in blocks:
         filled = [cell for cell in joined.cells if cell.value is not None]
         found = [cell.verdict for cell in joined.cells]
         seeds = sorted({cell.seeds for cell in filled})
-        fields = [Cell(made.label), Cell(made.title, link=made.anchor), Cell(joined.scale)]
-        fields.append(Cell(f"{len(filled)} of {len(joined.cells)}", value=len(filled), share=len(filled) / len(joined.cells)))
-        fields.append(Cell("–".join(str(each) for each in ([*seeds[:1], *seeds[1:][-1:]])), value=max(seeds, default=0)))
+        fields = [Cell(made.title, small=made.label, link=made.anchor), Cell(joined.scale)]
+        fields.append(
+            Cell(f"{len(filled)} of {len(joined.cells)}", value=len(filled), share=len(filled) / len(joined.cells))
+        )
+        fields.append(
+            Cell("–".join(str(each) for each in ([*seeds[:1], *seeds[1:][-1:]])), value=max(seeds, default=0))
+        )
         for verdict in (Verdict.holds, Verdict.fails, Verdict.open):
             fields.append(Cell(str(found.count(verdict) or ""), value=found.count(verdict), kind=verdict.name))
         lines.append(Line(fields, quiet=not filled))

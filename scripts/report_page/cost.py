@@ -1,0 +1,140 @@
+"""The run-time study as figures: seconds and memory against the number of questions, and where the curves cross."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.folder import read_config
+from common.textfile import read_json_lines
+from scripts.report_page.charts import DASHED, Point, Series, doubling, key, lines, logarithmic
+from scripts.report_page.colours import Colours
+from scripts.report_page.page import Block, Cell, DataTable, Figure, Head, Line
+from scripts.rows import Run, command_of
+
+CURVE = "cost.jsonl"
+PANELS = {"seconds": "Time for a number of questions", "bytes": "Most memory above the model"}
+
+
+def is_study(run: Run) -> bool:
+    """Whether it measured what questions cost."""
+    return (run.folder / CURVE).is_file()
+
+
+def block(run: Run, colours: Colours, anchor: str) -> Block:
+    """Curves, their numbers and the break-even numbers of one run."""
+    records = [record for _, record in read_json_lines(run.folder / CURVE, remedy="run again")]
+    points = [record for record in records if record["kind"] == "point"]
+    ways = list(dict.fromkeys(record["way"] for record in points))
+    panels, legend = [], []
+    seconds = [_series(points, way, colours, "seconds") for way in ways]
+    memory = [_series(points, way, colours, "bytes") for way in ways]
+    for title, label, series in (
+        (PANELS["seconds"], "seconds", seconds), (PANELS["bytes"], "megabytes", memory)
+    ):  # fmt: skip
+        values = [value for each in series for p in each.points for value in (p.y, p.low, p.high) if value]
+        if values:
+            x = doubling(min(p["questions"] for p in points), max(p["questions"] for p in points), "questions")
+            panels.append((title, lines(series, x, logarithmic(min(values), max(values), label), title)))
+    for way in ways:
+        legend.append(
+            (key(colours.kind(way), _marker(colours, way), stroke=DASHED if _variant(way) else ""), _title(way))
+        )
+    caption = "Median with interval; both axes logarithmic. Reading knowledge once is part of the time."
+    figure = Figure("What questions cost", panels, legend, caption, numbers=_numbers(points))
+    return Block(
+        title=_name(run),
+        anchor=anchor,
+        notes=[f"{run.results.hardware.get('cpu', '')}, {_device(run)}."],
+        table=_crossings(records, ways),
+        figures=[figure],
+        commands=[("run", command_of(run.folder))],
+    )
+
+
+def _series(points: Sequence[Mapping[str, Any]], way: str, colours: Colours, what: str) -> Series:
+    found = []
+    for point in points:
+        if point["way"] != way or not point[what]:
+            continue
+        where = f"{_title(way)}, {point['questions']} questions"
+        if what == "bytes":
+            found.append(Point(point["questions"], point["bytes"] / 1e6, tip=f"{where}: {point['bytes'] / 1e6:.4g} MB"))
+            continue
+        value, low, high = (float(point["seconds"][name]) for name in ("value", "low", "high"))
+        found.append(Point(point["questions"], value, low, high, f"{where}: {value:.3g} s ({low:.3g} to {high:.3g})"))
+    return Series(
+        way, colours.kind(way), found, _marker(colours, way), stroke=DASHED if _variant(way) else "", band=True
+    )
+
+
+def _marker(colours: Colours, way: str) -> str:
+    return "diamond" if way.endswith("_batched") else colours.marker(way)
+
+
+def _variant(way: str) -> bool:
+    """Cached and batched variants have the colour of their method, dashed."""
+    return way.endswith(("_cached", "_batched"))
+
+
+def _title(way: str) -> str:
+    for end in ("_cached", "_batched"):
+        if way.endswith(end):
+            return f"{_title(way.removesuffix(end))}, {end[1:]}"
+    return way.upper().replace("_", "-")
+
+
+def _numbers(points: Sequence[Mapping[str, Any]]) -> DataTable:
+    head = [Head("way", number=False), *(Head(name) for name in ("questions", "seconds", "low", "high"))]
+    head += [Head("of it reading"), Head("MB")]
+    body = []
+    for point in points:
+        seconds = [f"{point['seconds'][name]:.3g}" for name in ("value", "low", "high")]
+        rest = [f"{point['seconds_reading']:.3g}", f"{(point['bytes'] or 0) / 1e6:.4g}"]
+        body.append(Line([Cell(text) for text in (_title(point["way"]), str(point["questions"]), *seconds, *rest)]))
+    return DataTable(head, body, "Cost in numbers")
+
+
+def _crossings(records: Sequence[Mapping[str, Any]], ways: Sequence[str]) -> DataTable:
+    """Row way, column way: the number of questions from which on the row takes less time."""
+    found = {(each["way"], each["over"]): each["questions"] for each in records if each["kind"] == "break_even"}
+    read = {each["way"]: each for each in records if each["kind"] == "line"}
+    head = [Head("way", number=False), Head("reading, s"), Head("a question, s")]
+    head += [Head(_title(way), "number of questions from which on it takes less time than") for way in ways]
+    body = []
+    for way in ways:
+        cells = [Cell(_title(way))]
+        cells += [Cell(f"{read[way][name]['value']:.3g}") for name in ("seconds_read", "seconds_question")]
+        for other in ways:
+            crossing = found.get((way, other))
+            if crossing is None:
+                cells.append(Cell(""))
+                continue
+            small = f"{_count(crossing['low'])} to {_count(crossing['high'])}"
+            cells.append(Cell(_count(crossing["value"]), small if crossing["low"] != crossing["high"] else ""))
+        body.append(Line(cells))
+    return DataTable(head, body, "Break-even numbers of questions")
+
+
+def _count(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.0f}"
+
+
+def _name(run: Run) -> str:
+    config = read_config(run.folder)
+    model = config.get("model", {}).get("name", "")
+    shape = config.get("shape") or {}
+    name = ", ".join(f"{key_} {value}" for key_, value in shape.items()) if shape else model
+    steps = config.get("inner", {}).get("steps")
+    return f"What questions cost: {name}, {config.get('tokens')} tokens, {steps} inner steps"
+
+
+def _device(run: Run) -> str:
+    cuda = run.results.hardware.get("cuda") or []
+    on_card = run.results.hardware.get("device", "cpu") != "cpu"
+    threads = run.config.get("runtime", {}).get("threads")
+    return (
+        str(cuda[0])
+        if on_card and cuda
+        else f"{threads} {'thread' if threads == 1 else 'threads'}"
+        if threads
+        else "all cores"
+    )
