@@ -2,14 +2,14 @@
 
     tables:
       table1:
-        title: Label accuracy without distractors
+        title: Accuracy
         where: Table 1                       # in the paper
         metric: accuracy                     # name in results.json
         columns:
-          PW 2: [+experiment=proofwriter, data.hops=2]
+          2 hops: [+experiment=<name>, data.hops=2]
         rows:
-          FT-ICR MT: {overrides: [method=ft_icr], source: recalled, values: {PW 2: 99.4}}
-          RECKONING MT: {overrides: [method=reckoning], against: FT-ICR MT, source: recalled, values: {PW 2: 99.5}}
+          Baseline: {overrides: [method=baseline], source: recalled, values: {2 hops: 99.4}}
+          Ours: {overrides: [method=ours], against: Baseline, source: seen, values: {2 hops: 99.5}}
 
 A cell's overrides are those of its table, column and row; scale and seed come from the command line. Row or column may
 name another `metric`; `over` lists overrides whose runs are averaged, `minus` overrides whose runs are subtracted. A
@@ -196,7 +196,7 @@ def parse(paper: str, text: str) -> Paper:
 
 
 def key_of(override: str) -> str:
-    """`experiment` for `+experiment=proofwriter`."""
+    """`key` for `+key=value`."""
     return override.partition("=")[0].lstrip("+~")
 
 

@@ -57,7 +57,7 @@ def expand(
         rows: only these; empty means all.
         columns: only these; empty means all.
 
-    A typed key that the table's cells set chooses among them (`method=ft_icr` runs that row's cells alone); any other
+    A typed key that the table's cells set chooses among them (`method=baseline` runs that row's cells alone); any other
     is set for all.
 
     Raises:
@@ -185,9 +185,10 @@ def ending(jobs: Sequence[Job], errors: Mapping[Overrides, str]) -> list[str]:
     """A line for each job that did not finish: its folder and why."""
     lines = []
     for job in jobs:
-        if results.finished_hash(job.folder) is None:
-            why = errors.get(job.overrides, "it ended without a result (killed, cancelled or still waiting)")
-            lines.append(f"{job.folder}: {why}")
+        why = errors.get(job.overrides)
+        if why is None and results.finished_hash(job.folder) is None:
+            why = "it ended without a result (killed, cancelled or still waiting)"
+        lines += [f"{job.folder}: {why}"] if why else []
     return lines
 
 

@@ -27,9 +27,9 @@ class Verdict(StrEnum):
 
     holds = "ordering holds"
     fails = "ordering fails"
-    above = "above"
+    better = "better"
     """The paper's order is not known."""
-    below = "below"
+    worse = "worse"
     open = "not decided"
     """The interval of the difference holds zero."""
     within = "within tolerance"
@@ -156,7 +156,7 @@ def _ordering(
     if low <= 0 <= high:
         return Verdict.open
     if ours is None or theirs is None or ours.value is None or theirs.value is None or ours.value == theirs.value:
-        return Verdict.above if low > 0 else Verdict.below
+        return Verdict.better if (low > 0) == higher_is_better else Verdict.worse
     return Verdict.holds if (ours.value > theirs.value) == (low > 0) else Verdict.fails
 
 
@@ -180,7 +180,7 @@ def _sample(cell: Cell, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample
                 value += share * sum(scores.value for scores in kept) / len(kept)
                 total += share * bootstrap.replicates(kept, draw=draw)
                 if len(sides) == 1:
-                    plain = _plain(runs[0].results.test.get(metric), kept)
+                    plain = _plain(kept)
                 continue
             named = [run.results.test.get(metric) for run in runs]
             if any(each is None for each in named):
@@ -192,19 +192,18 @@ def _sample(cell: Cell, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample
     return _Sample(value, total, len(seeds), plain, rule.removeprefix("accuracy_").replace("_", " "))
 
 
-def _plain(known: Any, runs: Sequence[Scores]) -> tuple[float, float] | None:
-    """Wilson's interval of the pooled items of shares."""
-    if known is None or any((run.wholes % 1).any() for run in runs):
+def _plain(runs: Sequence[Scores]) -> tuple[float, float] | None:
+    """Wilson's interval of the pooled items; None where an item is more than right or wrong."""
+    if any((run.parts % 1).any() for run in runs):
         return None
     correct: list[float] = []
     groups: list[str] = []
     for run in runs:
         for name, part, whole in zip(run.groups, run.parts, run.wholes, strict=True):
-            right = min(int(round(part)), int(whole))
-            correct += [1.0] * right + [0.0] * (int(whole) - right)
+            correct += [1.0] * int(part) + [0.0] * int(whole - part)
             groups += [name] * int(whole)
-    pooled = accuracy_interval(correct, groups) if correct else None
-    return None if pooled is None else (pooled.low, pooled.high)
+    pooled = accuracy_interval(correct, groups)
+    return pooled.low, pooled.high
 
 
 def _best_rule(runs: Sequence[Run]) -> str:

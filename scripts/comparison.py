@@ -42,12 +42,12 @@ def classes_of(table: Table, rows: Sequence[Row]) -> list[str]:
     return [name for name in dict.fromkeys([*table.runs[0].words.values(), *sorted(there)]) if name in there]
 
 
-def grid_of(table: Table, rows: Sequence[Row], hidden: str) -> Grid:
-    """The rows as text, what is left out below them."""
+def grid_of(table: Table, rows: Sequence[Row], notes: Sequence[str]) -> Grid:
+    """The rows as text."""
     head, body = cells(rows, classes_of(table, rows))
     blocks = [min(row.order[0], 3) for row in rows]
     ends = [index for index in range(len(rows) - 1) if blocks[index] != blocks[index + 1]]
-    return Grid(table.name, head, body, ends=ends, notes=[hidden] if hidden else [])
+    return Grid(table.name, head, body, ends=ends, notes=notes)
 
 
 def show_csv(tables: Sequence[tuple[Table, list[Row]]]) -> None:
@@ -87,8 +87,8 @@ def show(root: Path, runs: Sequence[Run], unfinished: Sequence[str], form: str, 
         behind = [rule for rule in rules[shortcuts:] if TRAINED not in rule.title] if shortcuts else []
         hidden = f"{len(behind)} further shortcut rules, none better than these: --shortcuts 0" if behind else ""
         chosen = [row for row in rows if not any(row is other for other in behind)]
-        sys.stdout.write(render(grid_of(table, chosen, hidden), form) + "\n")
-        sys.stdout.write("\n".join([verdict(rows), *unequal(rows), "", ""]))
+        notes = [*([hidden] if hidden else []), verdict(rows), *unequal(rows)]
+        sys.stdout.write(render(grid_of(table, chosen, notes), form) + "\n")
         sys.stdout.flush()
     for line in repeated(runs):  # beside the table, so that a file of it stays clean
         sys.stderr.write(f"counted once: {line}\n")

@@ -21,7 +21,7 @@ from common.cuda.memory import MemoryMeter, give_back
 from common.errors import UserError
 from common.footprint import footprint
 from common.inner import adapt
-from common.plan import choose
+from common.plan import choose, stacking_pays
 from common.rates import LearnedRates
 from common.rules import SGD, AdamW, UpdateRule
 from common.weights import Weights, call, select, stack
@@ -81,6 +81,8 @@ class Bench:
         self.facts = torch.randint(case.vocabulary, shape, generator=draw).to(case.device)
         self.questions = torch.randint(case.vocabulary, (case.tasks, 1, case.tokens), generator=draw).to(case.device)
         self.learners = [*self.start.values(), self.rates.numbers]
+        if case.judged and not stacking_pays(self.task_loss, self.start, self.facts[0], torch.device(case.device)):
+            self.case = case = replace(case, stacked=False)
         self.inner: Any = self.part_loss
         if case.compiled:
             from common.compiled import Compiled
@@ -194,6 +196,7 @@ def measure(case: Case) -> dict[str, Any]:
     in_place = dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), product_flops)
     torch.set_num_threads(case.threads)
     bench = Bench(case)
+    case = bench.case
     run = bench.outer_gradient()
     one = bench if case.stacked else Bench(replace(case, tasks=1))  # one after the other, tasks cost what one does
     one.inner = bench.inner

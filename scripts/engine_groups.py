@@ -40,6 +40,8 @@ class Case:
     """This engine's attention and activations in place of the model's own; the other engines run the model as it is."""
     compiled: bool = False
     stacked: bool = False
+    judged: bool = False
+    """Stacked only where `common.plan.stacking_pays` says so, as `inner.stack=true` does."""
     micro: int = 0
     """Rows of a micro-batch; 0: all at once."""
     budget: float = 0.0
@@ -59,7 +61,7 @@ class Case:
             return
         if self.engine not in OTHERS:
             raise UserError(f"engine={self.engine}: use one of {', '.join([*OTHERS, *Unroll])}")
-        extra = [name for name in ("keep", "compiled", "stacked", "micro", "budget") if getattr(self, name)]
+        extra = [name for name in ("keep", "compiled", "stacked", "judged", "micro", "budget") if getattr(self, name)]
         if extra:
             raise UserError(f"engine={self.engine} does not know {', '.join(extra)}: leave that out, or use stored")
         if self.engine == "torchopt" and (self.rank or self.rule != "sgd"):
@@ -115,6 +117,8 @@ def _word(name: str, value: Any) -> str:
     """One change in the words of a table."""
     if name == "stacked":
         return "stacked" if value else "one by one"
+    if name == "judged":
+        return "if it pays"
     if name == "rule":
         return {"sgd": "SGD", "adamw": "AdamW"}[value]
     if name == "budget":
@@ -203,6 +207,7 @@ def adamw(base: Case) -> Group:
         row(base, "recompute", **target),
         row(base, "recompute", micro=1, **target),
         row(base, "recompute", compiled=True, micro=2, **target),
+        row(base, "recompute", compiled=True, micro=1, **target),
     )
     return Group("adamw", "What does it cost with AdamW inside? K=4, 2 tasks, all weights fast", rows)
 
@@ -227,6 +232,7 @@ def small(base: Case) -> Group:
         row(base, "higher"),
         row(base, "stored", stacked=False),
         row(base, "stored", stacked=True, time=0.2),
+        row(base, "stored", stacked=True, judged=True, time=0.2),
         row(base, "recompute", stacked=True, time=0.2),
         row(base, "recompute", stacked=True, compiled=True, time=0.2),
     )
@@ -237,12 +243,14 @@ def stack() -> Group:
     base = replace(FULL, steps=4, tasks=4)
     stored = row(base, "stored", stacked=False), row(base, "stored", stacked=True)
     recompute = row(base, "recompute", stacked=False), row(base, "recompute", stacked=True)
+    chosen = row(base, "stored", stacked=True, judged=True), row(base, "recompute", stacked=True, judged=True)
 
     def notes(results: Mapping[str, Result]) -> list[str]:
-        return [pair_note(stacked.label, single.label, results, 1.05) for single, stacked in (stored, recompute)]
+        pairs = zip((stored[0], recompute[0]), chosen, strict=True)
+        return [pair_note(judged.label, single.label, results, 1.05) for single, judged in pairs]
 
-    question = "Does stacking cost time where matrix products rule? K=4, 4 tasks"
-    return Group("stack", question, block(*stored, *recompute), notes)
+    question = "Does stacking cost time where matrix products rule? K=4, 4 tasks; `inner.stack=true` does what pays"
+    return Group("stack", question, block(*stored, *recompute, *chosen), notes)
 
 
 def steps() -> Group:

@@ -11,6 +11,7 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from common import published
 from common.schema import to_typed
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -61,18 +62,29 @@ def test_every_file_composes_at_every_scale(paper: str, group: str, name: str) -
             assert config.experiment == name, "an experiment file gives its runs their folder"
 
 
-@pytest.mark.parametrize(
-    ("paper", "name"), [(paper, path.stem) for paper in PAPERS for path in (CONF / paper / "sweep").glob("*.yaml")]
-)
+SWEEPS = [(paper, path.stem) for paper in PAPERS for path in (CONF / paper / "sweep").glob("*.yaml")]
+
+
+@pytest.mark.parametrize(("paper", "name"), SWEEPS)
 def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, name: str) -> None:
     _, hydra = composed(paper, f"+sweep={name}")
     assert hydra.mode is not None and hydra.mode.name == "MULTIRUN"
-    axes = [[f"{key}={value.strip()}" for value in str(text).split(",")] for key, text in hydra.sweeper.params.items()]
+    if "table" in hydra.sweeper:
+        assert (hydra.sweeper.paper, hydra.sweeper.table) == (paper, name)
+        cells = [words for words, _ in published.read(paper).table(name).jobs()]
+    else:
+        params = hydra.sweeper.params.items()
+        cells = list(itertools.product(*([f"{key}={word.strip()}" for word in str(v).split(",")] for key, v in params)))
     folders = set()
-    for cell in itertools.product(*axes):
-        config, its = composed(paper, *cell)
+    for cell in cells:
+        config, its = composed(paper, f"+sweep={name}", "scale=cpu", *cell)
         folders.add((config.experiment, its.job.override_dirname))
-    assert len(folders) == len(list(itertools.product(*axes)))
+    assert len(folders) == len(cells)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_table_is_a_sweep(paper: str) -> None:
+    assert set(published.read(paper).tables) <= {name for its, name in SWEEPS if its == paper}
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())

@@ -12,7 +12,7 @@ import yaml
 from common import results
 from common.intervals import Interval, accuracy_interval
 from scripts import tables
-from scripts.rows import read_runs, rows_of, tables_of, verdict
+from scripts.rows import Table, read_runs, rows_of, tables_of, verdict
 
 LABELS = {"true": "yes", "false": "no"}
 METHODS = {
@@ -78,7 +78,7 @@ def full(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def only_table(root: Path) -> tables.Table:
+def only_table(root: Path) -> Table:
     (table,) = tables_of(read_runs(root, None, None)[0])
     return table
 
@@ -170,13 +170,14 @@ def test_runs_that_are_not_finished_are_named_with_their_command(
 
 def test_every_format_holds_the_numbers(full: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = {}
-    for name in ("term", "md", "csv"):
+    for name in ("term", "md", "latex", "csv"):
         tables.show([f"root={full}", "--format", name, "--shortcuts", "1"])
         shown[name] = capsys.readouterr().out
     assert (
         "| RECKONING (multi-task) | 95.0 | " in shown["md"] and "| 2 | 40 | 95.0 | 95.0 | 25.0 | 1:02 |" in shown["md"]
     )
-    for name in ("term", "md"):
+    assert r"RECKONING (multi-task) & 95.0 & " in shown["latex"] and r"accuracy \% &" in shown["latex"]
+    for name in ("term", "md", "latex"):
         assert "Shortcut: polarity" not in shown[name] and "1 further shortcut rule" in shown[name]
         assert "lies above it" in shown[name]
     rows = list(csv.DictReader(io.StringIO(shown["csv"])))
@@ -188,6 +189,9 @@ def test_every_format_holds_the_numbers(full: Path, capsys: pytest.CaptureFixtur
     ("words", "message"),
     [
         (["experimnt=x"], "experimnt=x: write root="),
+        (["experiment=x", "table=y"], "give one"),
+        (["table=table99"], "table=table99: reckoning has table1"),
+        (["paper=nobody"], "paper=nobody: there is no nobody/published.yaml"),
         (["root=nowhere"], "root=nowhere: no such folder"),
         (["experiment=other"], "no finished run"),
     ],
@@ -208,4 +212,6 @@ def test_help_names_the_words_and_the_formats(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         tables.parse(["--help"])
     text = capsys.readouterr().out
-    assert all(word in text for word in ("root=", "paper=", "experiment=", "term,md,csv", "python -m scripts.tables"))
+    assert all(
+        word in text for word in ("root=", "paper=", "experiment=", "term,md,latex,csv", "python -m scripts.tables")
+    )

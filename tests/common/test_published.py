@@ -1,0 +1,115 @@
+"""`published.yaml`: what is merged into a cell, and what a mistake in it says."""
+
+from pathlib import Path
+
+import pytest
+
+from common import published
+from common.errors import UserError
+from common.published import Published, Source, merged
+
+TEXT = """
+tables:
+  demo:
+    title: A demonstration
+    overrides: [+experiment=demo]
+    columns:
+      A: [data.hops=2]
+      B: {overrides: [data.hops=3], metric: accuracy_depth_3}
+      mean: {over: [[data.hops=2], [data.hops=3]]}
+    rows:
+      base: {overrides: [method=base], source: seen, values: {A: 90, B: null}}
+      ours: {overrides: [method=ours], against: base, source: recalled, values: {A: {value: 95, source: derived}}}
+      gain: {overrides: [method=ours], minus: [method=base], skip: [mean]}
+      rules: {overrides: [method=rules], metric: best_rule, once: true}
+not_reached: {Table 9: a picture}
+"""
+
+
+def parsed(text: str = TEXT) -> published.Paper:
+    return published.parse("paper", text)
+
+
+def test_a_cell_has_the_overrides_of_table_column_and_row() -> None:
+    cells = {(cell.row, cell.column): cell for cell in parsed().table("demo").cells()}
+    assert cells["base", "A"].runs == (("+experiment=demo", "data.hops=2", "method=base"),)
+    assert (cells["base", "A"].metric, cells["base", "B"].metric) == ("accuracy", "accuracy_depth_3")
+    assert cells["rules", "B"].metric == "best_rule"
+    assert cells["base", "mean"].runs == tuple(
+        ("+experiment=demo", "method=base", f"data.hops={hops}") for hops in (2, 3)
+    )
+    assert cells["gain", "A"].minus == (("+experiment=demo", "data.hops=2", "method=base"),)
+    assert ("gain", "mean") not in cells
+
+
+def test_published_unreached_and_own_cells_are_told_apart() -> None:
+    cells = {(cell.row, cell.column): cell.published for cell in parsed().table("demo").cells()}
+    assert cells["base", "A"] == Published(90.0, Source.seen)
+    assert cells["base", "B"] == Published(None)
+    assert cells["ours", "A"] == Published(95.0, Source.derived)
+    assert cells["ours", "B"] is None
+    assert parsed().not_reached == {"Table 9": "a picture"}
+
+
+def test_jobs_are_each_run_once_and_can_be_chosen() -> None:
+    table = parsed().table("demo")
+    jobs = table.jobs()
+    assert len(jobs) == len({words for words, _ in jobs}) == 12
+    assert all(once == ("method=rules" in words) for words, once in jobs)
+    chosen = [("+experiment=demo", "data.hops=2", f"method={name}") for name in ("ours", "base")]
+    assert [words for words, _ in table.jobs(["gain"], ["A"])] == chosen
+    with pytest.raises(UserError, match=r"rows=\['nobody'\] of paper demo: it has base, ours"):
+        table.jobs(["nobody"])
+
+
+def test_a_key_that_comes_again_takes_its_last_value_with_or_without_plus() -> None:
+    assert merged(["+experiment=a", "x=1"], ["experiment=b"]) == ("experiment=b", "x=1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("tables:", "tabels:", "'tables' is needed"),
+        ("against: base", "against: nobody", "demo, row ours: nobody is none of base"),
+        ("values: {A: 90,", "values: {Z: 90,", "demo, row base: Z is none of A, B"),
+        ("title: A", "titel: A", "unknown key titel"),
+        ("    title: A demonstration\n", "", "title"),
+        ("skip: [mean]", "skip: mean", "not a list of words"),
+        ("A: [data.hops=2]", "A: 3", "columns A: give a list of overrides"),
+        ("    columns:", "    colums:", "needs a mapping of columns"),
+        ("A: 90", "A: ninety", "'ninety' is not a number"),
+        ("source: seen", "source: rumour", "source='rumour'; use one of seen"),
+        ("- broken: [", "- broken: [", ""),
+    ],
+)
+def test_mistakes_name_their_place(old: str, new: str, message: str) -> None:
+    text = TEXT.replace(old, new, 1) if old in TEXT else TEXT + old
+    with pytest.raises(UserError, match=r"paper/published.yaml") as caught:
+        list(parsed(text).table("demo").cells())
+    assert message in str(caught.value)
+
+
+def test_a_cell_without_overrides_or_metric_is_refused() -> None:
+    text = "tables: {demo: {title: t, metric: '', columns: {A: []}, rows: {one: {overrides: [x=1]}}}}"
+    with pytest.raises(UserError, match="row one, column A: no metric"):
+        list(parsed(text).table("demo").cells())
+    with pytest.raises(UserError, match="no overrides"):
+        list(parsed(text.replace("metric: ''", "metric: m").replace("[x=1]", "[]")).table("demo").cells())
+
+
+@pytest.mark.parametrize(
+    "paper", sorted(path.parent.name for path in Path(__file__).parents[2].glob("*/published.yaml"))
+)
+def test_every_published_cell_has_a_metric_and_overrides(paper: str) -> None:
+    content = published.read(paper)
+    for table in content.tables.values():
+        cells = list(table.cells())
+        assert cells and all(cell.metric and all(cell.runs) for cell in cells)
+        if table.where:
+            assert any(cell.published is not None for cell in cells), f"{table.name} says it is {table.where}"
+    assert all(reason for reason in content.not_reached.values())
+
+
+def test_an_unknown_paper_is_named() -> None:
+    with pytest.raises(UserError, match="paper=nobody: there is no nobody/published.yaml"):
+        published.read("nobody")

@@ -1,0 +1,66 @@
+"""Tables as sweeps: which runs they are, what the command line chooses, what is found finished."""
+
+from pathlib import Path
+
+import pytest
+
+from common import published, sweep
+from common.errors import UserError
+from tests.common.test_published import TEXT
+
+TABLE = published.parse("paper", TEXT).table("demo")
+
+
+def test_what_is_typed_multiplies_the_cells_and_rules_run_once() -> None:
+    found = sweep.expand(TABLE, [["scale=cpu", "seed=0"], ["scale=cpu", "seed=1"]], [], ["A"])
+    methods = [(words[-1], words[1]) for words in found]
+    assert sorted(methods) == [
+        *(("method=base", f"seed={s}") for s in (0, 1)), *(("method=ours", f"seed={s}") for s in (0, 1)),
+        ("method=rules", "seed=0"),
+    ]  # fmt: skip
+    assert found[0] == ("scale=cpu", "seed=0", "+experiment=demo", "data.hops=2", "method=base")
+
+
+def test_a_typed_key_of_the_cells_chooses_among_them() -> None:
+    found = sweep.expand(TABLE, [["method=ours", "seed=3"]], [], [])
+    assert {words[-1] for words in found} == {"data.hops=2", "data.hops=3"}
+    assert all("method=ours" in words for words in found)
+    with pytest.raises(UserError, match="method=nobody: the cells of demo have method=base, ours, rules"):
+        sweep.expand(TABLE, [["method=nobody"]], [], [])
+
+
+@pytest.fixture
+def planned(tmp_path: Path):
+    """The jobs of the repaired table's RECKONING cell with a runs folder of our own, and the composer's settings."""
+
+    def plan(*words: str) -> list[sweep.Job]:
+        with sweep.composing("reckoning") as compose:
+            table = published.read("reckoning").table("table1_repaired")
+            typed = [["scale=cpu", f"loop.root={tmp_path}", "outer.steps=1", *words]]
+            return sweep.plan(sweep.expand(table, typed, ["RECKONING MT"], []), compose)
+
+    return plan
+
+
+def test_a_finished_run_is_found_by_its_settings_whatever_its_folder_is_called(planned, tmp_path: Path) -> None:
+    (job,) = planned("seed=5")
+    assert not job.finished and not job.begun
+    assert job.folder.parent == tmp_path / "reckoning" / "proofwriter_repaired"
+    assert job.kind == ("proofwriter_repaired", "cpu", "reckoning")
+    elsewhere = tmp_path / "reckoning" / "other" / "name"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "FINISHED").write_text(job.config_hash + "\n")
+    (job,) = planned("seed=5", "loop.log_every=3")
+    assert job.finished_in == elsewhere
+    assert not planned("seed=6")[0].finished
+
+
+def test_a_begun_run_is_told_from_one_to_start(planned) -> None:
+    (job,) = planned()
+    (job.folder / "checkpoints" / "step-000100").mkdir(parents=True)
+    assert planned()[0].begun
+    assert sweep.describe("t", planned()).startswith("t: 1 runs, 0 finished, 1 begun, 0 to start; what they cost")
+    assert sweep.ending(planned(), {}) == [
+        f"{job.folder}: it ended without a result (killed, cancelled or still waiting)"
+    ]
+    assert sweep.ending(planned(), {job.overrides: "ValueError: x"}) == [f"{job.folder}: ValueError: x"]
