@@ -20,7 +20,7 @@ class Colours:
     """Methods in the order of the published tables, last row first: papers put their own method last."""
 
     def __init__(self, tables: Sequence[Table]) -> None:
-        names = [method_of(row.overrides) for table in tables for row in reversed(table.rows.values())]
+        names = [method_of(row.overrides) for table in tables for row in reversed(list(table.rows.values()))]
         self.methods = [name for name in dict.fromkeys(names) if name not in ("", SHORTCUTS)]
 
     def _index(self, method: str) -> int:

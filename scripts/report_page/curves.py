@@ -68,7 +68,7 @@ def _panel_title(table: Table, panel: str, words: Overrides, together: Sequence[
     """The panel's name; with what is counted, where it is a bare number, and what is apart, where runs are averaged."""
     bare = table.axis and panel in table.columns and " " not in panel and "=" not in panel
     title = f"{panel} {table.axis}" if bare else panel
-    own = sorted(set(words) - set.intersection(*map(set, together))) if len(together) > 1 else []
+    own = [word for word in words if not all(word in other for other in together)]
     return ", ".join([title, *own])
 
 
@@ -88,7 +88,7 @@ def curve(runs: Sequence[Run], metric: str = DEV) -> list[tuple[int, float, floa
 
 def _records(run: Run, metric: str) -> Iterator[tuple[int, float]]:
     path = run.folder / METRICS
-    if path.is_file():
+    if path.is_file() and path.stat().st_size:
         for _, record in read_json_lines(path, remedy="run again"):
             if isinstance(record.get(metric), (int, float)):
                 yield int(record["step"]), float(record[metric])
@@ -137,8 +137,7 @@ def _series(group: Group, points: Sequence[tuple[int, float, float, float]], col
     for step, value, low, high in points:
         tip = f"{group.row}, step {step}: {100 * value:.1f}"
         tip += f" ({100 * low:.1f} to {100 * high:.1f})" if several else ""
-        ends = (100 * low, 100 * high) if several else (None, None)
-        drawn.append(Point(step, 100 * value, *ends, tip))
+        drawn.append(Point(step, 100 * value, 100 * low if several else None, 100 * high if several else None, tip))
     return Series(group.row, colours.kind(group.method), drawn, band=True, faint=faint)
 
 
