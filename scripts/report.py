@@ -57,7 +57,10 @@ def page_of(root: Path, paper: str, command: str) -> Page:
     """
     papers = [published.read(name) for name in ([paper] if paper else every_paper())]
     runs, unfinished = read_runs(root, paper or None, None) if root.is_dir() else ([], [])
-    runs = [run for run in runs if run.results.paper in {each.name for each in papers}]
+    named = {each.name for each in papers}
+    studied = [run for run in cost.studies(root) if run.results.paper in named]
+    apart = {run.folder for run in studied}
+    runs = [run for run in runs if run.results.paper in named and run.folder not in apart]
     joined = all_tables(runs, papers)
     colours = Colours([table for each in papers for table in each.tables.values()])
     groups = list(curves.groups_of(joined))
@@ -68,13 +71,13 @@ def page_of(root: Path, paper: str, command: str) -> Page:
         Section("Tables", "tables", [_with_axis(each, made, colours, show) for each, made in blocks]),
         Section("Learning curves", "curves", _blocks(groups, "curves", root, show, colours), [curves.NOTE]),
         Section("Learned rates", "rates", _blocks(groups, "rates", root, show, colours), [rates.NOTE]),
-        Section("Cost", "cost", _costs(runs, groups, colours, show)),
+        Section("Cost", "cost", _costs(studied, groups, colours, show)),
         Section("Shortcut audit", "audit", _audit(runs, show)),
         Section("Other runs", "others", summary.others(_beside(runs, joined))),
         Section("What is missing", "missing", _missing(joined, papers, unfinished, root)),
     ]
-    facts = summary.facts(runs, len(unfinished))
-    return Page("Published and reproduced", facts, [each for each in sections if each.blocks], command)
+    facts = summary.facts([*runs, *studied], len(unfinished))
+    return Page("innerloop: published and reproduced", facts, [each for each in sections if each.blocks], command)
 
 
 def _with_axis(joined: Joined, made: Block, colours: Colours, show: tuple[str, str]) -> Block:
@@ -101,12 +104,12 @@ def _blocks(
 
 
 def _costs(
-    runs: Sequence[Run], groups: Sequence[tuple[Joined, list[curves.Group]]], colours: Colours, show: tuple[str, str]
+    studied: Sequence[Run], groups: Sequence[tuple[Joined, list[curves.Group]]], colours: Colours, show: tuple[str, str]
 ) -> list[Block]:
-    found = [cost.block(run, colours, f"cost-{index}") for index, run in enumerate(filter(cost.is_study, runs), 1)]
+    found = [cost.block(run, colours, f"cost-{index}") for index, run in enumerate(studied, 1)]
     if not found:
         empty = Figure("cost", [], empty="No run of the run-time study is there.")
-        way = ("run", "python -m reckoning.cost model=tiny tokens=512 repeats=5 scale=cpu")
+        way = ("run", "python -m reckoning.cost model=tiny tokens=512 repeats=5")
         found = [Block("What questions cost", "no-cost", figures=[empty], commands=[way])]
     if (times := curves.cost_table(groups)) is not None:
         found.append(Block("Training and evaluation", "cost-training", table=times, commands=[show]))
@@ -125,8 +128,7 @@ def _beside(runs: Sequence[Run], joined: Sequence[Joined]) -> list[Run]:
     """Runs that no published table has."""
     used = {run.folder for each in joined for run in each.runs}
     hashes = {run.results.config_hash for each in joined for run in each.runs}
-    left = [run for run in runs if run.folder not in used and run.results.config_hash not in hashes]
-    return [run for run in left if not cost.is_study(run)]
+    return [run for run in runs if run.folder not in used and run.results.config_hash not in hashes]
 
 
 def _missing(

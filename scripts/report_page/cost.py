@@ -1,8 +1,10 @@
 """The run-time study as figures: seconds and memory against the number of questions, and where the curves cross."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from common import results
 from common.folder import read_config
 from common.textfile import read_json_lines
 from scripts.report_page.charts import DASHED, Point, Series, doubling, key, lines, logarithmic
@@ -14,9 +16,10 @@ CURVE = "cost.jsonl"
 PANELS = {"seconds": "Time for a number of questions", "bytes": "Most memory above the model"}
 
 
-def is_study(run: Run) -> bool:
-    """Whether it measured what questions cost."""
-    return (run.folder / CURVE).is_file()
+def studies(root: Path) -> list[Run]:
+    """The finished runs below `root` that measured what questions cost."""
+    folders = [path.parent for path in sorted(root.rglob(CURVE)) if results.finished_hash(path.parent) is not None]
+    return [Run(folder, results.read(folder), read_config(folder), {}) for folder in folders]
 
 
 def block(run: Run, colours: Colours, anchor: str) -> Block:
@@ -119,12 +122,10 @@ def _count(value: float | str) -> str:
 
 
 def _name(run: Run) -> str:
-    config = read_config(run.folder)
-    model = config.get("model", {}).get("name", "")
-    shape = config.get("shape") or {}
-    name = ", ".join(f"{key_} {value}" for key_, value in shape.items()) if shape else model
-    steps = config.get("inner", {}).get("steps")
-    return f"What questions cost: {name}, {config.get('tokens')} tokens, {steps} inner steps"
+    model, shape = run.config.get("model", {}).get("name", ""), run.config.get("shape") or {}
+    name = f"{shape['layers']} layers of width {shape.get('width')}" if shape.get("layers") else model
+    steps = run.config.get("inner", {}).get("steps")
+    return f"What questions cost: {name}, {run.config.get('tokens')} tokens, {steps} inner steps"
 
 
 def _device(run: Run) -> str:

@@ -1,5 +1,6 @@
 """What a page is made of, and its text from the templates beside this file."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -132,8 +133,9 @@ class Page:
 
 
 def table_of(grid: Grid, name: str) -> DataTable:
-    """A grid of text as a table of the page; numbers are sorted by what they begin with."""
-    head = [Head(text, number=index >= grid.left) for index, text in enumerate(grid.head)]
+    """A grid of text as a table of the page; columns with a number are sorted by what their fields begin with."""
+    numbers = [any(re.match(r"[+-]?\d", line[index]) for line in grid.body) for index in range(len(grid.head))]
+    head = [Head(text, number=index >= grid.left and numbers[index]) for index, text in enumerate(grid.head)]
     return DataTable(head, [Line([Cell(text) for text in line]) for line in grid.body], name)
 
 

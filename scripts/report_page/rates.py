@@ -9,6 +9,8 @@ from scripts.report_page.curves import Group
 from scripts.report_page.page import Cell, DataTable, Figure, Head, Line
 
 Rates = dict[str, list[float]]
+ALIKE = 1e-6
+"""Rates that differ from their start by less than this share of it were not learned."""
 NOTE = (
     "Inner rates as tested, means over seeds and over the weight tensors of a layer. Without colour: the rate before "
     "training; blue is larger, red smaller, strongest at each map's largest change."
@@ -21,13 +23,13 @@ def figure(joined: Joined, groups: Sequence[Group]) -> Figure | None:
     for group in (each for each in groups if each.new):
         if (found := _mean(group)) is not None:
             maps.append((group, *found))
-    if not maps:
-        return None
     panels, body = [], []
     for group, rates, start in maps:
+        most = max(abs(value - start) for row in rates.values() for value in row)
+        if most <= ALIKE * abs(start):
+            continue  # not learned
         steps = [str(index + 1) for index in range(len(next(iter(rates.values()))))]
         names = _short(list(rates))
-        most = max(abs(value - start) for row in rates.values() for value in row)
         drawn = heat(
             Heat(names, steps, list(rates.values()), start, most, "inner step"), f"Learned rates, {group.name}"
         )
@@ -37,6 +39,8 @@ def figure(joined: Joined, groups: Sequence[Group]) -> Figure | None:
                 body.append(
                     Line([Cell(group.name), Cell(layer), Cell(step), Cell(f"{start:.4g}"), Cell(f"{value:.4g}")])
                 )
+    if not panels:
+        return None
     head = [Head("runs", number=False), Head("layer", number=False)]
     head += [Head(name) for name in ("inner step", "at the start", "as tested")]
     numbers = DataTable(head, body, f"Learned rates in numbers, {joined.table.title}")

@@ -86,7 +86,7 @@ def audit(runs: Sequence[Run]) -> DataTable | None:
             value = means.get(rule)
             intervals = [run.results.test[f"accuracy_{rule}"] for run in _having(table.runs, rule)]
             alone = intervals[0] if len(intervals) == 1 and rule != "chance" else None
-            small = f"{percent(alone.low)} to {percent(alone.high)}" if alone else ""
+            small = f"{percent(alone.low)}–{percent(alone.high)}" if alone else ""
             kind = "best" if rule == best else ""
             cells.append(Cell(percent(value) or "–", small, kind=kind, value=value))
         lines.append(Line(cells))

@@ -49,7 +49,8 @@ def missing(joined: Joined) -> str:
     empty = sum(cell.verdict is Verdict.missing for cell in joined.cells)
     if not joined.missing:
         return ""
-    return f"{empty} of {len(joined.cells)} cells lack {len(joined.missing)} runs."
+    runs = "1 run" if len(joined.missing) == 1 else f"{len(joined.missing)} runs"
+    return f"{empty} of {len(joined.cells)} cells lack {runs}."
 
 
 def commands(joined: Joined, root: Path) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +18,7 @@ from common.intervals import Interval, accuracy_interval
 from scripts import report
 from scripts.cells import Joined
 from scripts.published_tables import all_tables, command_of, grid_of, number
-from scripts.report_page import charts, cost, curves
+from scripts.report_page import charts, cost, curves, rates
 from scripts.report_page.colours import Colours
 from scripts.rows import Run, read_runs
 from tests.scripts.browser import Tab, browser, executable
@@ -282,7 +282,7 @@ def test_what_is_missing_is_named_with_its_command(page: Path, found: Found, roo
     ]
     assert [line[4] for line in lines[1:]] == [command_of(each, root) for each in joined]
     assert all(f"loop.root={root}" in line[4] for line in lines[1:])
-    assert "1 of 8 cells lack 1 runs." in page.read_text()
+    assert "1 of 8 cells lack 1 run." in page.read_text()
     assert found.tables["reckoning-empty-cpu"][0][2] == ["New way", "12.3", "–"]
     assert found.tables["not-reached"][0][1] == ["reckoning", "Table 10", "closed models"]
     assert "begun=yes" in page.read_text() and "1 not finished" in page.read_text()
@@ -447,8 +447,24 @@ def test_curves_are_means_over_the_steps_that_all_seeds_have(tmp_path: Path) -> 
     assert curves.curve([run_with_curve(tmp_path / "d", {})]) == []
 
 
-def test_a_study_is_told_by_its_curve(root: Path) -> None:
-    assert sum(map(cost.is_study, read_runs(root, None, None)[0])) == 1
+def test_studies_are_found_by_their_curves(root: Path, tmp_path: Path) -> None:
+    assert [run.config["tokens"] for run in cost.studies(root)] == [64]
+    (tmp_path / "cost.jsonl").write_text("")  # begun, not finished
+    assert cost.studies(tmp_path) == []
+
+
+def test_rates_that_were_not_learned_are_not_drawn(root: Path, joined: list[Joined]) -> None:
+    groups = dict((each.table.name, own) for each, own in curves.groups_of(joined))["levels"]
+    learned = next(group for group in groups if group.method == "reckoning")
+    assert rates.figure(joined[0], [learned]) is not None
+    path = learned.runs[0].folder / "rates.json"
+    record = json.loads(path.read_text())
+    record["records"][1]["values"] = record["records"][0]["values"]
+    copy = root.parent / "static"
+    copy.mkdir()
+    (copy / "rates.json").write_text(json.dumps(record))
+    still = replace(learned, runs=[replace(learned.runs[0], folder=copy)])
+    assert rates.figure(joined[0], [still]) is None
 
 
 # ---- in a browser
