@@ -63,7 +63,7 @@ def all_tables(runs: Sequence[Run], papers: Sequence[Paper]) -> list[Joined]:
         for table in paper.tables.values():
             there = [fill(table, fitting, scale) for scale in _scales(own) if (fitting := _fitting(table, own, scale))]
             with_runs = [joined for joined in there if joined.runs]
-            found += with_runs or [join(table, [], lambda words: {}, (_scales(own) or SCALES[-1:])[0])]
+            found += with_runs or [join(table, [], lambda words: {}, (_scales(own) or SCALES)[-1])]
     return found
 
 

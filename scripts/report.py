@@ -73,7 +73,7 @@ def page_of(root: Path, paper: str, command: str) -> Page:
         Section("Learned rates", "rates", _blocks(groups, "rates", root, show, colours), [rates.NOTE]),
         Section("Cost", "cost", _costs(studied, groups, colours, show)),
         Section("Shortcut audit", "audit", _audit(runs, show)),
-        Section("Other runs", "others", summary.others(_beside(runs, joined))),
+        Section("Other runs", "others", summary.others(_beside(runs, joined), root)),
         Section("What is missing", "missing", _missing(joined, papers, unfinished, root)),
     ]
     facts = summary.facts([*runs, *studied], len(unfinished))
@@ -111,7 +111,7 @@ def _costs(
         empty = Figure("cost", [], empty="No run of the run-time study is there.")
         way = ("run", "python -m reckoning.cost model=tiny tokens=512 repeats=5")
         found = [Block("What questions cost", "no-cost", figures=[empty], commands=[way])]
-    if (times := curves.cost_table(groups)) is not None:
+    if (times := cost.training(groups)) is not None:
         found.append(Block("Training and evaluation", "cost-training", table=times, commands=[show]))
     return found
 

@@ -104,7 +104,8 @@ def _legend(table: Table, cells: Mapping[tuple[str, str], Filled], colours: Colo
     found: dict[str, tuple[str, str]] = {}
     for name, row in table.rows.items():
         there = [cell for (other, _), cell in cells.items() if other == name]
-        if any(cell.value is not None or (cell.cell.published and cell.cell.published.value) for cell in there):
+        known = [cell.cell.published.value for cell in there if cell.cell.published is not None]
+        if any(value is not None for value in (*known, *(cell.value for cell in there))):
             method = method_of(merged(table.overrides, row.overrides))
             drawn = key(colours.kind(method), colours.marker(method), stroke=_stroke(table, name))
             found.setdefault(name.partition(", ")[0], (drawn, name.partition(", ")[0]))

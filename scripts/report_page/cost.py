@@ -1,5 +1,6 @@
-"""The run-time study as figures: seconds and memory against the number of questions, and where the curves cross."""
+"""What questions and runs cost: the run-time study as figures, and the wall time and memory of training."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,16 @@ from typing import Any
 from common import results
 from common.folder import read_config
 from common.textfile import read_json_lines
+from scripts.cells import Joined
 from scripts.report_page.charts import DASHED, Point, Series, doubling, key, lines, logarithmic
 from scripts.report_page.colours import Colours
+from scripts.report_page.curves import Group
 from scripts.report_page.page import Block, Cell, DataTable, Figure, Head, Line
-from scripts.rows import Run, command_of
+from scripts.rows import SHORTCUTS, Run, command_of
 
 CURVE = "cost.jsonl"
-PANELS = {"seconds": "Time for a number of questions", "bytes": "Most memory above the model"}
+VARIANTS = ("_cached", "_batched")
+SECONDS, MEMORY = "Time for a number of questions", "Most memory above the model"
 
 
 def studies(root: Path) -> list[Run]:
@@ -30,17 +34,13 @@ def block(run: Run, colours: Colours, anchor: str) -> Block:
     panels, legend = [], []
     seconds = [_series(points, way, colours, "seconds") for way in ways]
     memory = [_series(points, way, colours, "bytes") for way in ways]
-    for title, label, series in (
-        (PANELS["seconds"], "seconds", seconds), (PANELS["bytes"], "megabytes", memory)
-    ):  # fmt: skip
+    x = doubling(min(p["questions"] for p in points), max(p["questions"] for p in points), "questions")
+    for title, label, series in ((SECONDS, "seconds", seconds), (MEMORY, "megabytes", memory)):
         values = [value for each in series for p in each.points for value in (p.y, p.low, p.high) if value]
         if values:
-            x = doubling(min(p["questions"] for p in points), max(p["questions"] for p in points), "questions")
             panels.append((title, lines(series, x, logarithmic(min(values), max(values), label), title)))
     for way in ways:
-        legend.append(
-            (key(colours.kind(way), _marker(colours, way), stroke=DASHED if _variant(way) else ""), _title(way))
-        )
+        legend.append((key(colours.kind(way), _marker(colours, way), stroke=_stroke(way)), _title(way)))
     caption = "Median with interval; both axes logarithmic. Reading knowledge once is part of the time."
     figure = Figure("What questions cost", panels, legend, caption, numbers=_numbers(points))
     return Block(
@@ -51,6 +51,33 @@ def block(run: Run, colours: Colours, anchor: str) -> Block:
         figures=[figure],
         commands=[("run", command_of(run.folder))],
     )
+
+
+def training(tables: Sequence[tuple[Joined, Sequence[Group]]]) -> DataTable | None:
+    """Wall time and memory of the runs behind the published tables, by method; None without runs."""
+    there: dict[tuple[str, str], list[Run]] = {}
+    for joined, groups in tables:
+        for group in (each for each in groups if each.new):
+            there.setdefault((joined.scale, group.method), []).extend(group.runs)
+    if not there:
+        return None
+    longest = max(_median(runs) for runs in there.values())
+    head = [Head("method", number=False), Head("scale", number=False)]
+    head += [Head(name) for name in ("runs", "median wall time, s", "shortest", "longest", "peak memory, GB")]
+    body = []
+    for (scale, method), runs in sorted(there.items(), key=lambda entry: -_median(entry[1])):
+        seconds = [run.results.wall_seconds for run in runs]
+        memory = max(run.results.peak_memory_bytes for run in runs) / 1e9
+        middle = _median(runs)
+        title = str(runs[0].config.get("method", {}).get("title", method))
+        cells = [Cell(title), Cell(scale), Cell(str(len(runs))), Cell(f"{middle:.1f}", share=middle / longest)]
+        cells += [Cell(f"{min(seconds):.1f}"), Cell(f"{max(seconds):.1f}"), Cell(f"{memory:.2f}")]
+        body.append(Line(cells, quiet=method == SHORTCUTS))
+    return DataTable(head, body, "Wall time and memory by method")
+
+
+def _median(runs: Sequence[Run]) -> float:
+    return statistics.median(run.results.wall_seconds for run in runs)
 
 
 def _series(points: Sequence[Mapping[str, Any]], way: str, colours: Colours, what: str) -> Series:
@@ -64,22 +91,20 @@ def _series(points: Sequence[Mapping[str, Any]], way: str, colours: Colours, wha
             continue
         value, low, high = (float(point["seconds"][name]) for name in ("value", "low", "high"))
         found.append(Point(point["questions"], value, low, high, f"{where}: {value:.3g} s ({low:.3g} to {high:.3g})"))
-    return Series(
-        way, colours.kind(way), found, _marker(colours, way), stroke=DASHED if _variant(way) else "", band=True
-    )
+    return Series(way, colours.kind(way), found, _marker(colours, way), stroke=_stroke(way), band=True)
 
 
 def _marker(colours: Colours, way: str) -> str:
     return "diamond" if way.endswith("_batched") else colours.marker(way)
 
 
-def _variant(way: str) -> bool:
+def _stroke(way: str) -> str:
     """Cached and batched variants have the colour of their method, dashed."""
-    return way.endswith(("_cached", "_batched"))
+    return DASHED if way.endswith(VARIANTS) else ""
 
 
 def _title(way: str) -> str:
-    for end in ("_cached", "_batched"):
+    for end in VARIANTS:
         if way.endswith(end):
             return f"{_title(way.removesuffix(end))}, {end[1:]}"
     return way.upper().replace("_", "-")
@@ -129,13 +154,8 @@ def _name(run: Run) -> str:
 
 
 def _device(run: Run) -> str:
-    cuda = run.results.hardware.get("cuda") or []
-    on_card = run.results.hardware.get("device", "cpu") != "cpu"
+    there = run.results.hardware
+    if there.get("cuda") and there.get("device") != "cpu":
+        return str(there["cuda"][0])
     threads = run.config.get("runtime", {}).get("threads")
-    return (
-        str(cuda[0])
-        if on_card and cuda
-        else f"{threads} {'thread' if threads == 1 else 'threads'}"
-        if threads
-        else "all cores"
-    )
+    return {None: "all cores", 1: "1 thread"}.get(threads, f"{threads} threads")

@@ -1,6 +1,5 @@
-"""Learning curves and learned rates of the runs behind the published tables."""
+"""The runs behind the published tables in groups of seeds, and their learning curves."""
 
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +60,7 @@ def groups_of(tables: Sequence[Joined]) -> Iterator[tuple[Joined, list[Group]]]:
                     (panels.index(panel), folder), Group(title, cell.row, method, runs, folder not in seen)
                 )
                 seen |= {str(run.folder) for run in runs}
-        yield joined, [found[key_] for key_ in sorted(found, key=lambda key_: key_[0])]
+        yield joined, [found[place] for place in sorted(found, key=lambda place: place[0])]
 
 
 def _panel_title(table: Table, panel: str, words: Overrides, together: Sequence[Overrides]) -> str:
@@ -147,30 +146,3 @@ def _numbers(group: Group, points: Sequence[tuple[int, float, float, float]]) ->
     first, most, last = (Cell(f"{100 * value:.1f}", value=value) for value in values)
     cells = [Cell(group.name), Cell(str(len(group.runs))), first, most, Cell(str(best[0])), last]
     return Line(cells)
-
-
-def cost_table(tables: Sequence[tuple[Joined, Sequence[Group]]]) -> DataTable | None:
-    """Wall time and memory of training runs by method, over everything that ran; None without runs."""
-    there: dict[tuple[str, str], list[Run]] = {}
-    for joined, groups in tables:
-        for group in (each for each in groups if each.new):
-            there.setdefault((joined.scale, group.method), []).extend(group.runs)
-    if not there:
-        return None
-    longest = max(_median(runs) for runs in there.values())
-    head = [Head("method", number=False), Head("scale", number=False)]
-    head += [Head(name) for name in ("runs", "median wall time, s", "shortest", "longest", "peak memory, GB")]
-    lines_ = []
-    for (scale, method), runs in sorted(there.items(), key=lambda entry: -_median(entry[1])):
-        seconds = [run.results.wall_seconds for run in runs]
-        memory = max(run.results.peak_memory_bytes for run in runs) / 1e9
-        middle = _median(runs)
-        title = str(runs[0].config.get("method", {}).get("title", method))
-        cells = [Cell(title), Cell(scale), Cell(str(len(runs))), Cell(f"{middle:.1f}", share=middle / longest)]
-        cells += [Cell(f"{min(seconds):.1f}"), Cell(f"{max(seconds):.1f}"), Cell(f"{memory:.2f}")]
-        lines_.append(Line(cells, quiet=method == "shortcuts"))
-    return DataTable(head, lines_, "Wall time and memory by method")
-
-
-def _median(runs: Sequence[Run]) -> float:
-    return statistics.median(run.results.wall_seconds for run in runs)

@@ -4,8 +4,9 @@
 
 function valueOf(cell) {
   const text = cell.textContent.trim();
-  const number = parseFloat(cell.dataset.v ?? text);
-  return { text, number };
+  const clock = /^\d+(:\d\d)+$/.test(text); // 1:02:03 in seconds
+  const number = clock ? text.split(":").reduce((sum, part) => 60 * sum + Number(part), 0) : NaN;
+  return { text, number: clock ? number : parseFloat(cell.dataset.v ?? text) };
 }
 
 function compare(numeric, sign) {

@@ -30,15 +30,12 @@ def figure(joined: Joined, groups: Sequence[Group]) -> Figure | None:
             continue  # not learned
         steps = [str(index + 1) for index in range(len(next(iter(rates.values()))))]
         names = _short(list(rates))
-        drawn = heat(
-            Heat(names, steps, list(rates.values()), start, most, "inner step"), f"Learned rates, {group.name}"
-        )
-        panels.append((group.name, drawn))
+        shown = Heat(names, steps, list(rates.values()), start, most, "inner step")
+        panels.append((group.name, heat(shown, f"Learned rates, {group.name}")))
         for layer, row in rates.items():
             for step, value in zip(steps, row, strict=True):
-                body.append(
-                    Line([Cell(group.name), Cell(layer), Cell(step), Cell(f"{start:.4g}"), Cell(f"{value:.4g}")])
-                )
+                fields = (group.name, layer, step, f"{start:.4g}", f"{value:.4g}")
+                body.append(Line([Cell(text) for text in fields]))
     if not panels:
         return None
     head = [Head("runs", number=False), Head("layer", number=False)]

@@ -13,7 +13,7 @@ from scripts import comparison
 from scripts.cells import Joined, Verdict
 from scripts.published_tables import command_of
 from scripts.report_page.page import Block, Cell, DataTable, Head, Line, table_of
-from scripts.report_page.tables import anchor_of
+from scripts.report_page.tables import anchor_of, printing
 from scripts.rows import EXPLAINED, SHORTCUTS, Run, percent, rows_of, tables_of
 
 SHOWN = 10
@@ -45,8 +45,8 @@ def _counted(found: Counter[str]) -> list[str]:
 
 def _hardware(run: Run) -> str:
     there = run.results.hardware
-    cuda = there.get("cuda") or []
-    cards = f", {len(cards_)} × {cards_[0]}" if (cards_ := list(cuda)) else ""
+    cuda = list(there.get("cuda") or []) if there.get("device") != "cpu" else []
+    cards = f", {len(cuda)} × {cuda[0]}" if cuda else ""
     memory = f", {there['memory_bytes'] / 1e9:.0f} GB" if there.get("memory_bytes") else ""
     cores = f", {there['cores']} {'core' if there['cores'] == 1 else 'cores'}" if there.get("cores") else ""
     return f"{there.get('cpu') or 'not recorded'}{cores}{memory}{cards}"
@@ -102,15 +102,14 @@ def _data(experiment: str, settings: dict[str, object]) -> str:
     return ", ".join([experiment, *words])
 
 
-def others(runs: Sequence[Run]) -> list[Block]:
+def others(runs: Sequence[Run], root: Path) -> list[Block]:
     """Runs that no published table has, compared by experiment."""
     blocks = []
     for index, table in enumerate(tables_of([run for run in runs if run.learner])):
         grid = comparison.grid_of(table, rows_of(table), [])
-        command = f"python -m scripts.tables paper={table.paper} experiment={table.experiment}"
-        blocks.append(
-            Block(table.name, f"other-{index + 1}", table=table_of(grid, table.name), commands=[("table", command)])
-        )
+        words = [f"paper={table.paper}", f"experiment={table.experiment}"]
+        command = ("table", printing(words, root))
+        blocks.append(Block(table.name, f"other-{index + 1}", table=table_of(grid, table.name), commands=[command]))
     return blocks
 
 

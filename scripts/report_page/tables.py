@@ -24,14 +24,14 @@ def block(joined: Joined, root: Path) -> Block:
     """Heading, table, every number, commands; figures are added by those who draw them."""
     table = joined.table
     name = f"{table.title}, scale={joined.scale}"
-    grid = grid_of(joined)
+    known = any(cell.cell.published is not None for cell in joined.cells)
     return Block(
         title=table.title,
         anchor=anchor_of(joined),
         label=label_of(table),
         notes=remarks_of(joined),
-        table=wide(joined),
-        details=table_of(grid, f"{name}: every number") if joined.runs else None,
+        table=wide(joined) if joined.runs or known else None,
+        details=table_of(grid_of(joined), f"{name}: every number") if joined.runs else None,
         commands=commands(joined, root),
         missing=missing(joined),
         quiet=not joined.runs,
@@ -55,9 +55,14 @@ def missing(joined: Joined) -> str:
 
 def commands(joined: Joined, root: Path) -> list[tuple[str, str]]:
     """The commands that make its runs and print it."""
-    words = ["python", "-m", "scripts.tables", f"table={joined.table.name}", f"scale={joined.scale}"]
-    words += [f"paper={joined.table.paper}"] + ([] if root == USUAL else [f"root={root}"])
-    return [("runs", command_of(joined, root)), ("table", shlex.join(words))]
+    words = [f"table={joined.table.name}", f"scale={joined.scale}", f"paper={joined.table.paper}"]
+    return [("runs", command_of(joined, root)), ("table", printing(words, root))]
+
+
+def printing(words: Sequence[str], root: Path) -> str:
+    """The command that prints tables of the runs below `root`."""
+    where = [] if root == USUAL else [f"root={root}"]
+    return shlex.join(["python", "-m", "scripts.tables", *words, *where])
 
 
 def wide(joined: Joined) -> DataTable:
@@ -137,23 +142,17 @@ def words(table: Table, cell: Filled) -> str:
 
 def overview(blocks: Sequence[tuple[Joined, Block]]) -> DataTable:
     """A line a table: how much of it is there, and how its orderings came out."""
-    head = [Head(name, number=False) for name in ("table", "scale")] + [
-        Head("cells filled"),
-        Head("seeds"),
-    ]
+    head = [Head("table", number=False), Head("scale", number=False), Head("cells filled"), Head("seeds")]
     head += [Head(name, "orderings") for name in ("hold", "fail", "not decided")]
     lines = []
     for joined, made in blocks:
         filled = [cell for cell in joined.cells if cell.value is not None]
         found = [cell.verdict for cell in joined.cells]
-        seeds = sorted({cell.seeds for cell in filled})
+        seeds, share = {cell.seeds for cell in filled} or {0}, len(filled) / len(joined.cells)
         fields = [Cell(made.title, small=made.label, link=made.anchor), Cell(joined.scale)]
-        fields.append(
-            Cell(f"{len(filled)} of {len(joined.cells)}", value=len(filled), share=len(filled) / len(joined.cells))
-        )
-        fields.append(
-            Cell("–".join(str(each) for each in ([*seeds[:1], *seeds[1:][-1:]])), value=max(seeds, default=0))
-        )
+        fields.append(Cell(f"{len(filled)} of {len(joined.cells)}", value=len(filled), share=share))
+        least, most = min(seeds), max(seeds)
+        fields.append(Cell(str(most or "") if least == most else f"{least}–{most}", value=most))
         for verdict in (Verdict.holds, Verdict.fails, Verdict.open):
             fields.append(Cell(str(found.count(verdict) or ""), value=found.count(verdict), kind=verdict.name))
         lines.append(Line(fields, quiet=not filled))

@@ -63,7 +63,14 @@ QUESTIONS = 60
 GOLD = ("true", "false", "unknown")
 WORDS = dict(zip(GOLD, ("yes", "no", "none"), strict=True))
 RIGHT = {("ft_icr", "0"): 50, ("reckoning", "0"): 57, ("ft_icr", "2"): 57, ("reckoning", "2"): 30}
-CORES = {"cpu": "A processor", "cores": 2, "memory_bytes": 16_000_000_000, "cuda": [], "host": "secret-host"}
+CORES = {
+    "cpu": "A processor",
+    "cores": 2,
+    "memory_bytes": 16_000_000_000,
+    "cuda": ["A card"],
+    "device": "cpu",
+    "host": "secret-host",
+}
 COMMAND = "python -m reckoning.cost model=tiny"
 
 
@@ -303,7 +310,7 @@ def test_the_head_says_what_the_runs_ran_on(page: Path) -> None:
         *("2026-01-02", "<title>", "9 finished"),
     ):
         assert line in text
-    assert "secret-host" not in text
+    assert "secret-host" not in text and "A card" not in text
 
 
 def test_the_audit_has_a_line_for_each_data_set(found: Found) -> None:
@@ -534,6 +541,7 @@ def test_tables_sort_by_number_and_back(tab: Tab, page: Path) -> None:
     tab.run(click(article, 0))
     names = tab.run(column(article, 0))
     assert names == sorted(names)
+    assert tab.run("valueOf({textContent: '1:02:03', dataset: {}}).number") == 3723
 
 
 @in_browser
