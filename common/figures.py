@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from common.rate_record import RateRecord
 
@@ -48,3 +50,13 @@ def learning_curve(records: Sequence[Mapping[str, Any]]) -> Figure | None:
         axes.grid(alpha=0.3)
     panels[-1].set_xlabel("outer step")
     return figure
+
+
+def pixels(figure: Figure) -> NDArray[np.uint8]:
+    """The figure drawn: [height, width, 4], red, green, blue and opacity."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib does not type its methods
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())

@@ -8,7 +8,6 @@ method, or `evaluate`. Its history holds the records of `metrics.jsonl`, word fo
 them one row of tables and figures.
 """
 
-import io
 import json
 import logging
 import netrc
@@ -138,9 +137,9 @@ class WandbRun:
             media["tables/predictions"] = self._table(items[:ITEMS_SHOWN])
         if (rates := rate_record.read(folder)) is not None:
             media["tables/rates"] = self._table(rates.rows())
-            media["plots/rates"] = self._image(figures.rates_map(rates))
+            media["plots/rates"] = self._wandb.Image(figures.pixels(figures.rates_map(rates)))
         if (curve := figures.learning_curve(records)) is not None:
-            media["plots/learning_curve"] = self._image(curve)
+            media["plots/learning_curve"] = self._wandb.Image(figures.pixels(curve))
         if media:
             self._run.log({"step": max((record["step"] for record in records), default=0), **media})
 
@@ -148,16 +147,9 @@ class WandbRun:
         """Close the W&B run."""
         self._run.finish(exit_code=exit_code)
 
-    def _image(self, figure: Any) -> Any:
-        from PIL import Image
-
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=120)
-        return self._wandb.Image(Image.open(file))  # of a figure itself it takes pyplot's only
-
     def _table(self, rows: Iterable[Mapping[str, Any]]) -> Any:
         flattened = [flat(dict(row)) for row in rows]
-        columns = list(dict.fromkeys(name for row in flattened for name in row))
+        columns = list(dict.fromkeys(name for row in flattened for name, value in row.items() if value is not None))
         data = [[_cell(row.get(name)) for name in columns] for row in flattened]
         return self._wandb.Table(columns=columns, data=data, allow_mixed_types=True)
 
@@ -258,12 +250,21 @@ def run_id(folder: Path, job: str) -> str:
     Raises:
         OSError: there is none yet and the folder is not writable.
     """
-    path = folder / ID_FILE
-    ids: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    ids = _ids(folder)
     if job not in ids:
         ids[job] = secrets.token_hex(8)
-        write_atomic(path, json.dumps(ids) + "\n")
+        write_atomic(folder / ID_FILE, json.dumps(ids) + "\n")
     return ids[job]
+
+
+def known_id(folder: Path, job: str) -> str | None:
+    """The id in the run folder, None if nothing was sent to W&B yet."""
+    return _ids(folder).get(job)
+
+
+def _ids(folder: Path) -> dict[str, str]:
+    path = folder / ID_FILE
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def _tags(identity: RunIdentity) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from reckoning import bagofwords, shortcuts
+from reckoning.clutrr.kinship import WORDS
 from reckoning.problems import Problem, Question
 
 log = logging.getLogger(__name__)
@@ -84,11 +85,7 @@ def audit(train: Sequence[Problem], test: Sequence[Problem], labels: Sequence[st
     for name, reason in left_out.items():
         log.info("shortcut %s not applicable: %s", name, reason)
 
-    rng = random.Random(f"{seed}/chance")
-    share = 1 / len(labels)
-    present = [label for label in labels if label in set(gold)]
-    drawn = [rng.choice(list(labels)) for _ in gold]
-    results = [RuleResult("chance", "uniform over the labels", drawn, share, share, dict.fromkeys(present, share))]
+    results = [_chance([label for label in labels if label in set(answers)], gold, labels, seed)]
     frequent = shortcuts.majority(Counter(answers), labels)
     results.append(score("majority", f"always {frequent}", [frequent] * len(gold), gold, labels))
 
@@ -111,6 +108,19 @@ def audit(train: Sequence[Problem], test: Sequence[Problem], labels: Sequence[st
     return results
 
 
+def _chance(seen: Sequence[str], gold: Sequence[str], labels: Sequence[str], seed: int) -> RuleResult:
+    """Uniform over the labels seen in training; exact."""
+    rng = random.Random(f"{seed}/chance")
+    drawn = [rng.choice(seen) for _ in gold]
+    per_class = {label: 1 / len(seen) if label in seen else 0.0 for label in labels if label in set(gold)}
+    accuracy = 1 / len(seen) * (sum(label in seen for label in gold) / len(gold))
+    return RuleResult("chance", "uniform over the labels", drawn, accuracy, _mean(per_class), per_class)
+
+
+def _mean(shares: Mapping[str, float]) -> float:
+    return sum(shares.values()) / len(shares)
+
+
 def not_applicable(train: Sequence[Problem], test: Sequence[Problem], labels: Sequence[str]) -> dict[str, str]:
     """Shortcuts that cannot be tried on this data, with the reason."""
     reasons: dict[str, str] = {}
@@ -120,6 +130,8 @@ def not_applicable(train: Sequence[Problem], test: Sequence[Problem], labels: Se
             reasons[rule.name] = f"the data has no label {' or '.join(missing)}"
         elif rule.kinds and not kinds_known:
             reasons[rule.name] = "it is not known which sentences are rules (field 'kinds')"
+        elif rule.kinship and not set(labels) <= set(WORDS):
+            reasons[rule.name] = "the answers are no kinship words"
     if len({question.answer for _, question in _questions(train)}) < 2:
         reasons |= {each.name: "the training split has one label only" for each in bagofwords.CLASSIFIERS}
     return reasons
@@ -132,8 +144,7 @@ def score(
     right: Counter[str] = Counter(g for p, g in zip(predictions, gold, strict=True) if p == g)
     total = Counter(gold)
     per_class = {label: right[label] / total[label] for label in labels if total[label]}
-    balanced = sum(per_class.values()) / len(per_class)
-    return RuleResult(name, description, list(predictions), right.total() / len(gold), balanced, per_class)
+    return RuleResult(name, description, list(predictions), right.total() / len(gold), _mean(per_class), per_class)
 
 
 def describe(problems: Sequence[Problem]) -> Description:

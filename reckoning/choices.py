@@ -11,15 +11,15 @@ from typing import Any
 
 from common.errors import UserError
 from common.textfile import read_json_lines
-from reckoning.problems import Problem, Question, content_key, without_full_stop
+from reckoning.problems import Problem, Question, check_fields, content_key, sentences_of, without_full_stop
 
 FIELDS = {"id": str, "context": str, "question": str, "options": list, "answer": str}
-PREAMBLE = re.compile(r"^Based on the above information, is the following statement [^?]*\?\s*", re.IGNORECASE)
+PREAMBLE = re.compile(r"^(Based on the above information, )?is the following statement [^?]*\?\s*", re.IGNORECASE)
 # What makes a sentence general: a condition, a quantifier, or a subject that is a class ("Young, cold people are ...").
 RULE = re.compile(
     r"^(if|when|whenever|all|every|each|any|no|everyone|everything|someone|something|anyone|anything)\b"
     r"|\bthen\b"
-    r"|^(\w+,? )*(people|things|persons) (are|have|do|can|will|must|tend)\b",
+    r"|^(\w+,? )*(people|things|persons|animals) (are|have|do|can|will|must|tend)\b",
     re.IGNORECASE,
 )
 
@@ -55,12 +55,12 @@ def read_choices(path: Path, annotations: Path | None = None, labels: Mapping[st
     lines: dict[str, int] = {}
     for number, record in read_json_lines(path, remedy="point data.root at the folder with the question files"):
         where = f"{path}:{number}"
-        _check(record, where)
+        check_fields(record, FIELDS, where)
         name = record["id"]
         if name in lines:
             raise UserError(f"{where}: id {name!r} was used in line {lines[name]}; give every line an id of its own")
         lines[name] = number
-        facts = tuple(filter(None, map(without_full_stop, re.split(r"(?<=\.)\s+", record["context"]))))
+        facts = sentences_of(record["context"])
         if not facts:
             raise UserError(f"{where}: context holds no sentence, the knowledge set is empty; fill it in")
         text = without_full_stop(PREAMBLE.sub("", record["question"]))
@@ -70,14 +70,6 @@ def read_choices(path: Path, annotations: Path | None = None, labels: Mapping[st
         question = Question(name, text, _answer(record, where, labels), relevant, depth)
         problems.append(Problem(name, content_key(facts), facts, tuple(map(kind_of, facts)), (question,)))
     return problems
-
-
-def _check(record: dict[str, Any], where: str) -> None:
-    for field, kind in FIELDS.items():
-        if field not in record:
-            raise UserError(f"{where}: field {field!r} is missing, found {sorted(record)}; needed are {list(FIELDS)}")
-        if not isinstance(record[field], kind):
-            raise UserError(f"{where}: {field}={record[field]!r} is not a {kind.__name__}; correct the line")
 
 
 def _answer(record: dict[str, Any], where: str, labels: Mapping[str, str] | None) -> str:

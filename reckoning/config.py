@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from common.bilevel import InnerConfig, OuterConfig
 from common.errors import UserError
 from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
+from reckoning.clutrr.config import ClutrrConfig
 from reckoning.proofwriter.config import GeneratorConfig
 
 
@@ -128,8 +129,25 @@ class Format(StrEnum):
     """Official ProofWriter release files with proofs (also what the generator writes)."""
     choices = "choices"
     """One multiple-choice question a line: id, context, question, options, answer."""
+    folio = "folio"
+    """FOLIO v0.0: premises, conclusion and label."""
+    prontoqa = "prontoqa"
+    """ProntoQA in the multiple-choice form, with the proof of every answer."""
+    pararule_plus = "pararule_plus"
+    """PARARULE-Plus: a context and several questions a line, closed world."""
     jsonl = "jsonl"
-    """Own data: one object a line with facts, question, answer."""
+    """Own data: one object a line with facts and a question with its answer, or several."""
+    clutrr = "clutrr"
+    """Our own kinship stories; no file needed."""
+    clutrr_text = "clutrr_text"
+    """Original CLUTRR-SG files, one story a line behind <STORY> <QUERY> <PROOF> <ANSWER>."""
+    clutrr_csv = "clutrr_csv"
+    """CLUTRR sets as its generator writes them, one story a row."""
+
+    @property
+    def made(self) -> bool:
+        """Are the problems made to order, as many as `data.theories` says?"""
+        return self in (Format.generated, Format.clutrr)
 
 
 class Variant(StrEnum):
@@ -187,15 +205,17 @@ class DataConfig:
     balance: bool = True
     """With the published variant: draw as many true and false questions as there are unknown ones."""
     hops: int | None = None
-    """Which of the official depth sets: 2, 3 or 5."""
+    """Which of the official depth sets: 2, 3 or 5. CLUTRR: facts of a training and dev story; the paper has 2, 4, 6."""
     check_counts: bool = False
-    """Insist on the published sizes of the depth sets (sheet section 2.1.3)."""
+    """Insist on the published sizes of ProofWriter's depth sets (sheet section 2.1.3) or of FOLIO's release (2.3)."""
     questions_per_set: int = 1
     """Questions answered from one adapted model in a training problem."""
+    copies: int = 1
+    """How often every training problem is there: as it is, then with its sentences in other orders (FOLIO: 5)."""
     seed: int = 0
     """Seed of generated theories, sampling and order; the training seed does not change the data."""
     theories: dict[str, int] = field(default_factory=lambda: {"train": 4000, "dev": 200, "test": 400})
-    """Generated theories per split."""
+    """Generated theories, or kinship stories, per split."""
     curriculum: list[int] = field(default_factory=list)
     """Depths that generated training theories have besides `generator.depths`, e.g. [0] for stated facts."""
     limit: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
@@ -205,6 +225,7 @@ class DataConfig:
     export: str | None = None
     """With format=generated: folder into which `python -m reckoning.data` writes them in the official format."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    clutrr: ClutrrConfig = field(default_factory=ClutrrConfig)
     templates: TemplateConfig = field(default_factory=TemplateConfig)
 
     def __post_init__(self) -> None:
@@ -217,6 +238,8 @@ class DataConfig:
             raise UserError(f"data.distractors={self.distractors}: use 0, 2, 4, 6 or all")
         if self.questions_per_set < 1:
             raise UserError(f"data.questions_per_set={self.questions_per_set}: use 1 or more")
+        if self.copies < 1:
+            raise UserError(f"data.copies={self.copies}: use 1 (every training problem once) or more")
         if strange := set(self.limit) - set(SPLITS):
             raise UserError(f"data.limit: unknown split {sorted(strange)}; use {', '.join(SPLITS)}")
         if min(self.limit.values(), default=0) < 0:
@@ -230,6 +253,15 @@ class DataConfig:
             )
         if self.format is Format.generated:
             self.generator.validate("data.generator")
+        if self.format is Format.clutrr:
+            self.clutrr.validate(self.hops, self.distractors)
+        if self.format is Format.clutrr_text and self.hops is None:
+            raise UserError("data.hops=null: it says which original files to train on; use 2, 4 or 6")
+        if self.format in (Format.clutrr_text, Format.clutrr_csv) and self.distractors != "0":
+            raise UserError(
+                f"data.distractors={self.distractors} with data.format={self.format}: the files have none; use "
+                "generated stories, data=clutrr_cpu"
+            )
 
 
 @dataclass
@@ -240,6 +272,8 @@ class EvaluationConfig:
     max_new_tokens: int = 128
     """Longest answer at test time, in tokens; the gold target's length is never used (sheet section 6.3, item 9).
     Where the dev split only selects a model by its label, answers are as long as the longest label needs."""
+    questions_per_set: int = 0
+    """Questions answered from one adapted model at test time; 0 answers all about a knowledge set."""
     inner_steps: int = 0
     """Inner steps at test time; 0 means as many as in training."""
     confidence: float = 0.95
@@ -252,7 +286,8 @@ class EvaluationConfig:
         Raises:
             UserError: a value is out of range.
         """
-        for key, least in {"batch_problems": 1, "max_new_tokens": 1, "inner_steps": 0, "patience": 0}.items():
+        least_of = {"batch_problems": 1, "max_new_tokens": 1, "questions_per_set": 0, "inner_steps": 0, "patience": 0}
+        for key, least in least_of.items():
             if getattr(self, key) < least:
                 raise UserError(f"evaluation.{key}={getattr(self, key)}: use {least} or more")
         if not 0 < self.confidence < 1:
@@ -289,4 +324,10 @@ def run_name(overrides: str) -> str:
     return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
+def inner_steps(hops: int | None) -> int:
+    """The paper's number of inner steps: 4 for two to four hops, 5 for more (sheet section 4)."""
+    return 5 if hops is not None and hops > 4 else 4
+
+
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("inner_steps", inner_steps, replace=True)

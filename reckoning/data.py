@@ -26,14 +26,34 @@ from common.files import remove_if_empty, write_json_lines
 from common.schema import flat, plain, to_typed
 from common.textfile import read_json_lines
 from reckoning.choices import annotations_beside, read_choices
+from reckoning.clutrr import splits as clutrr
 from reckoning.config import SPLITS, DataConfig, Format, TrainConfig, Variant
-from reckoning.problems import Problem, group_questions, problem_from_json, problem_to_json, read_jsonl, split_by_key
+from reckoning.folio import check_release, read_folio
+from reckoning.pararule import read_pararule
+from reckoning.problems import (
+    Problem,
+    group_questions,
+    problem_from_json,
+    problem_to_json,
+    read_jsonl,
+    shuffled_copies,
+    split_by_key,
+)
+from reckoning.prontoqa import read_prontoqa
 from reckoning.proofwriter.generator import generate
 from reckoning.proofwriter.recipe import Record, check_published_counts, problems_of, read_records, split_by_theory
 from reckoning.proofwriter.repaired import repaired
 
 logger = logging.getLogger(__name__)
 ROOT_VARIABLE = "INNERLOOP_DATA"
+SOURCES = {
+    "proofwriter": "the ProofWriter release V2020.12.3 from the Allen Institute for AI",
+    "folio": "FOLIO v0.0 (data/v0.0 of Yale-LILY/FOLIO)",
+    "prontoqa": "ProntoQA as multiple choice (data/ProntoQA/dev.json of teacherpeterpan/Logic-LLM, one a line)",
+    "pararule_plus": "PARARULE-Plus (Strong-AI-Lab/PARARULE-Plus)",
+    "clutrr": "the CLUTRR-SG files of NicolasAG/SGinPG (forward/train, valid, test) or a CSV set of CLUTRR's generator",
+}
+"""First folder of a file below the data root -> what to get."""
 Splits = dict[str, list[Problem]]
 
 ConfigStore.instance().store(name="schema", node=TrainConfig)
@@ -61,6 +81,7 @@ def load(config: DataConfig) -> Splits:
                 "use more theories, another data.variant, or data.balance=false"
             )
     _check_disjoint(splits)
+    splits["train"] = shuffled_copies(splits["train"], config.copies, config.seed)
     if cached is not None:
         for split in SPLITS:  # test last: its presence says that all are there
             write_json_lines(cached / f"{split}.jsonl", map(problem_to_json, splits[split]))
@@ -70,6 +91,8 @@ def load(config: DataConfig) -> Splits:
 
 def find(root: str | None, name: str) -> Path:
     """The file `name` below the data root, where the root may already be any folder on the way to it.
+
+    A star in its last part stands for any text, if one file alone fits.
 
     Raises:
         UserError: no root is known, or the file is not there.
@@ -81,18 +104,22 @@ def find(root: str | None, name: str) -> Path:
     if root is None:
         raise UserError(
             f"data.root is not set and the official file {name} is needed; set data.root=<folder> or the environment "
-            f"variable {ROOT_VARIABLE}, or run on generated data: scale=cpu"
+            f"variable {ROOT_VARIABLE}, or run on generated data: data=generated (on two cores with scale=cpu)"
         )
     parts = direct.parts
     for start in range(len(parts)):
-        for suffix in ("", ".gz"):
+        for suffix in ("", ".gz", ".xz"):
             path = Path(root).expanduser() / Path(*parts[start:])
             path = path.with_name(path.name + suffix)
             if path.is_file():
                 return path
+            if "*" in path.name and len(found := sorted(path.parent.glob(path.name))) == 1:
+                return found[0]
+    source = SOURCES.get(parts[0])
+    remedy = f"get {source} and put it there" if source else "correct the path or the root"
     raise UserError(
-        f"data.root={root}: {name} is not below it; get the ProofWriter release V2020.12.3 from the Allen Institute "
-        "for AI and unpack it there, or run on generated data: scale=cpu"
+        f"data.root={root}: {name} is not below it; {remedy}, or run on generated data: data=generated (on two cores "
+        "with scale=cpu)"
     )
 
 
@@ -101,10 +128,10 @@ def _cache_folder(config: DataConfig) -> Path | None:
     if config.cache is None:
         return None
     keys = {k: v for k, v in flat(plain(config)).items() if not k.startswith(("templates.", "root", "cache", "export"))}
-    for name in (*plain(config.files).values(), *plain(config.support).values()):
-        if name:
-            found = find(config.root, name)
-            keys[f"bytes of {name}"] = [found.stat().st_size, found.stat().st_mtime_ns]
+    names = [name for name in (*plain(config.files).values(), *plain(config.support).values()) if name]
+    found = {name: find(config.root, name) for name in names if clutrr.HOPS not in name}
+    for name, path in (found | {path.name: path for path in clutrr.files(config, find)}).items():
+        keys[f"bytes of {name}"] = [path.stat().st_size, path.stat().st_mtime_ns]
     digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
     return Path(config.cache) / f"{config.name}-{digest}"
 
@@ -112,6 +139,8 @@ def _cache_folder(config: DataConfig) -> Path | None:
 def _build(config: DataConfig) -> Splits:
     if config.format is Format.generated:
         return {split: _from_records(config, split, _generated(config, split)) for split in SPLITS}
+    if config.format is Format.clutrr:
+        return {split: clutrr.made(config, split) for split in SPLITS}
     files = plain(config.files)
     if files["train"] is None:
         raise UserError(f"data.files.train is null with data.format={config.format}; name the file to train on")
@@ -121,9 +150,14 @@ def _build(config: DataConfig) -> Splits:
     if config.format is Format.proofwriter:
         return _from_release(config, files, missing, shares)
     read = {split: _read_problems(config, split) for split in SPLITS if files[split] is not None}
+    if config.format is Format.folio and config.check_counts:
+        for split, problems in read.items():
+            check_release(split, problems)
     if missing:
         train = read["train"]
         read |= split_by_key(train, [problem.theory for problem in train], shares, config.seed)
+    if config.format in (Format.clutrr_text, Format.clutrr_csv):
+        read = clutrr.without_shared(read)
     return {split: group_questions(read[split], config.questions_per_set) for split in SPLITS}
 
 
@@ -167,10 +201,17 @@ def _from_records(config: DataConfig, split: str, records: Iterator[Record] | li
     return group_questions(problems, config.questions_per_set)
 
 
+READERS = {Format.folio: read_folio, Format.prontoqa: read_prontoqa, Format.pararule_plus: read_pararule}
+
+
 def _read_problems(config: DataConfig, split: str) -> list[Problem]:
+    if config.format in (Format.clutrr_text, Format.clutrr_csv):
+        return clutrr.read(config, split, find)
     path = find(config.root, plain(config.files)[split])
     if config.format is Format.jsonl:
         return read_jsonl(path, config.labels)
+    if config.format in READERS:
+        return READERS[config.format](path, config.labels)
     named = plain(config.support)[split]
     return read_choices(path, find(config.root, named) if named else annotations_beside(path), config.labels)
 

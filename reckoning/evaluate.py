@@ -1,6 +1,8 @@
 """Room 6: answers of a learner on a split, and `python -m reckoning.evaluate run=<run folder>`.
 
 Evaluation never changes a weight: inner steps work on functional copies without an outer graph.
+
+    python -m reckoning.evaluate run=<run folder> data=prontoqa split=all     transfer to another data set
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,15 +20,24 @@ from omegaconf import DictConfig, OmegaConf
 from common.entry import entry, in_sweep
 from common.errors import UserError
 from common.schema import Device, plain, to_typed
-from reckoning.config import SPLITS, Learner, Target, TrainConfig
+from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig, TrainConfig, run_name
 
 if TYPE_CHECKING:
     from common.intervals import Interval
     from reckoning.build import Parts
+    from reckoning.data import Splits
     from reckoning.problems import Problem
     from reckoning.scoring import Item
 
 logger = logging.getLogger(__name__)
+ALL = "all"
+
+
+@dataclass
+class Root:
+    """Where `conf/reckoning/data` keeps what it has built."""
+
+    root: str = "runs"
 
 
 @dataclass
@@ -35,22 +46,34 @@ class EvaluateConfig:
 
     run: str = "???"
     """Folder of a run."""
+    data: DataConfig | None = None
+    """Another data set, as data=<name>; null takes the run's own."""
     split: str = "test"
+    """train, dev or test; of another data set also all."""
     inner_steps: int = 0
     """Inner steps at test time; 0 takes the run's own."""
     confidence: float = 0.95
     device: Device | None = None
     """auto, cpu or cuda; null takes the run's own."""
+    loop: Root = field(default_factory=Root)
 
 
 ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
 
 
 def respond(parts: Parts, problems: Sequence[Problem], config: TrainConfig, *, select: bool = False) -> list[Item]:
-    """Greedy answers to every question, scored; `select` decodes only as far as the label."""
+    """Greedy answers to every question, scored; `select` decodes only as far as the label.
+
+    RECKONING answers all questions of a knowledge set from one adapted model, however training problems were cut
+    (`evaluation.questions_per_set`).
+    """
     from common.progress import Progress
+    from reckoning.problems import group_questions
     from reckoning.scoring import score
 
+    if config.method.learner is Learner.reckoning:
+        asked = sum(len(problem.questions) for problem in problems)
+        problems = group_questions(problems, config.evaluation.questions_per_set or asked)
     network = parts.model.network
     tokens = parts.label_tokens if select else config.evaluation.max_new_tokens
     size = config.evaluation.batch_problems
@@ -70,12 +93,15 @@ def respond(parts: Parts, problems: Sequence[Problem], config: TrainConfig, *, s
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
-    """Answer a split with the selected weights of a run; writes `evaluation-<split>.json` into its folder.
+    """Answer a split with the selected weights of a run; writes `evaluation-<split>.json` into its folder, of another
+    data set `evaluation-<its name>-<split>.json`.
+
+    Another data set is asked in the run's templates unless it has its own.
 
     A run that was tracked gets a W&B run of its own for it, with job type evaluate.
 
     Raises:
-        UserError: no such run, no selected checkpoint, or the data or model is gone.
+        UserError: no such run, no selected checkpoint, the data or model is gone, or the run cannot say an answer.
     """
     import torch
 
@@ -91,9 +117,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     from reckoning.scoring import summarise
 
     folder = Path(config.run)
-    if config.split not in SPLITS:
-        raise UserError(f"split={config.split}: use one of {', '.join(SPLITS)}")
+    if config.split not in (*SPLITS, ALL):
+        raise UserError(f"split={config.split}: use one of {', '.join(SPLITS)}, or {ALL} with another data set")
     trained = to_typed(OmegaConf.create(read_config(folder)), TrainConfig)
+    if config.split == ALL and (config.data is None or config.data.name == trained.data.name):
+        raise UserError(
+            f"split={ALL}: the run has learned from {trained.data.name}'s training split; use split=test, or name "
+            "another data set with data=..."
+        )
     if trained.method.learner is Learner.shortcuts:
         raise UserError(f"run={folder}: shortcut rules have no weights to evaluate; read its results.json")
     last = checkpoint.latest(folder / CHECKPOINTS)
@@ -103,8 +134,16 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
 
     steps = config.inner_steps or trained.evaluation.inner_steps
     trained.evaluation = replace(trained.evaluation, inner_steps=steps, confidence=config.confidence)
+    words = set((trained.data.labels or {}).values())
+    if config.data is not None:
+        own = config.data.templates != TemplateConfig()
+        trained.data = replace(
+            config.data, copies=1, templates=config.data.templates if own else trained.data.templates
+        )
     seed_everything(trained.seed)
     splits = data.load(trained.data)
+    problems = _chosen(splits, config.split)
+    _check_words(problems, trained.data, words, folder)
     device = pick_device(config.device or trained.runtime.device)
     parts = build(trained, splits, device, getattr(torch, trained.runtime.dtype.name))
     try:
@@ -115,16 +154,37 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
             f"run={folder}: its weights do not fit model.name={trained.model.name} as it is now; "
             "put back the model that the run was trained from"
         ) from error
-    metrics = summarise(respond(parts, splits[config.split], trained), config.confidence)
+    metrics = summarise(respond(parts, problems, trained), config.confidence)
     text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
-    write_atomic(folder / f"evaluation-{config.split}.json", text + "\n")
+    asked = config.split if config.data is None else f"{run_name(config.data.name)}-{config.split}"
+    write_atomic(folder / f"evaluation-{asked}.json", text + "\n")
     who = RunIdentity("reckoning", trained.experiment, trained.method.name, trained.scale, trained.seed)
     tracker = make_tracker(trained.tracker, folder, plain(trained), who, read_environment(folder), evaluating=True)
-    tracker.summarise({f"{config.split}/{name}": interval.value for name, interval in metrics.items()})
+    tracker.summarise({f"{asked}/{name}": interval.value for name, interval in metrics.items()})
     tracker.finish(0)
     for name, interval in metrics.items():
-        logger.info("%s/%s %.4f (%.4f to %.4f)", config.split, name, interval.value, interval.low, interval.high)
+        logger.info("%s/%s %.4f (%.4f to %.4f)", asked, name, interval.value, interval.low, interval.high)
     return metrics
+
+
+def _chosen(splits: Splits, split: str) -> list[Problem]:
+    return [problem for name in SPLITS for problem in splits[name] if split in (name, ALL)]
+
+
+def _check_words(problems: Sequence[Problem], asked: DataConfig, known: set[str], folder: Path) -> None:
+    """See that a run whose words are `known` (none where it took any label) can say every answer.
+
+    Raises:
+        UserError: it cannot say one.
+    """
+    labels = {question.answer for problem in problems for question in problem.questions}
+    words = {label: (asked.labels or {}).get(label, label) for label in sorted(labels)}
+    if strange := [label for label, word in words.items() if known and word not in known]:
+        raise UserError(
+            f"data={asked.name} has answers that run={folder} cannot say: "
+            f"{', '.join(sorted({words[label] for label in strange}))}; it says {', '.join(sorted(known))}. Map them, "
+            f"such as data.labels.{strange[0]}=<word>, or take a run that was trained with these words"
+        )
 
 
 @entry("pkg://conf.reckoning", "evaluate")

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
+SPLIT_HYPHEN = re.compile(r"(?<=\w) ?- ?(?=\w)")
+"""A word-piece decoder puts blanks around the hyphens of mother-in-law."""
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise(text: str) -> str:
-    """Lower case, no punctuation, no articles, single blanks."""
-    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+    """Lower case, no punctuation, no articles, single blanks; parts joined by hyphens become one word."""
+    joined = SPLIT_HYPHEN.sub("-", text.lower())
+    return " ".join(ARTICLES.sub(" ", joined.translate(PUNCTUATION)).split())
 
 
 def split_response(text: str, words: int = 1) -> tuple[str, str]:
@@ -20,9 +23,9 @@ def split_response(text: str, words: int = 1) -> tuple[str, str]:
     The label is the text before "because"; without that word it is the first word, or the first `words` where the
     expected label has so many; either is cut at a comma.
     """
-    before, because, after = text.partition("because")
+    before, because, after = SPLIT_HYPHEN.sub("-", text).partition("because")
     if not because:
-        before = " ".join(text.split()[:words])
+        before = " ".join(before.split()[:words])
     return before.split(",")[0].strip(), after.strip()
 
 

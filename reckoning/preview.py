@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from common.errors import UserError
 from reckoning.audit import Description, RuleResult, audit, describe, overlap
 from reckoning.config import Target, TrainConfig
-from reckoning.problems import Problem
+from reckoning.problems import Problem, Question
+from reckoning.shortcut_rows import labels_of
 from reckoning.sources import load_tokenizer
 from reckoning.templates import Row, Templates
 
@@ -19,6 +20,10 @@ OPEN, CLOSE = "⟦", "⟧"
 END = "<end of text>"
 WIDTH = 160
 """Of what goes to a file or a pipe."""
+MOST_LABELS = 6
+"""Of so many labels the table of shortcuts has a column each; of more there is a table by depth instead."""
+BEST = 8
+"""Shortcuts in the table by depth."""
 
 
 class Characters:
@@ -123,14 +128,19 @@ def _text(ids: Sequence[int], tokenizer: Any) -> str:
 
 def shortcuts(console: "Console", splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> None:
     """Accuracy on the test split of everything that needs no reasoning, best first."""
-    asked = (question.answer for problems in splits.values() for problem in problems for question in problem.questions)
-    labels = list(config.data.labels or sorted(set(asked)))
+    labels = labels_of(splits, config)
     results = audit(splits["train"], splits["test"], labels, seed=config.data.seed)
     last = ("majority", "chance")
     results.sort(key=lambda rule: (rule.name in last and last.index(rule.name) + 1, -rule.accuracy))
     present = [label for label in labels if any(label in rule.per_class for rule in results)]
-    head = ["rule", "accuracy %", "balanced %", *(f"{label} %" for label in present), "what it looks at"]
-    console.print(_grid("Shortcuts on the test split", head, [_rule_row(rule, present) for rule in results]))
+    shown = present if len(present) <= MOST_LABELS else []
+    head = ["rule", "accuracy %", "balanced %", *(f"{label} %" for label in shown), "what it looks at"]
+    console.print(_grid("Shortcuts on the test split", head, [_rule_row(rule, shown) for rule in results]))
+    asked = [question for problem in splits["test"] for question in problem.questions]
+    if not shown and all(question.depth is not None for question in asked):
+        rows = [(rule.name, _per_depth(rule, asked)) for rule in results[:BEST]]
+        head = ["rule", *(f"depth {depth}" for depth in rows[0][1])]
+        console.print(_grid("The best by depth, accuracy %", head, [[name, *cells.values()] for name, cells in rows]))
     best = max(results, key=lambda rule: rule.accuracy)
     console.print(
         f"Best without reasoning: {best.name}, {100 * best.accuracy:.1f} % of {len(best.predictions)} questions. "
@@ -141,6 +151,14 @@ def shortcuts(console: "Console", splits: Mapping[str, Sequence[Problem]], confi
 def _rule_row(rule: RuleResult, labels: Sequence[str]) -> list[str]:
     shares = [rule.accuracy, rule.balanced_accuracy, *(rule.per_class.get(label) for label in labels)]
     return [rule.name, *("" if share is None else f"{100 * share:.1f}" for share in shares), rule.description]
+
+
+def _per_depth(rule: RuleResult, asked: Sequence[Question]) -> dict[int, str]:
+    """Accuracy on the questions of each depth."""
+    right: dict[int, list[bool]] = {}
+    for question, said in zip(asked, rule.predictions, strict=True):
+        right.setdefault(question.depth or 0, []).append(said == question.answer)
+    return {depth: f"{100 * sum(right[depth]) / len(right[depth]):.1f}" for depth in sorted(right)}
 
 
 def _grid(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> "RenderableType":

@@ -1,8 +1,10 @@
 """Problems: a knowledge set and the questions asked about it, and the JSON forms they are kept in."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +13,7 @@ from common.errors import UserError
 from common.textfile import read_json_lines
 
 FORMAT = '{"facts": ["...", ...], "question": "...", "answer": "..."}'
+SEVERAL = '"questions": [{"question": "...", "answer": "..."}, ...]'
 KINDS = ("fact", "rule")
 Item = TypeVar("Item")
 
@@ -60,6 +63,11 @@ class Problem:
 def without_full_stop(sentence: str) -> str:
     """The sentence without surrounding blanks and without its final full stop (§2.4)."""
     return sentence.strip().removesuffix(".").rstrip()
+
+
+def sentences_of(text: str) -> tuple[str, ...]:
+    """The sentences of a paragraph, which end in full stops, without them."""
+    return tuple(filter(None, map(without_full_stop, re.split(r"(?<=\.)\s+", text))))
 
 
 def content_key(facts: Iterable[str]) -> str:
@@ -119,14 +127,43 @@ def group_questions(problems: Iterable[Problem], limit: int) -> list[Problem]:
     return grouped
 
 
-def read_jsonl(path: Path, labels: Mapping[str, str] | None = None, *, questions_per_set: int = 1) -> list[Problem]:
-    """Problems of a user's own JSON-lines file (plain or .gz), one question per line in the form `FORMAT`.
+def shuffled_copies(problems: Iterable[Problem], count: int, seed: int) -> list[Problem]:
+    """Every problem `count` times, all of them once before any comes again: as it is, then with its sentences in an
+    order that depends on the seed, the problem's id and the copy alone. A copy recites its relevant sentences in the
+    order in which it gives them.
+    """
+    originals = list(problems)
+    copies = list(originals)
+    for copy in range(1, count):
+        for problem in originals:
+            order = list(range(len(problem.facts)))
+            random.Random(f"{seed}/copies/{problem.id}/{copy}").shuffle(order)
+            place = {index: new for new, index in enumerate(order)}
+            copies.append(
+                replace(
+                    problem,
+                    id=f"{problem.id}/copy{copy}",
+                    facts=tuple(problem.facts[index] for index in order),
+                    kinds=tuple(problem.kinds[index] for index in order) if problem.kinds else (),
+                    questions=tuple(
+                        replace(question, relevant=tuple(sorted(place[index] for index in question.relevant)))
+                        for question in problem.questions
+                    ),
+                )
+            )
+    return copies
 
-    Optional fields: `relevant` (sentences of `facts` or their indices from 0), `kinds` ("fact" or "rule" per
-    sentence), `theory` (what must not cross splits; default: `content_key` of the facts), `id` (default: the line),
-    `depth`. `labels` maps the labels of the file to answer words; its keys are the only labels accepted, compared
-    without regard to case and kept as the key writes them (JSON true and false are read as words). None accepts any.
-    Consecutive lines with equal facts become one problem of up to `questions_per_set` questions.
+
+def read_jsonl(path: Path, labels: Mapping[str, str] | None = None, *, questions_per_set: int = 1) -> list[Problem]:
+    """Problems of a user's own JSON-lines file (plain or .gz), one knowledge set per line in the form `FORMAT`.
+
+    Several questions about the facts stand in `questions`, a list of objects, in place of `question` and `answer`.
+    Optional fields of a question: `relevant` (sentences of `facts` or their indices from 0) and `depth`; in a list also
+    `id`. Optional fields of a line: `kinds` ("fact" or "rule" per sentence), `theory` (what must not cross splits;
+    default: `content_key` of the facts), `id` (default: the line). `labels` maps the labels of the file to answer
+    words; its keys are the only labels accepted, compared without regard to case and kept as the key writes them (JSON
+    true and false are read as words). None accepts any. Problems have up to `questions_per_set` questions: consecutive
+    lines with equal facts are merged, longer lists are cut.
 
     Raises:
         UserError: `path:line: what is wrong; remedy`.
@@ -137,10 +174,13 @@ def read_jsonl(path: Path, labels: Mapping[str, str] | None = None, *, questions
     for number, record in read_json_lines(path, remedy=remedy):
         where = f"{path}:{number}"
         problem = _problem_of(record, where, f"{path.name.split('.')[0]}:{number}", labels)
-        name = problem.questions[0].id
-        if name in seen:
-            raise UserError(f"{where}: id {name!r} was used in line {seen[name]}; give every line an id of its own")
-        seen[name] = number
+        for question in problem.questions:
+            if question.id in seen:
+                raise UserError(
+                    f"{where}: id {question.id!r} was used in line {seen[question.id]}; "
+                    "give every question an id of its own"
+                )
+            seen[question.id] = number
         problems.append(problem)
     return group_questions(problems, questions_per_set)
 
@@ -152,18 +192,41 @@ def _problem_of(record: dict[str, Any], where: str, name: str, labels: Mapping[s
         raise UserError(
             f"{where}: kinds={list(kinds)} for {len(facts)} facts; write 'fact' or 'rule' for each, or no kinds"
         )
+    name = str(record.get("id", name))
+    questions = tuple(_question(asked, at, called, facts, labels) for asked, at, called in _asked(record, where, name))
+    return Problem(name, str(record.get("theory") or content_key(facts)), facts, kinds, questions)
+
+
+def _asked(record: dict[str, Any], where: str, name: str) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """(fields, place in the file, id) of every question of a line."""
+    if "questions" not in record:
+        yield record, where, name
+        return
+    if extra := sorted({"question", "answer", "relevant", "depth"} & set(record)):
+        raise UserError(f"{where}: {', '.join(extra)} beside 'questions'; move it into the questions, or remove them")
+    questions = record["questions"]
+    if not isinstance(questions, list) or not questions:
+        raise UserError(f"{where}: questions={questions!r} is not a list of questions; write {SEVERAL}")
+    for index, fields in enumerate(questions):
+        at = f"{where}: questions[{index}]"
+        if not isinstance(fields, dict):
+            raise UserError(f"{at}={fields!r} is not an object; write {SEVERAL}")
+        yield fields, at, str(fields.get("id", f"{name}/{index}"))
+
+
+def _question(
+    record: dict[str, Any], where: str, name: str, facts: Sequence[str], labels: Mapping[str, str] | None
+) -> Question:
     depth = record.get("depth")
     if depth is not None and (not isinstance(depth, int) or isinstance(depth, bool) or depth < 0):
         raise UserError(f"{where}: depth={depth!r}; a whole number from 0, or leave it out")
-    name = str(record.get("id", name))
-    question = Question(
+    return Question(
         id=name,
         text=_text(record, "question", where),
         answer=_label(record, where, labels),
         relevant=_relevant(record.get("relevant") or [], facts, where),
         depth=depth,
     )
-    return Problem(name, str(record.get("theory") or content_key(facts)), facts, kinds, (question,))
 
 
 def _sentences(record: dict[str, Any], where: str) -> list[str]:
@@ -202,6 +265,22 @@ def _text(record: dict[str, Any], field: str, where: str) -> str:
 def _label(record: dict[str, Any], where: str, labels: Mapping[str, str] | None) -> str:
     value = record.get("answer")
     answer = str(value).lower() if isinstance(value, bool) else _text(record, "answer", where)
+    label = known_label(answer, labels, where)
+    word = labels[label] if labels else label
+    if "," in word or "because" in word:
+        raise UserError(
+            f"{where}: the answer {word!r} holds a comma or 'because', at which a response is cut: it could never be "
+            "right; write it without, or map it to another word in data.labels"
+        )
+    return label
+
+
+def known_label(answer: str, labels: Mapping[str, str] | None, where: str) -> str:
+    """The key of `labels` that is `answer` but for its case; any answer where `labels` is None.
+
+    Raises:
+        UserError: it is none of them.
+    """
     if labels is None or answer in labels:
         return answer
     for label in labels:
@@ -211,6 +290,19 @@ def _label(record: dict[str, Any], where: str, labels: Mapping[str, str] | None)
         f"{where}: unknown label {answer!r}, allowed are {sorted(labels)}; correct the line or add the label, "
         "with its answer word, to data.labels"
     )
+
+
+def check_fields(record: Mapping[str, Any], fields: Mapping[str, type], where: str) -> None:
+    """See that a line of a published file has its fields.
+
+    Raises:
+        UserError: a field of `fields` is missing or of another type.
+    """
+    for field, kind in fields.items():
+        if field not in record:
+            raise UserError(f"{where}: field {field!r} is missing, found {sorted(record)}; needed are {list(fields)}")
+        if not isinstance(record[field], kind):
+            raise UserError(f"{where}: {field}={record[field]!r} is not a {kind.__name__}; correct the line")
 
 
 def _relevant(value: Any, facts: Sequence[str], where: str) -> tuple[int, ...]:

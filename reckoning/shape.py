@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from common.errors import UserError
 from reckoning import data
-from reckoning.config import Format, Target, TrainConfig
+from reckoning.config import Target, TrainConfig
 from reckoning.memory import ASSUMED, Shape
 from reckoning.sources import load_tokenizer
 from reckoning.templates import Templates
@@ -18,7 +18,7 @@ LOOKED_AT = 64
 def shape_of(config: TrainConfig) -> Shape:
     """Sizes of the largest among the first training problems; assumed ones where data or tokenizer are not there."""
     chosen = config.data
-    if chosen.format is Format.generated:
+    if chosen.format.made:
         chosen = replace(chosen, theories={"train": LOOKED_AT, "dev": 1, "test": 1}, cache=None)
     try:
         problems = data.load(chosen)["train"][:LOOKED_AT]

@@ -1,18 +1,20 @@
 """The rows that need no network, in the form of any other run's results."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.intervals import Interval, accuracy_interval
 from reckoning.audit import audit
 from reckoning.config import TrainConfig
 from reckoning.data import Splits
+from reckoning.problems import Problem
 
 
-def labels_of(splits: Splits, config: TrainConfig) -> list[str]:
-    """Labels of the task, from the configuration or from the training split."""
+def labels_of(splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> list[str]:
+    """Labels of the task, from the configuration or else all that occur."""
     if config.data.labels:
         return list(config.data.labels)
-    return sorted({question.answer for problem in splits["train"] for question in problem.questions})
+    return sorted({q.answer for problems in splits.values() for problem in problems for q in problem.questions})
 
 
 def shortcut_rows(splits: Splits, config: TrainConfig) -> tuple[dict[str, Interval], list[dict[str, Any]]]:

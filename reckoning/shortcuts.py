@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
+from reckoning.clutrr.surface import kinship_features
 from reckoning.problems import Problem, Question
 
 NEGATIONS = frozenset({"not", "no", "never", "cannot", "nobody", "nothing"})
@@ -35,6 +36,7 @@ class Rule:
     apply: Callable[[Features], Hashable]
     fitted: bool = True
     kinds: bool = False  # needs to know which sentences are rules
+    kinship: bool = False  # for questions whose answers are kinship words
     labels: tuple[str, ...] = ()  # labels the rule itself gives
 
 
@@ -87,7 +89,7 @@ def _surface(problem: Problem, sentences: Sequence[tuple[str, ...]], question: Q
         features["attribute in base fact"] = any(attribute in each for each in base)
         features["attribute in rule"] = any(attribute in each for each in rest)
         features["subject in base fact"] = any(subject in each for each in base)
-    return Surface(asked, knowledge, features)
+    return Surface(asked, knowledge, features | kinship_features(asked, problem.facts, sentences))
 
 
 def _polarity(f: Features) -> str:
@@ -201,6 +203,23 @@ RULES = (
         "fitted_copy", "the statement or its negation is a sentence, with polarity", _by("stated", "denied", "negated")
     ),
     Rule("everything", "all yes-no features at once", _everything),
+    Rule(
+        "last_relation",
+        "the kinship word beside the person asked for",
+        lambda f: str(f.get("kin of the asked", "")).split(" ")[0],
+        False,
+        kinship=True,
+    ),
+    Rule("fitted_last_relation", "as last_relation, fitted", _by("kin of the asked"), kinship=True),
+    Rule("gender", "the gender of the person asked for", _by("gender of the asked"), kinship=True),
+    Rule("first_relation", "the kinship word beside the other person", _by("kin of the other"), kinship=True),
+    Rule(
+        "ends_of_the_chain",
+        "the kinship words beside both persons: at two facts that is the composition itself",
+        _by("kin of the asked", "kin of the other"),
+        kinship=True,
+    ),
+    Rule("relation_words", "the kinship words of all sentences, in no order", _by("kin words"), kinship=True),
 )
 
 

@@ -4,9 +4,10 @@
     python -m scripts.dashboard --entity team --table table1 --scale paper --project mine
     python -m scripts.dashboard --dry-run                           print it as JSON; needs no account and no network
 
-Per table: accuracy by row as bars beside the published numbers, cost, learning curves, learned rates and gradient
-norms. Runs that differ in nothing but the seed are one bar or line, with the range over seeds. It shows the runs of the
-group `<paper>/<table>`, as `tracker=wandb` and `python -m scripts.replay_wandb` send them. Needs the extra `dashboard`.
+A section a table: its metrics as bars beside the published numbers, cost, learning curves, learned rates and gradient
+norms. Runs that differ in nothing but the seed are one bar or line, with its range over seeds. The numbers in words are
+those of the run folders below `--root`. The panels show the W&B runs of these folders; of a table without any, the
+group `<paper>/<table>`. Send runs first: `tracker=wandb`, or `python -m scripts.replay_wandb` afterwards.
 """
 
 from __future__ import annotations
@@ -14,113 +15,107 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common import published, tracker
 from common.errors import UserError
+from common.published import Table, key_of
 from common.schema import TrackerConfig
-from common.tracker import EVALUATE
+from common.sweep import finished_below
+from scripts.cells import BEST_RULE, Filled, Joined, Verdict
+from scripts.grids import render
+from scripts.published_tables import SCALES, command_of, every_paper, grid_of, joined_tables
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports import v2 as wr
 
-COLUMNS = 24
-"""Width of a report's grid."""
-SCALES = ("paper", "gpu", "cpu")
-ABSENT = "–"
-WITHOUT_REASONING = ("test/accuracy_chance", "test/accuracy_majority")
+WIDE, HIGH = 24, 8
+"""Width of a report's grid and height of a panel, in its units."""
+COST = {"Wall time, seconds": "cost/wall_seconds", "Peak memory, bytes": "cost/peak_memory_bytes"}
 CURVES = {
     "Dev accuracy": ["dev/accuracy"],
     "Outer loss": ["train/outer_loss"],
-    "Inner loss, first and last step": ["train/inner_loss_first", "train/inner_loss_last"],
+    "Inner loss before and after the inner steps": ["train/inner_loss_first", "train/inner_loss_last"],
+    "Gradient norm": ["train/grad_norm"],
     "Learned rates": ["rates/min", "rates/median", "rates/max"],
     "Share of negative rates": ["rates/negative_share"],
-    "Gradient norm": ["train/grad_norm"],
 }
+MAP = "plots/rates"
 
 
-@dataclass(frozen=True)
-class PublishedTable:
-    """What a section of the dashboard needs to know of a published table."""
-
-    paper: str
-    name: str
-    """The sweep that runs it."""
-    title: str
-    columns: tuple[str, ...]
-    rows: Mapping[str, Sequence[str]]
-    """Title -> a published value a column, as text with its source mark."""
-    metrics: tuple[str, ...]
-    """What it compares, named as in the summaries of runs: test/accuracy."""
-    keys: tuple[str, ...]
-    """Configuration keys, besides the method, that tell its cells apart: experiment, data.distractors."""
+def metrics_of(table: Table) -> list[str]:
+    """What the table compares, as the summaries of runs name it; the best of many rules is no metric of a run."""
+    return list(dict.fromkeys(f"test/{cell.metric}" for cell in table.cells() if cell.metric != BEST_RULE))
 
 
-def markdown(table: PublishedTable) -> str:
-    """The published numbers as a Markdown table."""
-    head = ["published", *table.columns]
-    body = [[title, *(value or ABSENT for value in values)] for title, values in table.rows.items()]
-    lines = [head, ["---", *["---:"] * len(table.columns)], *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+def keys_of(table: Table) -> list[str]:
+    """The configuration keys, besides method and seed, that tell the table's runs apart."""
+    runs = [{key_of(word): word for word in words} for words, _ in table.jobs()]
+    keys = dict.fromkeys(key for run in runs for key in run if key not in ("method", "seed"))
+    apart = [key for key in keys if len({run.get(key) for run in runs}) > 1]
+    return [key if "." in key or key == "experiment" else f"{key}.name" for key in apart]
 
 
-def panels(table: PublishedTable) -> Iterator[Any]:
-    """Bars beside the published numbers, then cost, then curves; three columns of them."""
+def panels(joined: Joined) -> Iterator[Any]:
+    """Bars beside the numbers in words, then cost and curves, three in a line."""
     from wandb_workspaces.reports import v2 as wr
 
-    half, third = COLUMNS // 2, COLUMNS // 3
-    tall = max(8, 4 + len(table.rows))
-    over_seeds: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
-
-    def bars(title: str, metrics: Iterable[str], layout: wr.Layout) -> wr.BarPlot:
-        return wr.BarPlot(title=title, metrics=list(metrics), layout=layout, **over_seeds)
-
-    yield bars(f"Reproduced: {', '.join(table.metrics)}", table.metrics, wr.Layout(x=0, y=0, w=half, h=tall))
-    yield wr.MarkdownPanel(markdown=markdown(table), layout=wr.Layout(x=half, y=0, w=half, h=tall))
-    costs = {"Wall time (s)": ["cost/wall_seconds"], "Peak memory (bytes)": ["cost/peak_memory_bytes"]}
-    for place, (title, metrics) in enumerate({**costs, "Without reasoning": list(WITHOUT_REASONING)}.items()):
-        yield bars(title, metrics, wr.Layout(x=place * third, y=tall, w=third, h=8))
-    for place, (title, metrics) in enumerate(CURVES.items()):
-        layout = wr.Layout(x=place % 3 * third, y=tall + 8 + place // 3 * 8, w=third, h=8)
-        yield wr.LinePlot(title=title, x="step", y=list(metrics), title_x="outer step", layout=layout, **over_seeds)
-    below = tall + 8 + -(-len(CURVES) // 3) * 8
-    yield wr.MediaBrowser(
-        title="Rates by layer and step", media_keys=["plots/rates"], layout=wr.Layout(x=0, y=below, w=COLUMNS, h=10)
+    table, half, third = joined.table, WIDE // 2, WIDE // 3
+    tall = max(2 * HIGH, 6 + len(joined.cells) // 2)
+    seeds: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+    metrics = metrics_of(table)
+    shares = "reproduced, shares of 1" if table.unit == "%" else f"reproduced, {table.unit}"
+    yield wr.BarPlot(
+        title=f"{', '.join(metrics)}: {shares}", metrics=list(metrics), layout=wr.Layout(0, 0, half, tall), **seeds
     )
+    yield wr.MarkdownPanel(render(grid_of(joined), "md"), layout=wr.Layout(half, 0, half, tall))
+    small: list[Any] = [
+        wr.LinePlot(title=t, x="step", y=list(y), title_x="outer step", **seeds) for t, y in CURVES.items()
+    ]
+    small += [wr.BarPlot(title=title, metrics=[metric], **seeds) for title, metric in COST.items()]
+    small += [wr.MediaBrowser(title="Rates by layer and inner step", media_keys=[MAP])]
+    for place, panel in enumerate(small):
+        panel.layout = wr.Layout(place % 3 * third, tall + place // 3 * HIGH, third, HIGH)
+        yield panel
 
 
-def runset(table: PublishedTable, scale: str) -> wr.Runset:
-    """The training runs of a table at one scale, grouped so that only seeds are averaged."""
+def runset(joined: Joined) -> wr.Runset:
+    """The runs behind the table, grouped so that only seeds are averaged."""
     from wandb_workspaces import expr
     from wandb_workspaces.reports import v2 as wr
 
-    chosen = expr.And(
-        expr.Metric("Group") == f"{table.paper}/{table.name}",
-        expr.Metric("JobType") != EVALUATE,
-        expr.Config("scale") == scale,
-    )
-    return wr.Runset(
-        name=f"{table.paper}/{table.name}, scale={scale}",
-        filters=chosen,
-        groupby=["JobType", *(f"config.{key}" for key in table.keys)],
-    )
+    table, chosen = joined.table, sent(joined)
+    if chosen:  # also those that another table's sweep started
+        filters = expr.And(expr.Metric("ID").isin(chosen))
+    else:
+        group, training = expr.Metric("Group") == _group(table), expr.Metric("JobType") != tracker.EVALUATE
+        filters = expr.And(group, training, expr.Config("scale") == joined.scale)
+    groupby = ["JobType", *(f"config.{key}" for key in keys_of(table))]
+    return wr.Runset(name=f"{_group(table)}, scale={joined.scale}", filters=filters, groupby=groupby)
 
 
-def build(tables: Sequence[PublishedTable], scale: str, project: str, entity: str) -> wr.Report:
+def sent(joined: Joined) -> list[str]:
+    """W&B ids of the runs behind the table, as far as they have one."""
+    ids = [tracker.known_id(run.folder, tracker.TRAIN) for run in joined.runs]
+    return sorted(each for each in ids if each is not None)
+
+
+def build(tables: Sequence[Joined], scale: str, project: str, entity: str) -> wr.Report:
     """The whole report; nothing is sent."""
     from wandb_workspaces.reports import v2 as wr
 
     blocks: list[Any] = [wr.TableOfContents()]
-    for table in tables:
-        command = f"python -m {table.paper}.train -m +sweep={table.name} scale={scale} seed=0,1,2 tracker=wandb"
-        grid = wr.PanelGrid(runsets=[runset(table, scale)], panels=list(panels(table)))
-        blocks += [wr.H2(f"{table.paper}: {table.title}"), wr.P(wr.InlineCode(command)), grid]
+    for joined in tables:
+        heading = f"{joined.table.where or 'Ours'}: {joined.table.title}"
+        blocks += [wr.H2(heading), wr.P(wr.InlineCode(f"{command_of(joined)} tracker=wandb"))]
+        blocks += [wr.PanelGrid(runsets=[runset(joined)], panels=list(panels(joined)))]
     return wr.Report(
         project=project,
         entity=entity,
-        title=f"Published against reproduced, scale={scale}",
-        description="Bars and lines are means over seeds, with their range. metrics.jsonl of the runs is the truth.",
+        title=f"Published and reproduced, scale={scale}",
+        description="Bars and lines are means over seeds with their range. Intervals and verdicts stand in the tables.",
         blocks=blocks,
         width="fluid",
     )
@@ -128,50 +123,15 @@ def build(tables: Sequence[PublishedTable], scale: str, project: str, entity: st
 
 def as_json(report: wr.Report) -> str:
     """What saving would send."""
-    spec = report._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)  # the library has no public way
-    return json.dumps(spec, indent=2)
-
-
-def published_tables(paper: str | None, name: str | None) -> list[PublishedTable]:
-    """The tables of `<paper>/published.yaml`; without a paper all that are there, without a name all of a paper.
-
-    Raises:
-        UserError: no such table.
-    """
-    raise UserError("no published numbers yet")
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Print or save."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.dashboard", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--paper", help="default: every paper with published numbers")
-    parser.add_argument("--table", help="default: every table")
-    parser.add_argument("--scale", choices=SCALES, default="cpu", help="which runs; default: cpu")
-    parser.add_argument("--project", default=TrackerConfig.project, help=f"default: {TrackerConfig.project}")
-    parser.add_argument("--entity", help="W&B user or team; needed to save")
-    parser.add_argument("--url", help="replace this report instead of adding one")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be saved; no network")
-    given = parser.parse_args(words)
-    try:
-        if not given.entity and not given.dry_run:
-            raise UserError("--entity: name the W&B user or team that owns the project, or use --dry-run")
-        report = build(published_tables(given.paper, given.table), given.scale, given.project, given.entity or "")
-        sys.stdout.write((as_json(report) if given.dry_run else save(report, given.url)) + "\n")
-    except ModuleNotFoundError as error:
-        if error.name != "wandb_workspaces":
-            raise
-        _stop("the dashboard needs wandb-workspaces: pip install -c requirements.lock 'innerloop[dashboard]'")
-    except UserError as error:
-        _stop(str(error))
+    model = report._to_model()  # the library shows it in no public way
+    return json.dumps(model.model_dump(mode="json", by_alias=True, exclude_none=True), indent=2)
 
 
 def save(report: wr.Report, url: str | None) -> str:
     """Send it, over the report at `url` if one is given; returns its address.
 
     Raises:
-        UserError: W&B refused it.
+        UserError: W&B did not take it.
     """
     from wandb_workspaces.reports import v2 as wr
 
@@ -180,16 +140,74 @@ def save(report: wr.Report, url: str | None) -> str:
             report.id = wr.Report.from_url(url).id
         report.save()
     except Exception as error:  # noqa: BLE001 - W&B raises what it likes
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"W&B did not take the report ({type(error).__name__}: {reason}); --dry-run shows it"
-        ) from error
+        why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise UserError(f"W&B did not take the report ({why}); --dry-run shows what was sent") from error
     return str(report.url)
 
 
-def _stop(message: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
-    raise SystemExit(2)
+def tables_of(root: Path, papers: Sequence[str], name: str | None, scale: str) -> list[Joined]:
+    """Every published table, or the one of that name, with the runs of one scale below `root`.
+
+    Raises:
+        UserError: no such paper or table.
+    """
+    wanted: list[Table] = []
+    for paper in papers:
+        content = published.read(paper)
+        wanted += [content.table(name)] if name else content.tables.values()
+    found = joined_tables(root, papers, name, scale) if finished_below(root) else []
+    there = {_group(joined.table): joined for joined in found}
+    return [there.get(_group(table)) or _without_runs(table, scale) for table in wanted]
+
+
+def _without_runs(table: Table, scale: str) -> Joined:
+    return Joined(table, scale, [Filled(cell, verdict=Verdict.missing) for cell in table.cells()])
+
+
+def _group(table: Table) -> str:
+    return f"{table.paper}/{table.name}"
+
+
+def show(given: argparse.Namespace) -> None:
+    """Print or save.
+
+    Raises:
+        UserError: an argument that fits nothing, a missing library, or a refusal of W&B.
+    """
+    if not given.entity and not given.dry_run:
+        raise UserError("--entity: name the W&B user or team that owns the project, or use --dry-run")
+    tables = tables_of(given.root, [given.paper] if given.paper else every_paper(), given.table, given.scale)
+    try:
+        report = build(tables, given.scale, given.project, given.entity or "")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "wandb_workspaces":
+            raise
+        raise UserError("the dashboard needs wandb-workspaces (the extra `dashboard`): run `make setup`") from error
+    for joined in tables:
+        if unsent := len(joined.runs) - len(sent(joined)):
+            remedy = f"python -m scripts.replay_wandb {given.root}"
+            sys.stderr.write(f"{_group(joined.table)}: {unsent} of {len(joined.runs)} runs are not in W&B: {remedy}\n")
+    sys.stdout.write((as_json(report) if given.dry_run else save(report, given.url)) + "\n")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.dashboard", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--paper", help="default: every paper with published numbers")
+    parser.add_argument("--table", help="default: every table")
+    parser.add_argument("--scale", choices=SCALES, default="cpu", help="which runs; default: cpu")
+    parser.add_argument("--root", type=Path, default=Path("runs"), help="folder of the runs; default: runs")
+    parser.add_argument("--project", default=TrackerConfig.project, help=f"default: {TrackerConfig.project}")
+    parser.add_argument("--entity", help="W&B user or team that owns the project")
+    parser.add_argument("--url", help="replace this report instead of adding one")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sent; no network")
+    try:
+        show(parser.parse_args(words))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from error
 
 
 if __name__ == "__main__":

@@ -65,12 +65,14 @@ def replay(folder: Path, config: TrackerConfig, into: Path) -> int:
     """Tell the run in `folder` to W&B from its start; returns the number of records.
 
     Raises:
-        UserError: a file of the run is missing or damaged.
+        UserError: a file of the run is missing or damaged, or `into` is the run folder.
     """
     settings, environment = folders.read_config(folder), folders.read_environment(folder)
     identity, records = identity_of(folder, environment), folders.read_records(folder)
     finished = results.finished_hash(folder) is not None
-    tags = [*settings.get("tracker", {}).get("tags", []), *([] if finished else [UNFINISHED])]
+    tags = [*(settings.get("tracker") or {}).get("tags", []), *([] if finished else [UNFINISHED])]
+    if into.resolve() == folder.resolve():
+        raise UserError(f"--into {into}: this is the run's own folder, where W&B keeps what it tracked; name another")
     for old in (into / "wandb").glob(f"*run-*-{tracker.run_id(folder, tracker.TRAIN)}"):
         shutil.rmtree(old)
     into.mkdir(parents=True, exist_ok=True)
@@ -122,9 +124,7 @@ def main(words: Sequence[str] | None = None) -> None:
     config = TrackerConfig(TrackerName.wandb, TrackerMode(given.mode), given.project, given.entity)
     try:
         if config.mode is TrackerMode.online and not tracker.has_key():
-            raise UserError(
-                "--mode online: there is no W&B key; run `wandb login`, or leave it offline"
-            )
+            raise UserError("--mode online: there is no W&B key; run `wandb login`, or leave it offline")
         found = runs_below(given.folders)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -234,4 +234,8 @@ def test_every_experiment_has_generated_problems_of_all_labels_in_every_split(ex
     with initialize_config_module("conf.reckoning", version_base="1.3"):
         config = to_typed(compose("config", overrides=words), TrainConfig)
     for split, problems in data.load(config.data).items():
-        assert {question.answer for p in problems for question in p.questions} == {"true", "false", "unknown"}, split
+        answers = {question.answer for p in problems for question in p.questions}
+        if config.data.labels is None:  # any word: a small split need not have them all
+            assert len(answers) > 8, split
+        else:
+            assert answers == {"true", "false", "unknown"}, split

@@ -21,7 +21,11 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
 DEVELOPMENT = [Requirement(line) for line in PROJECT["project"]["optional-dependencies"]["dev"]]
-BENCHMARK = [Requirement(line) for line in PROJECT["project"]["optional-dependencies"]["benchmark"]]
+EXTRAS = [
+    Requirement(line)
+    for extra in ("benchmark", "dashboard")
+    for line in PROJECT["project"]["optional-dependencies"][extra]
+]
 BROUGHT_BY_TORCH = {Path("common/cuda/fused.py"): {"triton"}}
 """File -> what it imports though pyproject.toml does not name it: torch's CUDA build brings its own triton, of the one
 version it fits, and its CPU build has none. The file is imported on CUDA alone."""
@@ -136,7 +140,7 @@ def test_a_console_command_calls_a_function_that_exists(command: str, target: st
 
 @pytest.mark.parametrize("package", [*PACKAGES, ROOT / "tests"], ids=lambda package: package.name)
 def test_every_import_is_declared(package: Path) -> None:
-    more = {"tests": DEVELOPMENT, "scripts": BENCHMARK}.get(package.name, [])
+    more = {"tests": DEVELOPMENT, "scripts": EXTRAS}.get(package.name, [])
     declared = {canonicalize_name(r.name) for r in RUNTIME + more}
     providers = packages_distributions()
     ours = {path.name for path in PACKAGES} | {"tests"} | set(sys.stdlib_module_names)

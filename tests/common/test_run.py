@@ -459,6 +459,22 @@ def test_a_failing_tracker_does_not_stop_a_run(tmp_path: Path, monkeypatch: pyte
     assert "W&B failed at start" in (tmp_path / "log.txt").read_text()
 
 
+def test_wandb_breaking_in_the_middle_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Breaking:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.left = 1
+
+        def log(self, record: Any) -> None:
+            if not self.left:
+                raise OSError("connection lost")
+            self.left -= 1
+
+    monkeypatch.setattr("common.tracker.WandbRun", Breaking)
+    assert count(tmp_path, 3, tracker=TrackerConfig(name=TrackerName.wandb)).value == 6
+    assert (tmp_path / "log.txt").read_text().count("W&B failed at log (OSError: connection lost)") == 1
+    assert [record["step"] for record in records(tmp_path)] == [1, 2, 3]
+
+
 # ---- stop signals
 
 

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from common import results
+from common.intervals import Interval
 from common.results import RunIdentity
 from common.schema import TrackerConfig, TrackerMode, TrackerName
-from common.tracker import NoTracker, Tracker, has_key, make_tracker, wandb_mode
+from common.tracker import NoTracker, Tracker, group_of, has_key, known_id, make_tracker, wandb_mode
+from tests import wandb_log
 
+CURVE = "plots/learning_curve"
 WHO = RunIdentity(paper="paper", experiment="experiment", method="method", scale="cpu", seed=3)
 
 
@@ -44,7 +48,7 @@ class FakeRun:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A stand-in for the wandb module; `fail` names the call that breaks."""
-    module = SimpleNamespace(fail="", asked={}, run=None, Settings=lambda **options: options)
+    module = SimpleNamespace(fail="", asked={}, run=None, Settings=lambda **options: options, Image=lambda file: file)
 
     def init(**options: Any) -> FakeRun:
         if module.fail == "init":
@@ -64,9 +68,9 @@ def no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_BASE_URL", raising=False)
 
 
-def tracker_in(folder: Path, **options: Any) -> Tracker:
+def tracker_in(folder: Path, sweep: str | None = None, **options: Any) -> Tracker:
     config = TrackerConfig(**{"name": TrackerName.wandb, "tags": ["draft", "cpu"], **options})
-    return make_tracker(config, folder, {"seed": 3}, WHO)
+    return make_tracker(config, folder, {"seed": 3}, WHO, {"sweep": sweep, "revision": "abc"})
 
 
 def test_no_tracker_is_asked_for_by_name_or_by_mode(tmp_path: Path) -> None:
@@ -75,6 +79,7 @@ def test_no_tracker_is_asked_for_by_name_or_by_mode(tmp_path: Path) -> None:
         assert isinstance(tracker, NoTracker)
         tracker.log({"step": 1})
         tracker.summarise({})
+        tracker.attach(tmp_path)
         tracker.finish(0)
     assert list(tmp_path.iterdir()) == []
 
@@ -83,10 +88,17 @@ def test_group_type_tags_and_axis_are_the_same_words_in_every_paper(tmp_path: Pa
     tracker = tracker_in(tmp_path, project="p", entity="e")
     asked = fake.asked
     assert (asked["project"], asked["entity"], asked["group"]) == ("p", "e", "paper/experiment")
-    assert (asked["job_type"], asked["config"], asked["dir"]) == ("train", {"seed": 3}, tmp_path)
+    assert (asked["job_type"], asked["dir"]) == ("method", tmp_path)
+    assert asked["config"] == {"seed": 3, "environment": {"sweep": None, "revision": "abc"}}
     assert asked["tags"] == ["paper", "experiment", "method", "scale=cpu", "seed=3", "draft", "cpu"]
     tracker.log({"step": 1, "train/outer_loss": 0.5})
     assert fake.run.records == [{"step": 1, "train/outer_loss": 0.5}]
+
+
+def test_a_run_belongs_to_the_group_of_the_sweep_that_started_it(tmp_path: Path, fake: SimpleNamespace) -> None:
+    tracker_in(tmp_path, sweep="table1")
+    assert fake.asked["group"] == "paper/table1"
+    assert len(group_of(WHO, "x" * 200)) == 128, "W&B refuses longer ones"
 
 
 def test_the_id_belongs_to_the_folder_and_survives_a_restart(tmp_path: Path, fake: SimpleNamespace) -> None:
@@ -95,7 +107,8 @@ def test_the_id_belongs_to_the_folder_and_survives_a_restart(tmp_path: Path, fak
         tracker_in(folder)
         ids.append(fake.asked["id"])
     assert ids[0] == ids[1] != ids[2]
-    make_tracker(TrackerConfig(name=TrackerName.wandb), tmp_path / "a", {}, WHO, "evaluate")
+    assert (known_id(tmp_path / "a", "train"), known_id(tmp_path / "c", "train")) == (ids[0], None)
+    make_tracker(TrackerConfig(name=TrackerName.wandb), tmp_path / "a", {}, WHO, {}, evaluating=True)
     assert fake.asked["id"] not in ids and fake.asked["job_type"] == "evaluate"
 
 
@@ -112,6 +125,18 @@ def test_a_failure_is_logged_once_and_stops_nothing(
         tracker.finish(0)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "the run goes on" in caplog.text and "second line" not in caplog.text
+
+
+def test_without_tables_and_figures_the_rest_is_still_closed(
+    tmp_path: Path, fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = tracker_in(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("no record\n")
+    closed: list[int] = []
+    monkeypatch.setattr(fake.run, "finish", lambda exit_code: closed.append(exit_code))
+    tracker.attach(tmp_path)
+    tracker.finish(0)
+    assert "W&B failed at tables and figures" in caplog.text and closed == [0]
 
 
 def test_no_wandb_installed_stops_nothing(
@@ -154,22 +179,65 @@ def wandb() -> Iterator[Any]:
     module.teardown()
 
 
-def test_wandb_itself_takes_everything_offline(tmp_path: Path, wandb: Any) -> None:
-    tracker = tracker_in(tmp_path, mode=TrackerMode.offline, project="project-x")
-    for step in (1, 2):
-        tracker.log({"step": step, "time": 0.1, "split": "train", "train/outer_loss": 0.5, "cost/none": None})
+def finished_folder(folder: Path) -> list[dict[str, Any]]:
+    """The files of a finished run; returns its records."""
+    records: list[dict[str, Any]] = [
+        {"step": 0, "time": 0.25, "split": "dev", "dev/accuracy": 1 / 3},
+        {
+            "step": 1,
+            "time": 1.5,
+            "split": "train",
+            "train/outer_loss": 0.1 + 0.2,
+            "cost/none": None,
+            "rates/min": -1e-5,
+        },
+        {"step": 1, "time": 2.0, "split": "test", "test/accuracy": 0.75, "test/accuracy_yes": 1.0},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    rates = {"names": ["a.weight"], "layers": ["a"], "selected": 1, "records": [{"step": 0, "values": [[0.1, 0.2]]}]}
+    (folder / "rates.json").write_text(json.dumps(rates))
+    found = results.Results(
+        **vars(WHO), config_hash="h", revision="r", dirty=None, hardware={}, wall_seconds=2.0, peak_memory_bytes=7,
+        test={"accuracy": Interval(0.75, 4, 0.5, 1.0)},
+    )  # fmt: skip
+    items = [{"question": f"q{i}", "correct": i > 0, "recall": {"exact": 1} if i else None} for i in range(4)]
+    results.write(folder, found, items)
+    return records
+
+
+def test_wandb_itself_has_the_run_as_metrics_jsonl_tells_it(tmp_path: Path, wandb: Any) -> None:
+    records = finished_folder(tmp_path)
+    tracker = tracker_in(tmp_path, sweep="table1", mode=TrackerMode.offline, project="project-x")
+    for record in records:
+        tracker.log(record)
     tracker.summarise({"test/accuracy": 0.75})
+    tracker.attach(tmp_path)
     tracker.finish(0)
-    (written,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
-    data = written.read_bytes()
-    name = json.loads((tmp_path / "tracker.json").read_text())["train"]
-    for word in (
-        "project-x",
-        "paper/experiment",
-        "method seed=3",
-        "scale=cpu",
-        name,
-        "train/outer_loss",
-        "test/accuracy",
-    ):
-        assert word.encode() in data
+    found = wandb_log.only(tmp_path)
+    assert found.id == known_id(tmp_path, "train")
+    assert (found.project, found.group, found.job_type, found.name) == (
+        "project-x", "paper/table1", "method", "method seed=3",
+    )  # fmt: skip
+    assert found.tags == ["paper", "experiment", "method", "scale=cpu", "seed=3", "draft", "cpu"]
+    assert found.config == {"seed": 3, "environment": {"sweep": "table1", "revision": "abc"}}
+    *history, media = found.history
+    assert history == records
+    assert media["step"] == 1 and found.summary["test/accuracy"] == 0.75 and found.exit_code == 0
+    kinds = {name: media[f"{name}/_type"] for name in ("tables/predictions", "tables/rates", "plots/rates", CURVE)}
+    assert list(kinds.values()) == ["table-file", "table-file", "image-file", "image-file"]
+
+
+def test_tables_hold_predictions_and_rates(tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_folder(tmp_path)
+    monkeypatch.setattr("common.tracker.ITEMS_SHOWN", 2)
+    tracker = tracker_in(tmp_path, mode=TrackerMode.offline)
+    tracker.attach(tmp_path)
+    tracker.finish(0)
+    wandb_log.only(tmp_path)
+    tables = {
+        path.name.partition("_")[0]: json.loads(path.read_text()) for path in (tmp_path / "wandb").rglob("*.table.json")
+    }
+    assert tables["predictions"]["columns"] == ["question", "correct", "recall.exact"]
+    assert tables["predictions"]["data"] == [["q0", False, None], ["q1", True, 1]]
+    assert tables["rates"]["columns"] == ["layer", "name", "inner_step", "start", "tested"]
+    assert tables["rates"]["data"] == [["a", "a.weight", 1, 0.1, 0.1], ["a", "a.weight", 2, 0.2, 0.2]]

@@ -15,6 +15,7 @@ COMMA = ["Nice, round people are furry", "The cat is big"]
         ("An apple and a pear", "apple and pear"),
         ("another theatre", "another theatre"),
         ("son-in-law", "soninlaw"),
+        ("Son - in - Law", "soninlaw"),  # as word pieces are joined again
         ("The.", ""),
     ],
 )
@@ -38,6 +39,12 @@ def test_normal_form_has_no_case_punctuation_or_articles(text: str, normal: str)
 )
 def test_the_label_is_what_stands_before_because(response: str, label: str) -> None:
     assert split_response(response)[0] == label
+
+
+@pytest.mark.parametrize("rest", ["", " because Anne is kind", ", because", " Anne"])
+def test_a_label_with_hyphens_is_one_word(rest: str) -> None:
+    assert split_response(f"mother - in - law{rest}")[0] == split_response(f"mother-in-law{rest}")[0] == "mother-in-law"
+    assert normalise("mother-in-law") not in (normalise("mother"), normalise("mother in law"))
 
 
 def test_a_label_of_two_words_is_read_whole_where_two_are_expected() -> None:

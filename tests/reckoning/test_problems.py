@@ -83,6 +83,77 @@ def test_consecutive_lines_about_the_same_facts_are_grouped_up_to_the_limit(tmp_
     assert [p.id for p in grouped] == ["own:1", "own:3", "own:4", "own:5"]
 
 
+def test_a_line_may_ask_several_questions(tmp_path: Path) -> None:
+    asked = [
+        {"question": "Anne is big.", "answer": "true", "relevant": [0, "Red people are big."], "depth": 1},
+        {"question": "Anne is not big.", "answer": "false", "id": "second"},
+        {"question": "Anne is red.", "answer": True},
+    ]
+    line = {"id": "set 1", "facts": LINE["facts"], "questions": asked}
+    path = write(tmp_path / "own.jsonl", line, LINE)
+    expected = [
+        Question("set 1/0", "Anne is big", "true", (0, 1), 1),
+        Question("second", "Anne is not big", "false"),
+        Question("set 1/2", "Anne is red", "true"),
+        Question("own:2", "Anne is big", "true"),
+    ]
+    for size, sizes in ((1, [1, 1, 1, 1]), (3, [3, 1]), (9, [4])):
+        read = read_jsonl(path, LABELS, questions_per_set=size)
+        assert [len(p.questions) for p in read] == sizes
+        assert [q for p in read for q in p.questions] == expected
+
+
+@pytest.mark.parametrize(
+    ("questions", "more", "message"),
+    [
+        ([], {}, r"questions=\[\] is not a list of questions; write \"questions\": \["),
+        ("Is it?", {}, "questions='Is it\\?' is not a list of questions"),
+        (["Is it?"], {}, r"questions\[0\]='Is it\?' is not an object"),
+        ([{"question": "x"}], {}, r"questions\[0\]: answer=None is not a string|.*field 'answer' is missing"),
+        ([{"question": "x", "answer": "nay"}], {}, r"questions\[0\]: unknown label 'nay'"),
+        ([{"question": "x", "answer": "true", "relevant": [7]}], {}, r"questions\[0\]: relevant index 7"),
+        ([{"question": "x", "answer": "true", "id": "first"}], {}, "id 'first' was used in line 1"),
+        ([{"question": "x", "answer": "true"}], {"answer": "true"}, "answer beside 'questions'; move it into"),
+    ],
+)
+def test_a_bad_list_of_questions_is_named(tmp_path: Path, questions: Any, more: dict[str, Any], message: str) -> None:
+    line = {"facts": LINE["facts"], "questions": questions, **more}
+    path = write(tmp_path / "own.jsonl", LINE | {"id": "first"}, line)
+    with pytest.raises(UserError, match=rf"own\.jsonl:2: {message}"):
+        read_jsonl(path, LABELS)
+
+
+def test_any_number_of_labels_of_one_or_more_words_is_read_and_scored(tmp_path: Path) -> None:
+    from reckoning.audit import audit
+    from reckoning.config import DataConfig, TrainConfig
+    from reckoning.scoring import score
+    from reckoning.shortcut_rows import labels_of
+
+    words = [f"{half}{kin}" for half in ("", "step ") for kin in ("son", "aunt", "mother-in-law", "great uncle")]
+    lines = [
+        {"facts": ["Ann has a kin called Bob."], "question": "Who is Bob to Ann?", "answer": word, "theory": word}
+        for word in words
+    ]
+    read = read_jsonl(write(tmp_path / "own.jsonl", *lines))
+    assert [p.questions[0].answer for p in read] == words
+    said = [[f"{word} because Ann has a kin called Bob"] for word in words]
+    assert all(item.correct for item in score(read, said, {}))
+    assert all(item.correct for item in score(read, [[word] for word in words], {}))
+    # a label that only the test split has is a label of the task
+    splits = {"train": read[:6], "dev": read[6:7], "test": read[7:]}
+    labels = labels_of(splits, TrainConfig(data=DataConfig(labels=None)))
+    assert labels == sorted(words)
+    assert {rule.name for rule in audit(splits["train"], splits["test"], labels, seed=0)} > {"chance", "majority"}
+
+
+@pytest.mark.parametrize("answer", ["Paris, France", "just because"])
+def test_an_answer_that_could_never_be_right_is_refused(tmp_path: Path, answer: str) -> None:
+    path = write(tmp_path / "own.jsonl", LINE | {"answer": answer})
+    with pytest.raises(UserError, match=r"own\.jsonl:1: the answer '.*' holds a comma or 'because'.*data\.labels"):
+        read_jsonl(path)
+    assert read_jsonl(path, {answer: "Paris"})[0].questions[0].answer == answer
+
+
 def test_grouping_fills_up_cuts_and_loses_nothing() -> None:
     before = [problem("a", 3), problem("b", 3), problem("c", 5, ("other",))]
     after = group_questions(before, 4)

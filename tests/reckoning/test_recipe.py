@@ -241,6 +241,10 @@ def real(data_root: Path) -> list[dict[str, Any]]:
     return list(read_records(data_root / "proofwriter/OWA/NatLang/meta-dev_part.jsonl.gz"))
 
 
+def test_the_real_file_is_read_completely(real: list[dict[str, Any]]) -> None:
+    assert (len(real), sum(len(record["questions"]) for record in real)) == (160, 2676)
+
+
 def recount(record: dict[str, Any], alternative: str) -> dict[str, set[str]]:
     """Question id -> identifiers of its proof, from the field with intermediate conclusions, which the recipe ignores;
     for unknown questions from the words between the arrows."""

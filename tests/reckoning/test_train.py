@@ -81,7 +81,7 @@ def test_a_finished_folder_holds_everything(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()} - {".lock", "evaluation-test.json"}
     assert names == {
         "FINISHED", "checkpoints", "config.yaml", "environment.json", "log.txt", "metrics.jsonl", "model",
-        "predictions.jsonl", "results.json",
+        "predictions.jsonl", "rates.json", "results.json",
     }  # fmt: skip
     assert [record["step"] for record in metrics_of(trained, "dev")] == [0, 2, 4]
     record = json.loads((trained / "metrics.jsonl").read_text().splitlines()[1])
