@@ -12,7 +12,7 @@ DATA  := $(BIN)/python -m reckoning.data +experiment=proofwriter scale=cpu
 TESTS := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run tables data test test-faults test-slurm slurm-packages lint type format clean
+.PHONY: help setup run tables report data test test-faults test-slurm slurm-packages lint type format clean
 
 help:  ## show these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -25,6 +25,9 @@ run: .venv/ready  ## train the main comparison on the embedded default and print
 
 tables: .venv/ready  ## print the tables of the runs that are there
 	$(TABLE) $(ARGS)
+
+report: .venv/ready  ## write report.html: all results on one page that opens without network
+	$(BIN)/python -m scripts.report $(ARGS)
 
 data: .venv/ready  ## build, check, count and audit the generated problems
 	$(DATA) $(ARGS)

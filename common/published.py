@@ -14,7 +14,7 @@
 A cell's overrides are those of its table, column and row; scale and seed come from the command line. Row or column may
 name another `metric`; `over` lists overrides whose runs are averaged, `minus` overrides whose runs are subtracted. A
 value of null was published, but could not be read; a column that a row's `values` leave out is ours alone. `skip` lists
-columns that a row does not have; `tolerance` is for runs of the published size.
+columns that a row does not have; `tolerance` is for runs of the published size; `axis` says what the columns count.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,6 +101,8 @@ class Table:
     """Module that makes its runs: python -m <paper>.<command>."""
     overrides: tuple[str, ...] = ()
     metric: str = "accuracy"
+    axis: str = ""
+    """What the columns count, where they are points along an axis; such a table is drawn as a figure too."""
     unit: str = "%"
     """% shows shares of 1 as per cent; any other unit is shown as it is."""
     higher_is_better: bool = True

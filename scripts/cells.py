@@ -82,6 +82,8 @@ class Joined:
     cells: list[Filled]
     runs: list[Run] = field(default_factory=list)
     """All runs that stand behind it."""
+    found: dict[Overrides, dict[int, Run]] = field(default_factory=dict)
+    """The finished runs of each of its settings, by seed."""
 
     @property
     def missing(self) -> list[Overrides]:
@@ -103,7 +105,7 @@ def join(table: Table, runs: Iterable[Run], settings: Settings, scale: str) -> J
     percent = table.unit == "%"
     samples = {(cell.row, cell.column): _sample(cell, found) for cell in cells}
     filled = [_filled(table, cell, samples, found, percent, scale) for cell in cells]
-    return Joined(table, scale, filled, list(used.values()))
+    return Joined(table, scale, filled, list(used.values()), found)
 
 
 def _key(keys: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common import published, results, sweep
-from common.published import Overrides, Table, key_of
+from common.published import Overrides, Paper, Table, key_of
 from scripts.cells import Filled, Joined, Verdict, join
 from scripts.grids import Grid
 from scripts.rows import Run, read_runs
@@ -17,6 +17,8 @@ from scripts.rows import Run, read_runs
 PAPERS = ("reckoning", "perk", "fal", "slowfast_vgen")
 SCALES = ("paper", "gpu", "cpu")
 NOT_REACHED = "not reached"
+USUAL = Path("runs")
+"""Where training puts its runs."""
 
 
 def every_paper() -> list[str]:
@@ -45,12 +47,30 @@ def joined_tables(root: Path, papers: Sequence[str], name: str | None, scale: st
         own = [run for run in runs if run.results.paper == paper]
         for table in wanted:
             for each in [scale] if scale else _scales(own) or SCALES[-1:]:
-                there = [run for run in own if run.results.scale == each]
-                if name or (there and _experiments(table) & {run.results.experiment for run in there}):
+                there = [run for run in own if run.results.scale == each] if name else _fitting(table, own, each)
+                if name or there:
                     joined = fill(table, there, each)
                     if name or joined.runs:
                         found.append(joined)
     return found
+
+
+def all_tables(runs: Sequence[Run], papers: Sequence[Paper]) -> list[Joined]:
+    """Every published table, once for each scale that has runs of it; tables without a run are there as well, empty."""
+    found = []
+    for paper in papers:
+        own = [run for run in runs if run.results.paper == paper.name]
+        for table in paper.tables.values():
+            there = [fill(table, fitting, scale) for scale in _scales(own) if (fitting := _fitting(table, own, scale))]
+            with_runs = [joined for joined in there if joined.runs]
+            found += with_runs or [join(table, [], lambda words: {}, (_scales(own) or SCALES)[-1])]
+    return found
+
+
+def _fitting(table: Table, runs: Sequence[Run], scale: str) -> list[Run]:
+    """Runs of a scale, if one is of an experiment of the table: composing its cells takes a while."""
+    there = [run for run in runs if run.results.scale == scale]
+    return there if _experiments(table) & {run.results.experiment for run in there} else []
 
 
 def fill(table: Table, runs: Sequence[Run], scale: str) -> Joined:
@@ -92,15 +112,8 @@ def grid_of(joined: Joined) -> Grid:
 
 
 def notes_of(joined: Joined) -> list[str]:
-    """Lines below the table: its note, the sources, what is missing and the command that fills it."""
-    notes = [joined.table.note] if joined.table.note else []
-    kinds = {"r": "recalled, then checked", "d": "derived"}
-    used = {_mark(cell) for cell in joined.cells} & set(kinds)
-    notes += [f"Published: {', '.join(f'{mark} {kinds[mark]}' for mark in sorted(used))}."] if used else []
-    own = {row: axis.note for row, axis in joined.table.rows.items() if axis.note}
-    notes += [f"{row}: {note}." for row, note in own.items()]
-    rules = {cell.rule for cell in joined.cells if cell.rule}
-    notes += [f"Best shortcut rule, chosen on the test split: {', '.join(sorted(rules))}."] if rules else []
+    """Lines below the table: its remarks, what is missing and the command that fills it."""
+    notes = remarks_of(joined)
     if joined.missing:
         empty = sum(cell.verdict is Verdict.missing for cell in joined.cells)
         notes += [
@@ -109,10 +122,26 @@ def notes_of(joined: Joined) -> list[str]:
     return notes
 
 
-def command_of(joined: Joined) -> str:
-    """The command that runs what is missing."""
+def remarks_of(joined: Joined) -> list[str]:
+    """The table's note, the sources of its numbers, the notes of its rows."""
+    notes = [joined.table.note] if joined.table.note else []
+    kinds = {"r": "recalled, then checked", "d": "derived"}
+    used = {_mark(cell) for cell in joined.cells} & set(kinds)
+    notes += [f"Published: {', '.join(f'{mark} {kinds[mark]}' for mark in sorted(used))}."] if used else []
+    own: dict[str, list[str]] = {}
+    for row, axis in joined.table.rows.items():
+        own.setdefault(axis.note, []).append(row)
+    notes += [f"{'; '.join(rows)}: {note}." for note, rows in own.items() if note]
+    rules = {cell.rule for cell in joined.cells if cell.rule}
+    notes += [f"Best shortcut rule, chosen on the test split: {', '.join(sorted(rules))}."] if rules else []
+    return notes
+
+
+def command_of(joined: Joined, root: Path = USUAL) -> str:
+    """The command that runs what is missing; its runs lie below `root`."""
     table = joined.table
     words = [f"+sweep={table.name}", f"scale={joined.scale}", "seed=0,1,2", "hydra/launcher=local"]
+    words += [] if root == USUAL else [f"loop.root={root}"]
     return shlex.join(["python", "-m", f"{table.paper}.{table.command}", "-m", *words])
 
 

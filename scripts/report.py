@@ -1,0 +1,179 @@
+"""All results on one HTML page that needs no network: tables, figures, costs, and what is missing.
+
+    python -m scripts.report                                everything below runs, into report.html
+    python -m scripts.report root=elsewhere paper=reckoning output=reckoning.html
+
+Every published table with its verdicts, learning curves, learned rates, accuracy over hops and distractors, what
+questions cost, the audit of shortcuts; below each the command that makes it.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from common import published
+from common.errors import UserError
+from common.files import write_atomic
+from scripts.cells import Joined
+from scripts.published_tables import all_tables, every_paper
+from scripts.report_page import axes, cost, curves, rates, summary, tables
+from scripts.report_page.colours import Colours
+from scripts.report_page.page import Block, Figure, Page, Section, render
+from scripts.rows import Run, read_runs
+
+KEYS = {"root": "runs", "paper": "", "output": "report.html"}
+MOST_BYTES = 5_000_000
+"""Size that the page stays below."""
+
+
+def parse(words: Sequence[str]) -> dict[str, str]:
+    """key=value words.
+
+    Raises:
+        UserError: an unknown key.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    text = "root=<folder of the runs, default runs>, paper=<default: all>, output=<file, default report.html>"
+    parser.add_argument("words", nargs="*", metavar="key=value", help=text)
+    given = dict(KEYS)
+    for word in parser.parse_args(words).words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in KEYS:
+            raise UserError(f"{word}: write {', '.join(f'{name}=<...>' for name in KEYS)}; --help shows examples")
+        given[key] = value
+    return given
+
+
+def page_of(root: Path, paper: str, command: str) -> Page:
+    """The page of the runs below `root`.
+
+    Raises:
+        UserError: no such paper, or a run that cannot be read.
+    """
+    papers = [published.read(name) for name in ([paper] if paper else every_paper())]
+    runs, unfinished = read_runs(root, paper or None, None) if root.is_dir() else ([], [])
+    named = {each.name for each in papers}
+    studied = [run for run in cost.studies(root) if run.results.paper in named]
+    apart = {run.folder for run in studied}
+    runs = [run for run in runs if run.results.paper in named and run.folder not in apart]
+    joined = all_tables(runs, papers)
+    colours = Colours([table for each in papers for table in each.tables.values()])
+    groups = list(curves.groups_of(joined))
+    blocks = [(each, tables.block(each, root)) for each in joined]
+    show = ("page", command)
+    sections = [
+        Section("Overview", "overview", [Block("", "all-tables", table=tables.overview(blocks))]),
+        Section("Tables", "tables", [_with_axis(each, made, colours, show) for each, made in blocks]),
+        Section("Learning curves", "curves", _blocks(groups, "curves", root, show, colours), [curves.NOTE]),
+        Section("Learned rates", "rates", _blocks(groups, "rates", root, show, colours), [rates.NOTE]),
+        Section("Cost", "cost", _costs(studied, groups, colours, show)),
+        Section("Shortcut audit", "audit", _audit(runs, show)),
+        Section("Other runs", "others", summary.others(_beside(runs, joined), root)),
+        Section("What is missing", "missing", _missing(joined, papers, unfinished, root)),
+    ]
+    facts = summary.facts([*runs, *studied], len(unfinished))
+    return Page("innerloop: published and reproduced", facts, [each for each in sections if each.blocks], command)
+
+
+def _with_axis(joined: Joined, made: Block, colours: Colours, show: tuple[str, str]) -> Block:
+    if not joined.table.axis:
+        return made
+    return replace(made, figures=[axes.figure(joined, colours)], commands=[*made.commands, ("figure", show[1])])
+
+
+def _blocks(
+    groups: Sequence[tuple[Joined, list[curves.Group]]], kind: str, root: Path, show: tuple[str, str], colours: Colours
+) -> list[Block]:
+    """Learning curves or learned rates of every table that has some; one that says so where none has."""
+    found = []
+    for joined, own in groups:
+        figure = curves.figure(joined, own, colours) if kind == "curves" else rates.figure(joined, own)
+        if figure is not None:
+            label = tables.label_of(joined.table)
+            anchor = f"{kind}-{tables.anchor_of(joined)}"
+            ways = [tables.commands(joined, root)[0], ("figure", show[1])]
+            found.append(Block(joined.table.title, anchor, label, figures=[figure], commands=ways))
+    word = "learning curve (metrics.jsonl)" if kind == "curves" else "record of its rates (rates.json)"
+    empty = Figure(kind, [], empty=f"No finished run of a published table has a {word}.")
+    return found or [Block("", f"no-{kind}", figures=[empty])]
+
+
+def _costs(
+    studied: Sequence[Run], groups: Sequence[tuple[Joined, list[curves.Group]]], colours: Colours, show: tuple[str, str]
+) -> list[Block]:
+    found = [cost.block(run, colours, f"cost-{index}") for index, run in enumerate(studied, 1)]
+    if not found:
+        empty = Figure("cost", [], empty="No run of the run-time study is there.")
+        way = ("run", "python -m reckoning.cost model=tiny tokens=512 repeats=5")
+        found = [Block("What questions cost", "no-cost", figures=[empty], commands=[way])]
+    if (times := cost.training(groups)) is not None:
+        found.append(Block("Training and evaluation", "cost-training", table=times, commands=[show]))
+    return found
+
+
+def _audit(runs: Sequence[Run], show: tuple[str, str]) -> list[Block]:
+    table = summary.audit(runs)
+    if table is None:
+        return []
+    note = "Accuracy in per cent on the test split; rules that learn see the training split alone. The best in bold."
+    return [Block("", "audit-rules", notes=[note], table=table, commands=[show])]
+
+
+def _beside(runs: Sequence[Run], joined: Sequence[Joined]) -> list[Run]:
+    """Runs that no published table has."""
+    used = {run.folder for each in joined for run in each.runs}
+    hashes = {run.results.config_hash for each in joined for run in each.runs}
+    return [run for run in runs if run.folder not in used and run.results.config_hash not in hashes]
+
+
+def _missing(
+    joined: Sequence[Joined], papers: Sequence[published.Paper], unfinished: Sequence[str], root: Path
+) -> list[Block]:
+    found = []
+    if (table := summary.missing(joined, root)) is not None:
+        found.append(Block("Cells without runs", "missing-cells", table=table))
+    if unfinished:
+        note = f"{len(unfinished)} runs were begun and are not finished; their sweep's command continues them."
+        found.append(Block("Runs that are not finished", "unfinished", lines=[note, *unfinished]))
+    if (table := summary.not_reached(papers)) is not None:
+        found.append(Block("Published, without a cell here", "not-reached", table=table))
+    return found
+
+
+def write(words: Sequence[str]) -> Path:
+    """Write the page and return its path.
+
+    Raises:
+        UserError: a mistake in the words, a run that cannot be read, or a place that cannot be written to.
+    """
+    given = parse(words)
+    command = shlex.join(["python", "-m", "scripts.report", *words])
+    path = Path(given["output"])
+    text = render(page_of(Path(given["root"]), given["paper"], command)).encode()
+    try:
+        write_atomic(path, text)
+    except OSError as error:
+        raise UserError(f"output={path}: cannot be written ({error.strerror or error}); name another file") from error
+    size = f"{len(text) / 1e6:.1f} MB" if len(text) > 1e5 else f"{len(text) / 1e3:.0f} kB"
+    sys.stdout.write(f"{path}: {size}; open it in a browser\n")
+    if len(text) > MOST_BYTES:
+        sys.stderr.write(f"{path} is larger than {MOST_BYTES / 1e6:.0f} MB; paper=<one> makes it smaller\n")
+    return path
+
+
+def main() -> None:
+    """Write, or say what is wrong."""
+    try:
+        write(sys.argv[1:])
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

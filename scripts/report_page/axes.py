@@ -1,0 +1,112 @@
+"""Tables whose columns are points along an axis, as figures: accuracy against hops, distractors, inner steps."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from common.published import Table, key_of, merged
+from scripts.cells import BEST_RULE, Filled, Joined
+from scripts.published_tables import number
+from scripts.report_page.charts import DASHED, DOTTED, Axis, Point, Series, key, linear, lines, places
+from scripts.report_page.colours import Colours, method_of
+from scripts.report_page.page import Figure
+from scripts.report_page.tables import quiet
+
+PERCENT = Axis(0, 100, [(value, str(value)) for value in (0, 25, 50, 75, 100)])
+
+
+def figure(joined: Joined, colours: Colours) -> Figure:
+    """A panel for each set of settings that rows share besides the method; published numbers are dashed."""
+    table = joined.table
+    cells = {(cell.cell.row, cell.cell.column): cell for cell in joined.cells}
+    names = list(table.columns)
+    panels = []
+    for title, rows in panels_of(table).items():
+        series = [each for row in rows for each in _series(table, row, names, cells, colours)]
+        if series:
+            x = places([_short(name) for name in names], table.axis)
+            drawn = lines(series, x, _axis_of(table, series), f"{table.title} {title}".strip(), dodge=True)
+            panels.append((title, drawn))
+    caption = "Solid: reproduced, with 95 % intervals. Dashed, hollow: published."
+    empty = "" if panels else "No run yet, and no published value was reached."
+    return Figure(f"{table.title}, scale={joined.scale}", panels, _legend(table, cells, colours), caption, empty)
+
+
+def panels_of(table: Table) -> dict[str, list[str]]:
+    """Title -> rows whose settings are equal but for the method."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, row in table.rows.items():
+        words = merged(table.overrides, row.overrides)
+        groups.setdefault(tuple(word for word in words if key_of(word) != "method"), []).append(name)
+    found: dict[str, list[str]] = {}
+    for words, rows in groups.items():
+        title = _title(words, [row for row in rows if not quiet(table, row)] or rows) if len(groups) > 1 else ""
+        found.setdefault(title, []).extend(rows)
+    return found
+
+
+def _title(words: Sequence[str], rows: Sequence[str]) -> str:
+    """What the rows' names share behind their first comma, else what sets them apart."""
+    behind = {name.partition(", ")[2] for name in rows}
+    if len(behind) == 1 and (shared := behind.pop()):
+        return shared[0].upper() + shared[1:]
+    if len(rows) == 1:
+        return rows[0]
+    experiment = [word.partition("=")[2] for word in words if key_of(word) == "experiment"]
+    return experiment[0] if experiment else ", ".join(words)
+
+
+def _short(column: str) -> str:
+    """`2` for `on 2 hops` and `N=2`; names without a number stay."""
+    found = re.search(r"\d+", column)
+    return found[0] if found else column
+
+
+def _series(
+    table: Table, row: str, names: Sequence[str], cells: Mapping[tuple[str, str], Filled], colours: Colours
+) -> list[Series]:
+    method = method_of(merged(table.overrides, table.rows[row].overrides))
+    kind, marker = colours.kind(method), colours.marker(method)
+    there = [(place, cells[row, name]) for place, name in enumerate(names) if (row, name) in cells]
+    published, ours = [], []
+    for place, cell in there:
+        column = names[place]
+        known = cell.cell.published
+        if known is not None and known.value is not None:
+            published.append(Point(place, known.value, tip=f"{row}, {column}: published {number(table, known.value)}"))
+        if cell.value is not None:
+            low, high = number(table, cell.low), number(table, cell.high)
+            tip = f"{row}, {column}: {number(table, cell.value)} ({low} to {high})"
+            ours.append(Point(place, cell.value, cell.low, cell.high, tip))
+    if quiet(table, row):
+        whole = len(there) == 1 and len(ours) == 1  # one number for the whole axis
+        flat = [Point(place, ours[0].y) for place in (-0.5, len(names) - 0.5)] if whole else []
+        points = flat or [Point(point.x, point.y, tip=point.tip) for point in ours]
+        return [Series(row, kind, points, marker, stroke=_stroke(table, row))] if points else []
+    found = [Series(f"{row} (published)", kind, published, marker, stroke=DASHED)] if published else []
+    return [*found, *([Series(row, kind, ours, marker)] if ours else [])]
+
+
+def _stroke(table: Table, row: str) -> str:
+    """Rows that need no reasoning and have no rule to show, such as chance, are dotted."""
+    return DOTTED if quiet(table, row) and table.rows[row].metric != BEST_RULE else ""
+
+
+def _axis_of(table: Table, series: Sequence[Series]) -> Axis:
+    label = f"accuracy {table.unit}" if table.metric.startswith("accuracy") else table.unit
+    if table.unit == "%":
+        return Axis(PERCENT.low, PERCENT.high, PERCENT.ticks, label)
+    values = [value for each in series for p in each.points for value in (p.y, p.low, p.high) if value is not None]
+    return linear(min([0.0, *values]), max(values), label)
+
+
+def _legend(table: Table, cells: Mapping[tuple[str, str], Filled], colours: Colours) -> list[tuple[str, str]]:
+    """A key for each method that has something to show, by its name before the first comma."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, row in table.rows.items():
+        there = [cell for (other, _), cell in cells.items() if other == name]
+        known = [cell.cell.published.value for cell in there if cell.cell.published is not None]
+        if any(value is not None for value in (*known, *(cell.value for cell in there))):
+            method = method_of(merged(table.overrides, row.overrides))
+            drawn = key(colours.kind(method), colours.marker(method), stroke=_stroke(table, name))
+            found.setdefault(name.partition(", ")[0], (drawn, name.partition(", ")[0]))
+    return list(found.values())

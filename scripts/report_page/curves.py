@@ -1,0 +1,148 @@
+"""The runs behind the published tables in groups of seeds, and their learning curves."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.folder import METRICS
+from common.published import Overrides, Table, merged
+from common.textfile import read_json_lines
+from scripts.cells import Joined
+from scripts.report_page.axes import PERCENT, panels_of
+from scripts.report_page.charts import Axis, Point, Series, key, linear, lines
+from scripts.report_page.colours import Colours, method_of
+from scripts.report_page.page import Cell, DataTable, Figure, Head, Line
+from scripts.rows import Run
+
+DEV = "dev/accuracy"
+NOTE = "Accuracy on the dev split; lines are means over seeds, bands their 95 % intervals by bootstrap over seeds."
+MOST = 60
+"""Points of a curve; more are thinned evenly."""
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed, named by the first cell that they stand behind."""
+
+    panel: str
+    row: str
+    method: str
+    runs: Sequence[Run]
+    new: bool
+    """Whether no table before has them."""
+
+    @property
+    def name(self) -> str:
+        """Row and panel."""
+        return f"{self.row}, {self.panel}" if self.panel else self.row
+
+
+def groups_of(tables: Sequence[Joined]) -> Iterator[tuple[Joined, list[Group]]]:
+    """The runs behind each table, by column where columns have runs of their own, each once a panel."""
+    seen: set[str] = set()
+    for joined in tables:
+        table = joined.table
+        apart = {row: title for title, rows in panels_of(table).items() for row in rows}
+        by_column = any(axis.overrides or axis.over for axis in table.columns.values())
+        panels = list(table.columns) if by_column else list(dict.fromkeys(apart.values()))
+        found: dict[tuple[int, str], Group] = {}
+        for cell in table.cells():
+            panel = cell.column if by_column else apart[cell.row]
+            for words in cell.runs:
+                runs = [run for _, run in sorted(joined.found.get(words, {}).items())]
+                if not runs:
+                    continue
+                method = method_of(merged(table.overrides, table.rows[cell.row].overrides))
+                title, folder = _panel_title(table, panel, words, cell.runs), str(runs[0].folder)
+                found.setdefault(
+                    (panels.index(panel), folder), Group(title, cell.row, method, runs, folder not in seen)
+                )
+                seen |= {str(run.folder) for run in runs}
+        yield joined, [found[place] for place in sorted(found, key=lambda place: place[0])]
+
+
+def _panel_title(table: Table, panel: str, words: Overrides, together: Sequence[Overrides]) -> str:
+    """The panel's name; with what is counted, where it is a bare number, and what is apart, where runs are averaged."""
+    bare = table.axis and panel in table.columns and " " not in panel and "=" not in panel
+    title = f"{panel} {table.axis}" if bare else panel
+    own = [word for word in words if not all(word in other for other in together)]
+    return ", ".join([title, *own])
+
+
+def curve(runs: Sequence[Run], metric: str = DEV) -> list[tuple[int, float, float, float]]:
+    """(outer step, mean over seeds, low, high) at the steps that all runs have; intervals by bootstrap over seeds."""
+    read = [dict(_records(run, metric)) for run in runs]
+    steps = sorted(set.intersection(*(set(each) for each in read)))
+    if len(steps) > MOST:
+        steps = [steps[round(index * (len(steps) - 1) / (MOST - 1))] for index in range(MOST)]
+    values = np.array([[each[step] for step in steps] for each in read])
+    if not steps:
+        return []
+    drawn = values[np.random.default_rng(len(read)).integers(len(read), size=(DRAWS, len(read)))].mean(1)
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    return list(zip(steps, values.mean(0).tolist(), low.tolist(), high.tolist(), strict=True))
+
+
+def _records(run: Run, metric: str) -> Iterator[tuple[int, float]]:
+    path = run.folder / METRICS
+    if path.is_file() and path.stat().st_size:
+        for _, record in read_json_lines(path, remedy="run again"):
+            if isinstance(record.get(metric), (int, float)):
+                yield int(record["step"]), float(record[metric])
+
+
+def figure(joined: Joined, groups: Sequence[Group], colours: Colours) -> Figure | None:
+    """Dev accuracy against outer steps, a panel for each column or set of settings with new runs; None: none has."""
+    new = {group.panel for group in groups if group.new}
+    drawn: dict[str, list[tuple[Group, list[tuple[int, float, float, float]]]]] = {}
+    for group in groups:
+        if group.panel in new and (points := curve(group.runs)):
+            drawn.setdefault(group.panel, []).append((group, points))
+    if not drawn:
+        return None
+    rows: dict[str, list[str]] = {}
+    for name in joined.table.rows:
+        for group in (group for curves in drawn.values() for group, _ in curves if group.row == name):
+            own = rows.setdefault(group.method, [])
+            own += [] if name in own else [name]
+    legend: dict[str, tuple[str, str]] = {}
+    panels, body = [], []
+    for title, curves in drawn.items():
+        series = []
+        for group, points in curves:
+            alike = rows[group.method]
+            faint = 1.0 - 0.65 * alike.index(group.row) / len(alike)
+            series.append(_series(group, points, colours, faint))
+            legend.setdefault(group.row, (key(colours.kind(group.method), "", faint=faint), group.row))
+            body.append(_numbers(group, points))
+        last = max(point.x for each in series for point in each.points)
+        x = linear(0, max(last, 1), "outer steps")
+        y = Axis(PERCENT.low, PERCENT.high, PERCENT.ticks, "dev accuracy %")
+        panels.append((title, lines(series, x, y, f"Learning curves: {joined.table.title} {title}".strip())))
+    head = [Head("runs", number=False), *(Head(name) for name in ("seeds", "first %", "best %", "at step", "last %"))]
+    return Figure(
+        f"Learning curves, {joined.table.title}",
+        panels,
+        list(legend.values()),
+        numbers=DataTable(head, body, f"Learning curves in numbers, {joined.table.title}"),
+    )
+
+
+def _series(group: Group, points: Sequence[tuple[int, float, float, float]], colours: Colours, faint: float) -> Series:
+    several = len(group.runs) > 1
+    drawn = []
+    for step, value, low, high in points:
+        tip = f"{group.row}, step {step}: {100 * value:.1f}"
+        tip += f" ({100 * low:.1f} to {100 * high:.1f})" if several else ""
+        drawn.append(Point(step, 100 * value, 100 * low if several else None, 100 * high if several else None, tip))
+    return Series(group.row, colours.kind(group.method), drawn, band=True, faint=faint)
+
+
+def _numbers(group: Group, points: Sequence[tuple[int, float, float, float]]) -> Line:
+    best = max(points, key=lambda point: point[1])
+    values = [points[0][1], best[1], points[-1][1]]
+    first, most, last = (Cell(f"{100 * value:.1f}", value=value) for value in values)
+    cells = [Cell(group.name), Cell(str(len(group.runs))), first, most, Cell(str(best[0])), last]
+    return Line(cells)

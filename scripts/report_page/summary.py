@@ -1,0 +1,135 @@
+"""What stands around the tables: the page's head, the shortcut audit, other runs, and what is missing."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common.folder import ENVIRONMENT
+from common.progress import duration
+from common.published import Paper
+from scripts import comparison
+from scripts.cells import Joined, Verdict
+from scripts.published_tables import command_of
+from scripts.report_page.page import Block, Cell, DataTable, Head, Line, table_of
+from scripts.report_page.tables import anchor_of, printing
+from scripts.rows import EXPLAINED, SHORTCUTS, Run, percent, rows_of, tables_of
+
+SHOWN = 10
+"""Digits of a revision."""
+
+
+def facts(runs: Sequence[Run], unfinished: int) -> list[tuple[str, list[str]]]:
+    """Name and lines of what stands below the title."""
+    made = Counter(_hardware(run) for run in runs)
+    code = Counter(_revision(run) for run in runs)
+    seconds = sum(run.results.wall_seconds for run in runs)
+    begun = sorted(filter(None, (_started(run) for run in runs)))
+    return [
+        ("Written", [f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"]),
+        ("Runs", [f"{len(runs)} finished" + (f", {unfinished} not finished" if unfinished else "")]),
+        ("Begun", [" to ".join(dict.fromkeys((begun[0], begun[-1])))] if begun else ["–"]),
+        ("Wall time in all", [duration(seconds)]),
+        ("Scale", sorted({run.results.scale for run in runs}) or ["–"]),
+        ("Hardware", _counted(made)),
+        ("Revision", _counted(code)),
+    ]
+
+
+def _counted(found: Counter[str]) -> list[str]:
+    if len(found) < 2:
+        return list(found) or ["–"]
+    return [f"{text}: {count} {'run' if count == 1 else 'runs'}" for text, count in found.most_common()]
+
+
+def _hardware(run: Run) -> str:
+    there = run.results.hardware
+    cuda = list(there.get("cuda") or []) if there.get("device") != "cpu" else []
+    cards = f", {len(cuda)} × {cuda[0]}" if cuda else ""
+    memory = f", {there['memory_bytes'] / 1e9:.0f} GB" if there.get("memory_bytes") else ""
+    cores = f", {there['cores']} {'core' if there['cores'] == 1 else 'cores'}" if there.get("cores") else ""
+    return f"{there.get('cpu') or 'not recorded'}{cores}{memory}{cards}"
+
+
+def _revision(run: Run) -> str:
+    name = run.results.revision[:SHOWN] or "not recorded"
+    return f"{name} with changes" if run.results.dirty else name
+
+
+def _started(run: Run) -> str:
+    path = run.folder / ENVIRONMENT
+    return str(json.loads(path.read_text()).get("started", ""))[:10]
+
+
+def audit(runs: Sequence[Run]) -> DataTable | None:
+    """How far rules without reasoning get: a line for each data set, a column for each rule; None without runs."""
+    found = tables_of([run for run in runs if run.learner == SHORTCUTS])
+    if not found:
+        return None
+    names = [name for table in found for name in table.runs[0].results.test]
+    rules = list(dict.fromkeys(name.removeprefix("accuracy_") for name in names))
+    head = [Head("data", number=False), Head("scale", number=False), Head("runs"), Head("best rule", number=False)]
+    head += [Head(EXPLAINED.get(rule, rule.replace("_", " "))) for rule in rules]
+    lines = []
+    for table in sorted(found, key=lambda each: _data(each.experiment, each.settings)):
+        means = {
+            rule: sum(values) / len(values)
+            for rule in rules
+            if (values := [run.results.test[f"accuracy_{rule}"].value for run in _having(table.runs, rule)])
+        }
+        own = {rule: value for rule, value in means.items() if rule not in EXPLAINED}
+        best = max(own, key=lambda rule: own[rule]) if own else ""
+        cells = [Cell(_data(table.experiment, table.settings)), Cell(table.scale), Cell(str(len(table.runs)))]
+        cells.append(Cell(best.replace("_", " ")))
+        for rule in rules:
+            value = means.get(rule)
+            intervals = [run.results.test[f"accuracy_{rule}"] for run in _having(table.runs, rule)]
+            alone = intervals[0] if len(intervals) == 1 and rule != "chance" else None
+            small = f"{percent(alone.low)}–{percent(alone.high)}" if alone else ""
+            kind = "best" if rule == best else ""
+            cells.append(Cell(percent(value) or "–", small, kind=kind, value=value))
+        lines.append(Line(cells))
+    return DataTable(head, lines, "Shortcut audit: accuracy in per cent of rules without reasoning")
+
+
+def _having(runs: Sequence[Run], rule: str) -> list[Run]:
+    return [run for run in runs if f"accuracy_{rule}" in run.results.test]
+
+
+def _data(experiment: str, settings: dict[str, object]) -> str:
+    words = [f"{key.removeprefix('data.')}={value}" for key, value in settings.items() if value is not None]
+    return ", ".join([experiment, *words])
+
+
+def others(runs: Sequence[Run], root: Path) -> list[Block]:
+    """Runs that no published table has, compared by experiment."""
+    blocks = []
+    for index, table in enumerate(tables_of([run for run in runs if run.learner])):
+        grid = comparison.grid_of(table, rows_of(table), [])
+        words = [f"paper={table.paper}", f"experiment={table.experiment}"]
+        command = ("table", printing(words, root))
+        blocks.append(Block(table.name, f"other-{index + 1}", table=table_of(grid, table.name), commands=[command]))
+    return blocks
+
+
+def missing(tables: Sequence[Joined], root: Path) -> DataTable | None:
+    """A line for each table that lacks runs, with the command that makes them; None: nothing is missing."""
+    lines = []
+    for joined in tables:
+        if joined.missing:
+            empty = sum(cell.verdict is Verdict.missing for cell in joined.cells)
+            cells = [Cell(joined.table.title, link=anchor_of(joined)), Cell(joined.scale), Cell(str(empty))]
+            cells += [Cell(str(len(joined.missing))), Cell(command_of(joined, root), code=True)]
+            lines.append(Line(cells))
+    head = [Head("table", number=False), Head("scale", number=False), Head("empty cells"), Head("runs lacking")]
+    return DataTable([*head, Head("command", number=False)], lines, "What is missing") if lines else None
+
+
+def not_reached(papers: Sequence[Paper]) -> DataTable | None:
+    """What was published and has no cell, with the reason; None: everything has one."""
+    lines = [
+        Line([Cell(paper.name), Cell(what), Cell(why)]) for paper in papers for what, why in paper.not_reached.items()
+    ]
+    head = [Head("paper", number=False), Head("published", number=False), Head("why it is not here", number=False)]
+    return DataTable(head, lines, "Published, and not reproduced") if lines else None
