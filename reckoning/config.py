@@ -255,6 +255,8 @@ class DataConfig:
     """With the published variant: draw as many true and false questions as there are unknown ones."""
     hops: int | None = None
     """Which of the official depth sets: 2, 3 or 5. CLUTRR: facts of a training and dev story; the paper has 2, 4, 6."""
+    test_hops: int | None = None
+    """ProofWriter: test on another depth set than the one that is trained on; null is the same."""
     check_counts: bool = False
     """Insist on the published sizes of ProofWriter's depth sets (sheet section 2.1.3) or of FOLIO's release (2.3)."""
     questions_per_set: int = 1

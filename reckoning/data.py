@@ -165,6 +165,8 @@ def _generated(config: DataConfig, split: str) -> Iterator[Record]:
     if config.theories.get(split, 0) < 1:
         raise UserError(f"data.theories.{split}={config.theories.get(split)}: at least one theory is needed")
     depths = [*config.generator.depths, *(config.curriculum if split == "train" else [])]
+    if split == "test" and config.test_hops not in (None, config.hops):
+        depths = [config.test_hops]
     generator = replace(config.generator, depths=depths)
     return (generate(generator, config.seed, split, index) for index in range(config.theories[split]))
 
@@ -177,9 +179,9 @@ def _from_release(
         records |= split_by_theory(records["train"], shares, config.seed)
     splits = {split: _from_records(config, split, records[split]) for split in SPLITS}
     if config.check_counts and config.hops is not None:
-        for split in SPLITS:
+        for split, hops in zip(SPLITS, (config.hops, config.hops, config.test_hops or config.hops), strict=True):
             theories = len({question.id.rpartition("_")[0] for p in splits[split] for question in p.questions})
-            check_published_counts(config.hops, split, theories=theories, examples=len(splits[split]))
+            check_published_counts(hops, split, theories=theories, examples=len(splits[split]))
     return splits
 
 
