@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -293,4 +295,10 @@ def run_name(overrides: str) -> str:
     return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
+def by_name(name: str, values: Mapping[str, Any], otherwise: Any) -> Any:
+    """In YAML `${by_name:${experiment},{proofwriter:240},450}`: a scale's value for one experiment, and for all others."""
+    return values.get(name, otherwise)
+
+
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("by_name", by_name, replace=True)

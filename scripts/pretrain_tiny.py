@@ -192,7 +192,7 @@ def pretrain(recipe: Recipe, folder: Path, work: Path, save_seconds: float = 60.
             for name, tool in tools.items():
                 tool.param_groups[0]["lr"] = peaks[name] * share
             loss = next_token_loss(network, text.batch(step))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             for tool in tools.values():
                 tool.step()
