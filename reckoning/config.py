@@ -296,7 +296,7 @@ def run_name(overrides: str) -> str:
 
 
 def by_name(name: str, values: Mapping[str, Any], otherwise: Any) -> Any:
-    """In YAML `${by_name:${experiment},{proofwriter:240},450}`: a scale's value for one experiment, and for all others."""
+    """`${by_name:${experiment},{proofwriter:240},450}` in YAML: a value for one experiment, and one for all others."""
     return values.get(name, otherwise)
 
 
