@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -382,5 +384,11 @@ def inner_steps(hops: int | None) -> int:
     return 5 if hops is not None and hops > 4 else 4
 
 
+def by_name(name: str, values: Mapping[str, Any], otherwise: Any) -> Any:
+    """`${by_name:${experiment},{proofwriter:240},450}` in YAML: a value for one experiment, and one for all others."""
+    return values.get(name, otherwise)
+
+
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("inner_steps", inner_steps, replace=True)
+OmegaConf.register_new_resolver("by_name", by_name, replace=True)
