@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from common.errors import UserError
 from reckoning.config import ModelConfig
 from reckoning.model import load
 from reckoning.proofwriter import theory as logic
@@ -152,6 +153,13 @@ def test_the_digest_in_the_configuration_is_that_of_the_kept_weights() -> None:
     digest = digest_of(TINY / WEIGHTS)
     assert yaml.safe_load((ROOT / "conf" / "reckoning" / "model" / "tiny.yaml").read_text())["digest"] == digest
     assert json.loads((TINY / RECORD).read_text())["digest"] == digest
+
+
+def test_other_weights_than_the_digest_says_are_refused() -> None:
+    config = ModelConfig(name="tiny", digest="0" * 12)
+    with pytest.raises(UserError, match=f"set model.digest={digest_of(TINY / WEIGHTS)} for a run from these weights"):
+        load(config, 1, device=torch.device("cpu"), dtype=torch.float32)
+    load(replace(config, pretrained=False), 1, device=torch.device("cpu"), dtype=torch.float32)
 
 
 def test_the_command_line_writes_weights(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
