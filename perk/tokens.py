@@ -27,9 +27,14 @@ class Tokens(Protocol):
 class Words:
     """A token is a word, a number or a sign: for generated English, and where no vocabulary is at hand."""
 
+    @staticmethod
+    def words(text: str) -> list[str]:
+        """The tokens themselves."""
+        return _WORD.findall(text)
+
     def counts(self, texts: Sequence[str]) -> list[int]:
         """As `Tokens`."""
-        return [len(_WORD.findall(text)) for text in texts]
+        return [len(self.words(text)) for text in texts]
 
 
 class Subwords:

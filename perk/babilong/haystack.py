@@ -80,7 +80,6 @@ class Files:
         split_of = cut(whole, shares, seed, "texts, or pieces of one,")
         for name, place in whole.items():
             self._places[split_of[name]].append((name, place))
-        self._sentences = lru_cache(maxsize=KEPT)(_sentences)
 
     def size(self, split: str) -> int:
         """As `Haystack`."""
@@ -89,10 +88,11 @@ class Files:
     def document(self, split: str, number: int) -> tuple[str, tuple[str, ...]]:
         """As `Haystack`."""
         name, (path, piece, pieces) = self._places[split][number]
-        told = self._sentences(path)
+        told = _sentences(path)
         return name, told[len(told) * piece // pieces : len(told) * (piece + 1) // pieces]
 
 
+@lru_cache(maxsize=KEPT)
 def _sentences(path: Path) -> tuple[str, ...]:
     found = tuple(s for paragraph in paragraphs_of(read_text(path)) for s in sentences_of(paragraph))
     if not found:

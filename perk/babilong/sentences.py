@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 _END = re.compile(r"[.!?]+[\"'”’)\]_]*\s+(?=[\"'“‘(\[_]*[A-Z])")
-_SHORT = frozenset("mr mrs ms dr st prof rev capt col gen lt sgt hon jr sr vs etc no vol esq messrs mme mlle".split())
+_SHORT = frozenset("mr mrs ms dr st prof rev capt col gen lt sgt hon jr sr vs etc vol esq messrs mme mlle".split())
 _HEADING = re.compile(r"^(#|[-*_=\s]{3,}$)")
 
 
