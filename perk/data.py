@@ -44,7 +44,7 @@ CHECKED = "checked"
 """Empty file that says that all splits are there and share nothing."""
 Splits = dict[str, Sequence[Problem]]
 
-ConfigStore.instance().store(name="schema", node=TrainConfig)
+ConfigStore.instance().store(name="perk_schema", node=TrainConfig)  # each paper its own: tests load several
 
 
 def load(config: DataConfig) -> Splits:

@@ -95,21 +95,21 @@ def _problem(
             "data.length, or lower data.documents.most_gold"
         )
     titles = {passage.title for passage in item.gold}
-    fitting = [c for c in candidates if c.title not in titles and not holds(c.line, item.answers)]
     used = list(item.gold)
-    for passage, count in zip(fitting, tokens.counts([each.line for each in fitting]), strict=True):
+    for passage in candidates:
         if left <= STUB:
             break
-        line = passage.line if count <= left else _shortened(passage.line, tokens, left)
-        lines.append(line)
+        if passage.title in titles or holds(passage.line, item.answers):
+            continue
+        (count,) = tokens.counts([passage.line])
+        lines.append(passage.line if count <= left else _shortened(passage.line, tokens, left))
         used.append(passage)
         left -= min(count, left)
-    else:
-        if left > length // 100 + STUB:
-            raise UserError(
-                f"{name}: {len(fitting)} distractors fill only {length - left} of {length} tokens; give more passages "
-                "with data.documents.pool, or lower data.length"
-            )
+    if left > length // 100 + STUB:
+        raise UserError(
+            f"{name}: {len(used) - len(item.gold)} distractors fill only {length - left} of {length} tokens; give more "
+            "passages with data.documents.pool, or lower data.length"
+        )
     order = list(range(len(lines)))
     random.Random(f"{config.seed}/{split}/{index}/order").shuffle(order)
     segments = tuple(lines[place] for place in order)

@@ -39,7 +39,9 @@ def database_of(config: DataConfig, tokens: Tokens, split: str, index: int) -> D
 
 def problem_of(database: Database, name: str, tokens: Tokens) -> Problem:
     """The database as a context with its questions. Support are the records that a question names."""
-    place_of = {record[ID]: place for place, record in enumerate(database.records)}
+    place_of: dict[str, int] = {}
+    for place, record in enumerate(database.records):
+        place_of.setdefault(record[ID], place)
     segments = tuple(map(line_of, database.records))
     questions = []
     for number, (text, answer) in enumerate(database.asked):

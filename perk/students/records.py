@@ -37,7 +37,7 @@ Record = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Database:
-    """Records in the order of the context, and (question, answer) pairs."""
+    """Records in the order of the context, and (question, answer) pairs. A record may stand there twice."""
 
     records: tuple[Record, ...]
     asked: tuple[tuple[str, str], ...]
@@ -97,7 +97,7 @@ def _database(value: dict[str, Any], path: Path, line: int) -> Database:
         if missing := [name for name in named_in(pair["question"]) if name not in records]:
             raise wrong("questions", index, f"no student has the id {missing[0]}; correct the question")
         asked.append((pair["question"], pair["answer"]))
-    return Database(tuple(records.values()), tuple(asked))
+    return Database(tuple(value["database"]), tuple(asked))
 
 
 def to_json(database: Database) -> dict[str, Any]:
