@@ -59,6 +59,7 @@ def load(config: DataConfig) -> Splits:
         return {split: Kept(folder / f"{split}.jsonl") for split in SPLITS}
     splits: Splits = dict(BUILDERS[config.task](config, load_tokens(config.tokenizer, config.root)))
     if folder is not None:
+        logger.info("building %d problems", sum(map(len, splits.values())))
         splits = {split: keep(folder / f"{split}.jsonl", splits[split]) for split in SPLITS}
         check(splits)
         write_atomic(folder / CHECKED, "")

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 from common.dataroot import find
@@ -137,6 +138,9 @@ def _items(config: DataConfig) -> dict[str, list[Item]]:
         whole = read["train"]
         group_of = _groups(whole)
         split_of = cut(group_of.values(), config.shares_of(missing), config.seed, "groups of questions")
+        largest, size = Counter(group_of.values()).most_common(1)[0]
+        if 2 * size > len(whole):  # shares count groups; most of the questions hang together in a large file
+            split_of[largest] = "train"
         read |= {split: [i for i in whole if split_of[group_of[i.id]] == split] for split in ("train", *missing)}
     kept = _without_shared(read)
     for split, items in kept.items():

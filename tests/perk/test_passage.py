@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.splits import SPLITS, belongs, cut
+from common.splits import SPLITS, belongs
 from perk.babilong import grammar
 from perk.babilong.config import HaystackConfig, Index, Order, Placement
 from perk.babilong.haystack import Files, Grammar, open_haystack, walk
@@ -171,16 +171,6 @@ def test_grouped_facts_keep_together_in_neighbouring_segments() -> None:
     assert abs(mary - john) == 1
     text = " ".join(merged(SEGMENTS, FACTS, where))
     assert " ".join(fact for fact in FACTS if fact.startswith("Mary")) in text
-
-
-def test_shares_are_met_and_bad_ones_refused() -> None:
-    found = cut((f"k{number}" for number in range(80)), SHARES, 1)
-    assert [list(found.values()).count(split) for split in SPLITS] == [60, 10, 10]
-    assert found == cut((f"k{number}" for number in reversed(range(80))), SHARES, 1) != cut(found, SHARES, 2)
-    with pytest.raises(UserError, match="3 books leave none for 'test'"):
-        cut(["a", "b", "c"], SHARES, 0, "books")
-    with pytest.raises(UserError, match="must be positive and sum to 1"):
-        cut(["a"], {"train": 0.5}, 0)
 
 
 def test_tokens_are_those_of_the_published_tokenizers(data_root: Path) -> None:
