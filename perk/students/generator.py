@@ -6,6 +6,7 @@ digest falls to, so no two splits share one, as the paper asks of training and t
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 
 from common.errors import UserError
@@ -65,7 +66,7 @@ def _students(config: StudentsConfig, split: str, rng: random.Random) -> Iterato
         high = low + width
     ids: set[str] = set()
     names: set[str] = set()
-    majors = [(school, major) for school, offered in MAJORS.items() for major in offered]
+    grades = [grade for grade in range(low, high + 1) if _attributes(split, grade)]
 
     def fresh(draw: Callable[[], str], kind: str, seen: set[str]) -> str:
         while (found := draw()) in seen or not belongs(f"{kind} {found}", split):
@@ -74,10 +75,8 @@ def _students(config: StudentsConfig, split: str, rng: random.Random) -> Iterato
         return found
 
     while True:
-        while True:
-            year, (school, major), grade = rng.choice(YEARS), rng.choice(majors), rng.randint(low, high)
-            if belongs(f"{year}/{major}/{grade}", split):
-                break
+        grade = rng.choice(grades)
+        year, school, major = rng.choice(_attributes(split, grade))
         yield {
             ID: fresh(lambda: str(rng.randint(1_000_000, 9_999_999)), "id", ids),
             NAME: fresh(lambda: _name(rng), "name", names),
@@ -86,6 +85,19 @@ def _students(config: StudentsConfig, split: str, rng: random.Random) -> Iterato
             MAJOR: major,
             GRADE: str(grade),
         }
+
+
+@cache
+def _attributes(split: str, grade: int) -> list[tuple[str, str, str]]:
+    """The combinations of (year, school, major) that a split has with a grade; grades are drawn first, so that each is
+    as frequent as the others."""
+    return [
+        (year, school, major)
+        for year in YEARS
+        for school, offered in MAJORS.items()
+        for major in offered
+        if belongs(f"{year}/{major}/{grade}", split)
+    ]
 
 
 def _name(rng: random.Random) -> str:
