@@ -42,7 +42,7 @@ class DataConfig:
     files: SplitFiles = field(default_factory=SplitFiles)
     """With train null everything is generated. With dev or test null they are cut from train."""
     shares: dict[str, float] = field(default_factory=lambda: {"train": 0.75, "dev": 0.125, "test": 0.125})
-    """Shares of stories, books, questions or APIs for splits that are cut from one source."""
+    """Shares of stories, records, questions or APIs for splits that are cut from the train file."""
     count: dict[str, int] = field(default_factory=lambda: {"train": 5000, "dev": 200, "test": 1000})
     """Problems of each split; 0 takes every question of the files once. The paper states no numbers."""
     length: int = 8192
@@ -54,7 +54,7 @@ class DataConfig:
     tokenizer: str = "words"
     """What tokens are: `words`, a folder with a tokenizer's files, or a hub name."""
     questions: int = 1
-    """Questions asked of one context, where they are generated."""
+    """Questions asked of one context: of student records, and of generated BabiLong."""
     seed: int = 0
     """The training seed does not change the data."""
     cache: str | None = None
@@ -83,8 +83,10 @@ class DataConfig:
                 raise UserError(f"data.{name}: unknown split {sorted(strange)}; use {', '.join(SPLITS)}")
         if set(self.count) != set(SPLITS) or min(self.count.values()) < 0:
             raise UserError(f"data.count={self.count}: give a number from 0 on for each of {', '.join(SPLITS)}")
-        if not self.made and self.questions > 1 and self.task is not Task.students:
-            raise UserError(f"data.questions={self.questions} with files: they have one question a context; use 1")
+        several = self.task is Task.students or (self.task is Task.babilong and self.made)
+        if self.questions > 1 and not several:
+            origin = "generated" if self.made else "real"
+            raise UserError(f"data.questions={self.questions}: {origin} {self.task} have one question a context; use 1")
         if self.made and min(self.count.values()) < 1:
             raise UserError(f"data.count={self.count}: say how many to generate, at least 1 of each split")
         if not self.made and self.export:

@@ -28,15 +28,13 @@ TASKS = {
     "Zero-Shot Classification": ("AutoModelForZeroShot", "sort letters about {} without examples"),
 }
 SUBJECTS = ("aeroplanes", "bicycles", "birds", "bridges", "bread", "butterflies", "castles", "cattle", "clouds",
-            "coffee",
-            "concerts", "crops", "elections", "engines", "fabrics", "farms", "ferries", "fish", "forests", "furniture",
-            "glaciers", "hospitals", "insurance", "lighthouses", "medicines", "minerals", "mushrooms", "orchids",
-            "pottery", "railways", "restaurants", "satellites", "sculptures", "storms", "tractors", "trams",
-            "vineyards",
-            "volcanoes", "whales", "windmills")  # fmt: skip
+            "coffee", "concerts", "crops", "elections", "engines", "fabrics", "farms", "ferries", "fish", "forests",
+            "furniture", "glaciers", "hospitals", "insurance", "lighthouses", "medicines", "minerals", "mushrooms",
+            "orchids", "pottery", "railways", "restaurants", "satellites", "sculptures", "storms", "tractors",
+            "trams", "vineyards", "volcanoes", "whales", "windmills")  # fmt: skip
 SIZES = ("tiny", "small", "base", "large", "xl")
-SYLLABLES = ("ba", "cor", "da", "el", "fen", "go", "hal", "in", "ka", "lum", "mo", "nor", "ol", "pa", "ri", "sol", "tu",
-             "vel", "wo", "zen")  # fmt: skip
+SYLLABLES = ("ba", "cor", "da", "el", "fen", "go", "hal", "in", "ka", "lum", "mo", "nor", "ol", "pa", "ri", "sol",
+             "tu", "vel", "wo", "zen")  # fmt: skip
 REQUESTS = (
     "Write an API implementation that can {}.",
     "Find an API that is able to {}.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from common.dataroot import find
 from common.errors import UserError
-from common.splits import SPLITS, cut
+from common.splits import SPLITS, cut, digest
 from perk.babilong.config import Budget
 from perk.babilong.haystack import Haystack, open_haystack
 from perk.babilong.passage import passage, segmented
@@ -41,7 +41,8 @@ class _Builder:
         name = f"{config.name}/{self.split}/{index}"
         story, asked = self._case(index)
         rng = random.Random(f"{config.seed}/{self.split}/{index}/haystack")
-        facts = indexed(story.facts[: max(each.facts for each in asked)], mine.index)
+        told = story.facts[: max(each.facts for each in asked)]
+        facts = indexed(told, mine.index)
         added = sum(self.tokens.counts([f" {fact}" for fact in facts]))
         length = config.length_of(self.split)
         budget = length if mine.budget is Budget.on_top else length - added
@@ -68,9 +69,8 @@ class _Builder:
         )
         total = sum(self.tokens.counts(written))
         on_top = added if mine.budget is Budget.on_top else 0
-        return Problem(
-            name, tuple(written), questions, (f"story:{story.key}", *(f"text:{t}" for t in texts)), total, on_top
-        )
+        sources = (f"story:{story.key}", f"told:{told_key(told)}", *(f"text:{text}" for text in texts))
+        return Problem(name, tuple(written), questions, sources, total, on_top)
 
     def _case(self, index: int) -> Case:
         if self.cases:
@@ -86,7 +86,7 @@ def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
     Raises:
         UserError: a file or a haystack is missing or malformed, or leaves a split without questions.
     """
-    haystack = open_haystack(config.babilong.haystack, config.root, config.shares, config.seed)
+    haystack = open_haystack(config.babilong.haystack, config.root, config.seed)
     cases = {split: [] for split in SPLITS} if config.made else read_cases(config)
     splits = {}
     for split in SPLITS:
@@ -100,7 +100,8 @@ def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
 def read_cases(config: DataConfig) -> dict[str, list[Case]]:
     """The questions of real bAbI files, each split in an order that the seed shuffles.
 
-    A story told in the test or dev file too leaves the training file: in task 4 many short ones recur.
+    A story told in a later split too (test comes last) is left out, and so are questions before which the same was told
+    as before one of a later split: in task 4 many short stories recur, elsewhere some beginnings.
 
     Raises:
         UserError: a file is missing or malformed, or a split has no question left.
@@ -113,27 +114,35 @@ def read_cases(config: DataConfig) -> dict[str, list[Case]]:
         split_of = cut([story.key for story in stories["train"]], config.shares_of(missing), config.seed, "stories")
         for split in reversed(("train", *missing)):
             stories[split] = [story for story in stories["train"] if split_of[story.key] == split]
-    return {split: _asked_of(split, told, config) for split, told in _without_shared(stories).items()}
+    cases = _without_shared(stories, config.babilong.most_facts)
+    for split, asked in cases.items():
+        if not asked:
+            raise UserError(
+                f"data.files: no question is left for the {split} split; give a larger file, other data.shares, or "
+                "data.babilong.most_facts=0"
+            )
+        random.Random(f"{config.seed}/{split}/cases").shuffle(asked)
+    return cases
 
 
-def _without_shared(stories: Mapping[str, list[Story]]) -> dict[str, list[Story]]:
-    kept: dict[str, list[Story]] = {}
+def told_key(facts: Sequence[str]) -> str:
+    """Key of what is told before a question."""
+    return digest("\n".join(facts))
+
+
+def _without_shared(stories: Mapping[str, list[Story]], most_facts: int) -> dict[str, list[Case]]:
+    kept: dict[str, list[Case]] = {}
     seen: set[str] = set()
     for split in reversed(SPLITS):
-        kept[split] = [story for story in stories[split] if story.key not in seen]
-        if dropped := len(stories[split]) - len(kept[split]):
-            logger.info("%s: %d stories left out that another split tells too", split, dropped)
-        seen |= {story.key for story in kept[split]}
+        cases: list[tuple[Case, set[str]]] = [
+            ((story, (asked,)), {story.key, told_key(story.facts[: asked.facts])})
+            for story in stories[split]
+            for asked in story.asked
+            if not most_facts or asked.facts <= most_facts
+        ]
+        mine = [(case, keys) for case, keys in cases if not keys & seen]
+        if dropped := len(cases) - len(mine):
+            logger.info("%s: %d questions left out on what another split tells too", split, dropped)
+        kept[split] = [case for case, _ in mine]
+        seen.update(*(keys for _, keys in mine))
     return {split: kept[split] for split in SPLITS}
-
-
-def _asked_of(split: str, stories: list[Story], config: DataConfig) -> list[Case]:
-    most = config.babilong.most_facts
-    cases: list[Case] = [(s, (a,)) for s in stories for a in s.asked if not most or a.facts <= most]
-    if not cases:
-        raise UserError(
-            f"data.files: no question is left for the {split} split; give a larger file, other data.shares, or "
-            "data.babilong.most_facts=0"
-        )
-    random.Random(f"{config.seed}/{split}/cases").shuffle(cases)
-    return cases

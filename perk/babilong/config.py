@@ -142,5 +142,7 @@ class BabilongConfig:
             raise UserError(f"{prefix}.most_facts={self.most_facts}: use 0 (all) or more")
         if self.order is Order.drawn and Placement.grouped in (self.placement, self.test_placement):
             raise UserError(f"{prefix}.order=drawn with placement=grouped: a group keeps its story's order; use story")
+        if self.order is Order.drawn and self.index is Index.none:
+            raise UserError(f"{prefix}.order=drawn with index=none: nothing would tell the order; use an index")
         self.haystack.validate(f"{prefix}.haystack")
         self.world.validate(f"{prefix}.world", self.task)

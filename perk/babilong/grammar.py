@@ -9,45 +9,34 @@ import re
 
 from common.splits import belongs
 
-WOMEN = (
-    "Agatha",
-    "Beatrix",
-    "Cordelia",
-    "Dorothea",
-    "Eleanor",
-    "Florence",
-    "Harriet",
-    "Josephine",
-    "Matilda",
-    "Rosalind",
-)
+WOMEN = ("Agatha", "Beatrix", "Cordelia", "Dorothea", "Eleanor", "Florence", "Harriet", "Josephine", "Matilda",
+         "Rosalind")  # fmt: skip
 MEN = ("Ambrose", "Barnaby", "Cedric", "Edmund", "Godfrey", "Horace", "Leopold", "Rupert", "Silas", "Walter")
 TRADES = ("baker", "captain", "clerk", "doctor", "farmer", "fiddler", "lawyer", "miller", "printer", "sailor",
-          "teacher",
-          "weaver")  # fmt: skip
+          "teacher", "weaver")  # fmt: skip
 KIN = ("aunt", "brother", "cousin", "father", "grandmother", "mother", "nephew", "sister", "uncle", "neighbour")
-SPOTS = ("bridge", "church", "crossroads", "forge", "harbour", "inn", "library", "market", "meadow", "mill", "orchard",
-         "quarry", "railway station", "river", "shore", "stable", "theatre", "tower", "valley", "village")  # fmt: skip
-THINGS = ("anchor", "basket of eggs", "blanket", "bottle of ink", "clock", "coat", "compass", "diary", "fiddle", "key",
-          "kettle", "ladder", "lantern", "letter", "map", "mirror", "parcel", "ring", "rope", "saddle", "telescope",
-          "umbrella")  # fmt: skip
+SPOTS = ("bridge", "church", "crossroads", "forge", "harbour", "inn", "library", "market", "meadow", "mill",
+         "orchard", "quarry", "railway station", "river", "shore", "stable", "theatre", "tower", "valley",
+         "village")  # fmt: skip
+THINGS = ("anchor", "basket of eggs", "blanket", "bottle of ink", "clock", "coat", "compass", "diary", "fiddle",
+          "key", "kettle", "ladder", "lantern", "letter", "map", "mirror", "parcel", "ring", "rope", "saddle",
+          "telescope", "umbrella")  # fmt: skip
 QUALITIES = ("ancient", "bright", "broken", "crooked", "dusty", "enormous", "faded", "gloomy", "heavy", "narrow",
-             "plain",
-             "quiet", "ragged", "shabby", "silent", "splendid", "steep", "strange", "tidy", "weathered")  # fmt: skip
+             "plain", "quiet", "ragged", "shabby", "silent", "splendid", "steep", "strange", "tidy",
+             "weathered")  # fmt: skip
 MOODS = ("angry", "anxious", "ashamed", "bored", "cheerful", "curious", "delighted", "doubtful", "hopeful", "lonely",
          "proud", "puzzled", "restless", "sleepy", "sorry", "surprised")  # fmt: skip
 MANNERS = ("calmly", "carefully", "eagerly", "gently", "hastily", "loudly", "patiently", "quietly", "slowly",
-           "solemnly",
-           "suddenly", "warmly")  # fmt: skip
-TIMES = ("at dawn", "at midnight", "before breakfast", "by the end of the week", "during the winter", "in the evening",
-         "in the spring", "long ago", "on a rainy day", "on Sunday", "that afternoon", "the next morning")  # fmt: skip
+           "solemnly", "suddenly", "warmly")  # fmt: skip
+TIMES = ("at dawn", "at midnight", "before breakfast", "by the end of the week", "during the winter",
+         "in the evening", "in the spring", "long ago", "on a rainy day", "on Sunday", "that afternoon",
+         "the next morning")  # fmt: skip
 WEATHERS = ("fog", "frost", "hail", "mist", "rain", "snow", "sunshine", "thunder", "wind")
 DEEDS = ("admired", "borrowed", "carved", "cleaned", "counted", "described", "drew", "forgot", "hid", "mended",
-         "noticed",
-         "painted", "polished", "remembered", "repaired", "sold", "wrapped")  # fmt: skip
+         "noticed", "painted", "polished", "remembered", "repaired", "sold", "wrapped")  # fmt: skip
 TALES = ("the old war", "the price of bread", "a lost ship", "the coming harvest", "a quarrel about money",
-         "the new road",
-         "an unfinished poem", "the wedding", "a stranger from the north", "the great storm")  # fmt: skip
+         "the new road", "an unfinished poem", "the wedding", "a stranger from the north",
+         "the great storm")  # fmt: skip
 SLOTS = {
     "trade": TRADES, "kin": KIN, "spot": SPOTS, "thing": THINGS, "quality": QUALITIES, "mood": MOODS, "manner": MANNERS,
     "time": TIMES, "weather": WEATHERS, "deed": DEEDS, "tale": TALES,

@@ -21,6 +21,8 @@ from perk.babilong.sentences import paragraphs_of, sentences_of
 
 TEXTS = (".txt", ".md")
 TABLES = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+SHARES = {split: len(buckets) / 16 for split, buckets in BUCKETS.items()}
+"""Of the texts, whatever `data.shares` says of the stories."""
 FEW, PIECES = 8, 16
 """With fewer documents than FEW each is cut into PIECES, so that every split gets some of each."""
 MANY = 2**40
@@ -71,13 +73,13 @@ class Grammar:
 class Files:
     """Plain text files; read when first needed."""
 
-    def __init__(self, paths: list[Path], shares: dict[str, float], seed: int) -> None:
+    def __init__(self, paths: list[Path], seed: int) -> None:
         pieces = PIECES if len(paths) < FEW else 1
         above = os.path.commonpath([path.parent for path in paths])
         names = {path: path.relative_to(above).as_posix() for path in paths}
         whole = {f"{names[path]}#{piece}": (path, piece, pieces) for path in paths for piece in range(pieces)}
         self._places: dict[str, list[tuple[str, tuple[Path, int, int]]]] = defaultdict(list)
-        split_of = cut(whole, shares, seed, "texts, or pieces of one,")
+        split_of = cut(whole, SHARES, seed, "texts, or pieces of one,")
         for name, place in whole.items():
             self._places[split_of[name]].append((name, place))
 
@@ -126,7 +128,7 @@ class Rows:
         return f"{self._name}:{row}", tuple(s for paragraph in paragraphs_of(text) for s in sentences_of(paragraph))
 
 
-def open_haystack(config: HaystackConfig, root: str | None, shares: dict[str, float], seed: int) -> Haystack:
+def open_haystack(config: HaystackConfig, root: str | None, seed: int) -> Haystack:
     """The haystack that the settings name.
 
     Raises:
@@ -140,7 +142,7 @@ def open_haystack(config: HaystackConfig, root: str | None, shares: dict[str, fl
         return _of_hub(config, missing)
     paths = texts_at(path)
     if paths:
-        return Files(paths, shares, seed)
+        return Files(paths, seed)
     return Rows(_rows_at(path, config), config.column, digest(str(config.source)))
 
 

@@ -13,8 +13,7 @@ from perk.documents.items import Item, Passage
 STARTS = ("Al", "Bel", "Cor", "Dra", "El", "Fen", "Gal", "Hol", "Is", "Jor", "Kel", "Lor", "Mar", "Nor", "Or", "Pel",
           "Quin", "Ros", "Sel", "Tor", "Ul", "Vel", "Wen", "Yar", "Zan")  # fmt: skip
 MIDDLES = ("a", "ba", "de", "do", "fi", "ga", "ka", "li", "lo", "ma", "mi", "na", "no", "ra", "ri", "sa", "so", "ta",
-           "ti",
-           "va")  # fmt: skip
+           "ti", "va")  # fmt: skip
 ENDS = {"town": ("bridge", "burg", "field", "ford", "haven", "stead", "ton", "wick"),
         "river": ("beck", "da", "er", "na", "ra", "se", "we"),
         "person": ("bert", "da", "dric", "la", "mir", "na", "ric", "wen")}  # fmt: skip
@@ -23,8 +22,8 @@ TRADES = ("a botanist", "a composer", "a historian", "a painter", "a poet", "a s
 WARES = ("blue pottery", "canal boats", "church bells", "clockwork toys", "glass beads", "paper mills", "salt mines",
          "silk weaving", "stone quarries", "wooden flutes")  # fmt: skip
 FEATS = ("a history of the northern roads", "a map of the southern stars", "a treatise on bees",
-         "the first steam ferry",
-         "the great aqueduct", "the oldest botanical collection", "three celebrated symphonies")  # fmt: skip
+         "the first steam ferry", "the great aqueduct", "the oldest botanical collection",
+         "three celebrated symphonies")  # fmt: skip
 
 
 def generate(kind: Kind, seed: int, split: str, index: int, passages: int) -> Item:

@@ -17,8 +17,6 @@ from perk.babilong.sentences import paragraphs_of, sentences_of
 from perk.babilong.vocabulary import labels_of
 from perk.tokens import Words, load
 
-SHARES = {"train": 0.75, "dev": 0.125, "test": 0.125}
-
 
 def test_sentences_end_where_they_end() -> None:
     text = 'Mr. Brown saw Dr. J. Grey. "Go!" she said. It was\n5 p.m. and dark. Was it? _No._ (Yes.) End'
@@ -53,7 +51,7 @@ def test_generated_text_is_pure_and_no_two_splits_share_a_sentence() -> None:
 def test_a_walk_goes_on_into_the_next_document_and_ends(tmp_path: Path) -> None:
     for name in "abcdefgh":
         (tmp_path / f"{name}.txt").write_text(" ".join(f"Sentence {name} {number}." for number in range(3)))
-    haystack = Files(sorted(tmp_path.iterdir()), SHARES, 0)
+    haystack = Files(sorted(tmp_path.iterdir()), 0)
     assert sum(haystack.size(split) for split in SPLITS) == 8
     seen = {split: [name for name, _ in walk(haystack, split, random.Random(1))] for split in SPLITS}
     assert {name for names in seen.values() for name in names} == {f"{name}.txt#0" for name in "abcdefgh"}
@@ -65,7 +63,7 @@ def test_a_walk_goes_on_into_the_next_document_and_ends(tmp_path: Path) -> None:
 def test_one_text_is_cut_into_pieces_that_no_two_splits_share(tmp_path: Path) -> None:
     path = tmp_path / "one.txt"
     path.write_text(" ".join(f"This is sentence {number}." for number in range(400)))
-    haystack = open_haystack(HaystackConfig(source=str(path)), None, SHARES, 0)
+    haystack = open_haystack(HaystackConfig(source=str(path)), None, 0)
     told = {
         split: [s for number in range(haystack.size(split)) for s in haystack.document(split, number)[1]]
         for split in SPLITS
@@ -80,21 +78,21 @@ def test_rows_of_a_data_set_are_a_haystack(tmp_path: Path, form: str) -> None:
     rows = datasets.Dataset.from_dict({"body": [f"Row {number} says this. And that." for number in range(160)]})
     source = tmp_path / ("rows.jsonl" if form == "jsonl" else "rows")
     rows.to_json(str(source)) if form == "jsonl" else rows.save_to_disk(str(source))
-    haystack = open_haystack(HaystackConfig(source=str(source), column="body"), None, SHARES, 0)
+    haystack = open_haystack(HaystackConfig(source=str(source), column="body"), None, 0)
     assert [haystack.size(split) for split in SPLITS] == [120, 20, 20]
     names = {haystack.document(split, number)[1][0] for split in SPLITS for number in range(haystack.size(split))}
     assert len(names) == 160
     with pytest.raises(UserError, match=r"haystack.column=text: .* has the columns \['body'\]"):
-        open_haystack(HaystackConfig(source=str(source)), None, SHARES, 0)
+        open_haystack(HaystackConfig(source=str(source)), None, 0)
 
 
 def test_a_haystack_that_is_not_there_is_named(tmp_path: Path) -> None:
     for source in ("no/such-set", "nowhere", str(tmp_path)):
         with pytest.raises(UserError, match="haystack.source|nowhere"):
-            open_haystack(HaystackConfig(source=source), str(tmp_path), SHARES, 0)
+            open_haystack(HaystackConfig(source=source), str(tmp_path), 0)
     (tmp_path / "empty.txt").write_text("\n\n# Heading\n")
     with pytest.raises(UserError, match="no sentence in it"):
-        open_haystack(HaystackConfig(source="empty.txt"), str(tmp_path), SHARES, 0).document("train", 0)
+        open_haystack(HaystackConfig(source="empty.txt"), str(tmp_path), 0).document("train", 0)
 
 
 @pytest.mark.parametrize("budget", [16, 100, 997, 4096])

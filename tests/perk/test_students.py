@@ -172,6 +172,7 @@ def test_files_are_cut_by_database(small: Any, tmp_path: Path) -> None:
     [
         (["data.length=64"], "holds 1 student records"),
         (["data.students.ask=aggregate", "data.questions=4"], "answer only 3 different questions"),
+        (["data.task=apis", "data.questions=2"], "generated apis have one question a context"),
         (["data.students.grades=[9]"], "data.students.grades=[9]"),
     ],
 )
