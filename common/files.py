@@ -34,12 +34,21 @@ def write_json_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     Raises:
         OSError: as `write_atomic`.
     """
+    write_lines(path, (json.dumps(record, ensure_ascii=False) for record in records))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines, which come without their ends, atomically; one at a time is in memory.
+
+    Raises:
+        OSError: as `write_atomic`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            for record in records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            for line in lines:
+                file.write(f"{line}\n")
             sync_file(file)
         os.replace(temporary, path)
     except BaseException:

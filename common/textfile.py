@@ -37,6 +37,16 @@ def read_csv(path: Path, *, remedy: str = "check the path") -> Iterator[tuple[in
     return _rows(path)
 
 
+def read_text(path: Path, *, remedy: str = "check the path") -> str:
+    """The whole of a text, unpacked where it is packed, blank lines included.
+
+    Raises:
+        UserError: as `read_lines`.
+    """
+    _check_there(path, remedy)
+    return "".join(_lines(path))
+
+
 def _check_there(path: Path, remedy: str) -> None:
     if not path.is_file():
         kind = "is a folder, a file is needed" if path.is_dir() else "no such file"

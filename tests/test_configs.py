@@ -39,7 +39,8 @@ CASES = [
 
 def composed(paper: str, *words: str) -> Any:
     """The typed configuration and Hydra's own, for one command line."""
-    importlib.import_module(f"{paper}.train")  # registers the schema
+    entry = "train" if (CONF.parent / paper / "train.py").exists() else "data"  # a paper that is not finished
+    importlib.import_module(f"{paper}.{entry}")  # registers the schema
     with initialize_config_module(f"conf.{paper}", version_base="1.3"):
         cfg = compose("config", overrides=list(words), return_hydra_config=True)
     hydra = cfg.hydra
@@ -82,7 +83,7 @@ def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, 
     assert len(folders) == len(cells)
 
 
-@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("paper", [paper for paper in PAPERS if (CONF.parent / paper / published.FILE).exists()])
 def test_every_table_is_a_sweep(paper: str) -> None:
     assert set(published.read(paper).tables) <= {name for its, name in SWEEPS if its == paper}
 

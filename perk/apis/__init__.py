@@ -1,0 +1,1 @@
+"""API documents, and an instruction that one of them answers."""

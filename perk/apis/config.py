@@ -1,0 +1,25 @@
+"""Settings of API retrieval."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Position(StrEnum):
+    """Where the gold document stands among the others (sheet section 2.4)."""
+
+    pre = "pre"
+    """First."""
+    mid = "mid"
+    post = "post"
+    """Last."""
+    rnd = "rnd"
+    """Anywhere."""
+
+
+@dataclass
+class ApisConfig:
+    """One set of instructions over API documents."""
+
+    position: Position = Position.rnd
+    test_position: Position | None = None
+    """Another position in the test split; null is the same."""

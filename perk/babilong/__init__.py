@@ -1,0 +1,1 @@
+"""Stories in the form of bAbI, hidden in long text."""

@@ -1,0 +1,148 @@
+"""BabiLong problems: a story's facts hidden in a long text, and a question about them (sheet section 2.1)."""
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from common.dataroot import find
+from common.errors import UserError
+from common.splits import SPLITS, cut, digest
+from perk.babilong.config import Budget
+from perk.babilong.haystack import Haystack, open_haystack
+from perk.babilong.passage import passage, segmented
+from perk.babilong.placing import indexed, merged, places
+from perk.babilong.simulator import tell
+from perk.babilong.stories import Asked, Story, read_stories
+from perk.config import DataConfig
+from perk.problems import Made, Problem, Question
+from perk.tokens import Tokens
+
+logger = logging.getLogger(__name__)
+FINE = 4
+"""Sentences longer than a segment's FINEth part are cut, so that segments come out about equal."""
+Case = tuple[Story, tuple[Asked, ...]]
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Makes the problems of one split from its stories and its part of the haystack."""
+
+    config: DataConfig
+    split: str
+    haystack: Haystack
+    tokens: Tokens
+    cases: Sequence[Case]
+    """Real questions; empty where worlds are simulated."""
+
+    def __call__(self, index: int) -> Problem:
+        """Problem number `index`, a pure function of (data.seed, split, index)."""
+        config, mine = self.config, self.config.babilong
+        name = f"{config.name}/{self.split}/{index}"
+        story, asked = self._case(index)
+        rng = random.Random(f"{config.seed}/{self.split}/{index}/haystack")
+        told = story.facts[: max(each.facts for each in asked)]
+        facts = indexed(told, mine.index)
+        added = sum(self.tokens.counts([f" {fact}" for fact in facts]))
+        length = config.length_of(self.split)
+        budget = length if mine.budget is Budget.on_top else length - added
+        if budget < config.segment // 2:
+            raise UserError(
+                f"{name}: {len(facts)} facts take {added} of {length} tokens; raise data.length, or use "
+                "data.babilong.budget=on_top or data.babilong.most_facts"
+            )
+        pieces, texts = passage(self.haystack, self.split, rng, self.tokens, budget, config.segment // FINE)
+        segments = segmented(pieces, config.segment)
+        placement = (mine.test_placement if self.split == "test" else None) or mine.placement
+        where = places(segments, facts, placement, mine.order, rng)
+        written = merged(segments, facts, where)
+        questions = tuple(
+            Question(
+                id=f"{name}/{number}",
+                text=each.text,
+                answers=(each.answer,),
+                kind=f"qa{mine.task}",
+                support=tuple(facts[place] for place in each.support),
+                gold=tuple(dict.fromkeys(where[place][0] for place in each.support)),
+            )
+            for number, each in enumerate(asked)
+        )
+        total = sum(self.tokens.counts(written))
+        on_top = added if mine.budget is Budget.on_top else 0
+        sources = (f"story:{story.key}", f"told:{told_key(told)}", *(f"text:{text}" for text in texts))
+        return Problem(name, tuple(written), questions, sources, total, on_top)
+
+    def _case(self, index: int) -> Case:
+        if self.cases:
+            return self.cases[index % len(self.cases)]
+        config, mine = self.config, self.config.babilong
+        story = tell(mine.world, mine.task, config.seed, self.split, index, config.questions)
+        return story, story.asked
+
+
+def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
+    """The three splits.
+
+    Raises:
+        UserError: a file or a haystack is missing or malformed, or leaves a split without questions.
+    """
+    haystack = open_haystack(config.babilong.haystack, config.root, config.seed)
+    cases = {split: [] for split in SPLITS} if config.made else read_cases(config)
+    splits = {}
+    for split in SPLITS:
+        count = config.count[split] or len(cases[split])
+        if cases[split] and count > len(cases[split]):
+            logger.info("%s: %d questions for %d problems: asked again in other text", split, len(cases[split]), count)
+        splits[split] = Made(count, _Builder(config, split, haystack, tokens, cases[split]))
+    return splits
+
+
+def read_cases(config: DataConfig) -> dict[str, list[Case]]:
+    """The questions of real bAbI files, each split in an order that the seed shuffles.
+
+    A story told in a later split too (test comes last) is left out, and so are questions before which the same was told
+    as before one of a later split: in task 4 many short stories recur, elsewhere some beginnings.
+
+    Raises:
+        UserError: a file is missing or malformed, or a split has no question left.
+    """
+    stories: dict[str, list[Story]] = {}
+    for split in SPLITS:
+        if (name := getattr(config.files, split)) is not None:
+            stories[split] = read_stories(find(config.root, name, "generate stories: data.files.train=null"))
+    if missing := [split for split in SPLITS if split not in stories]:
+        split_of = cut([story.key for story in stories["train"]], config.shares_of(missing), config.seed, "stories")
+        for split in reversed(("train", *missing)):
+            stories[split] = [story for story in stories["train"] if split_of[story.key] == split]
+    cases = _without_shared(stories, config.babilong.most_facts)
+    for split, asked in cases.items():
+        if not asked:
+            raise UserError(
+                f"data.files: no question is left for the {split} split; give a larger file, other data.shares, or "
+                "data.babilong.most_facts=0"
+            )
+        random.Random(f"{config.seed}/{split}/cases").shuffle(asked)
+    return cases
+
+
+def told_key(facts: Sequence[str]) -> str:
+    """Key of what is told before a question."""
+    return digest("\n".join(facts))
+
+
+def _without_shared(stories: Mapping[str, list[Story]], most_facts: int) -> dict[str, list[Case]]:
+    kept: dict[str, list[Case]] = {}
+    seen: set[str] = set()
+    for split in reversed(SPLITS):
+        cases: list[tuple[Case, set[str]]] = [
+            ((story, (asked,)), {story.key, told_key(story.facts[: asked.facts])})
+            for story in stories[split]
+            for asked in story.asked
+            if not most_facts or asked.facts <= most_facts
+        ]
+        mine = [(case, keys) for case, keys in cases if not keys & seen]
+        if dropped := len(cases) - len(mine):
+            logger.info("%s: %d questions left out on what another split tells too", split, dropped)
+        kept[split] = [case for case, _ in mine]
+        seen.update(*(keys for _, keys in mine))
+    return {split: kept[split] for split in SPLITS}

@@ -1,0 +1,134 @@
+"""Room 2, the problems of the three splits: read or generated, checked, cached.
+
+`python -m perk.data +experiment=babilong_qa1` builds them, counts, shows one example and prints chance levels.
+
+    python -m perk.data +experiment=babilong_qa1 scale=cpu                           everything generated, no file
+    python -m perk.data +experiment=babilong_qa2 data=babilong_books data.root=...   real bAbI in real books
+    python -m perk.data +experiment=student_recall scale=cpu data.export=records     official files, no more
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from common.dataroot import find
+from common.entry import entry
+from common.errors import UserError
+from common.files import remove_if_empty, write_atomic
+from common.schema import flat, plain, to_typed
+from common.splits import SPLITS
+from perk.apis import build as apis
+from perk.babilong import build as babilong
+from perk.config import DataConfig, Task, TrainConfig
+from perk.documents import build as documents
+from perk.export import export
+from perk.problems import Kept, Problem, keep
+from perk.students import build as students
+from perk.tokens import load as load_tokens
+
+logger = logging.getLogger(__name__)
+BUILDERS = {
+    Task.babilong: babilong.build,
+    Task.students: students.build,
+    Task.documents: documents.build,
+    Task.apis: apis.build,
+}
+CHECKED = "checked"
+"""Empty file that says that all splits are there and share nothing."""
+Splits = dict[str, Sequence[Problem]]
+
+ConfigStore.instance().store(name="perk_schema", node=TrainConfig)  # each paper its own: tests load several
+
+
+def load(config: DataConfig) -> Splits:
+    """The problems of train, dev and test. Without a cache each is built when it is asked for, so a split of any size
+    takes no memory; with one all are built once, checked and kept, and read from there when asked for.
+
+    Raises:
+        UserError: missing root or file, malformed content, an empty split, or something that two splits share.
+    """
+    folder = _cache_folder(config)
+    if folder is not None and (folder / CHECKED).is_file():
+        return {split: Kept(folder / f"{split}.jsonl") for split in SPLITS}
+    splits: Splits = dict(BUILDERS[config.task](config, load_tokens(config.tokenizer, config.root)))
+    if folder is not None:
+        logger.info("building %d problems", sum(map(len, splits.values())))
+        splits = {split: keep(folder / f"{split}.jsonl", splits[split]) for split in SPLITS}
+        check(splits)
+        write_atomic(folder / CHECKED, "")
+        logger.info("problems kept in %s", folder)
+    return splits
+
+
+def check(splits: Splits) -> None:
+    """Go through every problem and see that no two splits share anything.
+
+    Raises:
+        UserError: they do; or a problem cannot be built.
+    """
+    sources = {split: {key for problem in problems for key in problem.sources} for split, problems in splits.items()}
+    for a, b in combinations(SPLITS, 2):
+        if both := sources[a] & sources[b]:
+            raise UserError(
+                f"data: the {a} and {b} splits share {len(both)} things (such as {min(both)}); leave data.files.dev "
+                "and data.files.test null to cut the train file"
+            )
+
+
+def _cache_folder(config: DataConfig) -> Path | None:
+    """Where the built splits lie: named by everything that decides them, the files' sizes and times included."""
+    if config.cache is None:
+        return None
+    parts = {task.value for task in Task if task is not config.task}
+    keys = {
+        key: value
+        for key, value in flat(plain(config)).items()
+        if key not in ("root", "cache", "export") and key.split(".")[0] not in parts
+    }
+    for name in _named(config):
+        try:
+            path = find(config.root, name, "generate everything: data.files.train=null")
+        except UserError:  # a data set of the hub, or missing: whoever reads it will say so
+            continue
+        files = [path] if path.is_file() else sorted(path.rglob("*"))
+        keys[f"files of {name}"] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
+    return Path(config.cache) / f"{config.name}-{digest}"
+
+
+def _named(config: DataConfig) -> Iterator[str]:
+    """Files and folders that decide the problems."""
+    names = [*plain(config.files).values(), config.tokenizer if config.tokenizer != "words" else None]
+    if config.task is Task.babilong:
+        names.append(config.babilong.haystack.source)
+    if config.task is Task.documents:
+        names += [config.documents.pool, config.documents.evidence]
+    yield from filter(None, names)
+
+
+@entry("pkg://conf.perk")
+def main(cfg: DictConfig) -> None:
+    """Print what the data are; with `data.export` only write them, which takes any number of problems."""
+    from perk.preview import show
+
+    config = to_typed(cfg, TrainConfig)
+    remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none
+    if config.data.export is not None:
+        for path, count in export(config.data, load_tokens(config.data.tokenizer, config.data.root)):
+            logger.info("%s: %d", path, count)
+        return
+    splits = load(config.data)
+    if config.data.cache is None:
+        check(splits)
+    show(splits, config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Questions over passages, with retrieved distractors: HotpotQA and TriviaQA."""

@@ -1,0 +1,1 @@
+"""Student records: many small facts, and questions about one, two or all of them."""

@@ -1,0 +1,86 @@
+"""Student-record problems: one record is one segment (sheet section 2.2)."""
+
+import random
+from collections.abc import Sequence
+
+from common.dataroot import find
+from common.errors import UserError
+from common.splits import SPLITS, cut, digest
+from perk.config import DataConfig
+from perk.problems import Made, Problem, Question
+from perk.students.generator import generate
+from perk.students.records import ID, Database, kind_of, line_of, named_in, read_databases
+from perk.tokens import Tokens
+
+
+def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
+    """The three splits.
+
+    Raises:
+        UserError: a file is missing or malformed, or leaves a split without questions.
+    """
+    if not config.made:
+        return _from_files(config, tokens)
+
+    def maker(split: str) -> Made:
+        def make(index: int) -> Problem:
+            return problem_of(database_of(config, tokens, split, index), f"{config.name}/{split}/{index}", tokens)
+
+        return Made(config.count[split], make)
+
+    return {split: maker(split) for split in SPLITS}
+
+
+def database_of(config: DataConfig, tokens: Tokens, split: str, index: int) -> Database:
+    """The generated database number `index` of a split."""
+    length = config.length_of(split)
+    return generate(config.students, tokens, length, config.seed, split, index, config.questions)
+
+
+def problem_of(database: Database, name: str, tokens: Tokens) -> Problem:
+    """The database as a context with its questions. Support are the records that a question names."""
+    place_of: dict[str, int] = {}
+    for place, record in enumerate(database.records):
+        place_of.setdefault(record[ID], place)
+    segments = tuple(map(line_of, database.records))
+    questions = []
+    for number, (text, answer) in enumerate(database.asked):
+        gold = tuple(dict.fromkeys(place_of[name] for name in named_in(text)))
+        support = tuple(segments[place] for place in gold)
+        questions.append(Question(f"{name}/{number}", text, (answer,), kind_of(text), support, gold))
+    total = sum(tokens.counts(segments))
+    return Problem(name, segments, tuple(questions), tuple(f"student:{each}" for each in place_of), total)
+
+
+def _from_files(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
+    read: dict[str, list[Database]] = {}
+    for split in SPLITS:
+        if (name := getattr(config.files, split)) is not None:
+            read[split] = list(read_databases(find(config.root, name, "generate records: data.files.train=null")))
+    if missing := [split for split in SPLITS if split not in read]:
+        split_of = cut(map(_key, read["train"]), config.shares_of(missing), config.seed, "databases")
+        whole = read["train"]
+        read |= {split: [each for each in whole if split_of[_key(each)] == split] for split in ("train", *missing)}
+    return {split: _split(config, tokens, split, read[split]) for split in SPLITS}
+
+
+def _key(database: Database) -> str:
+    return digest("\n".join(sorted(map(line_of, database.records))))
+
+
+def _split(config: DataConfig, tokens: Tokens, split: str, databases: Sequence[Database]) -> Made:
+    size = config.questions
+    cases = [
+        Database(database.records, database.asked[start : start + size])
+        for database in databases
+        for start in range(0, len(database.asked), size)
+    ]
+    if not cases:
+        raise UserError(f"data.files.{split}: no question in it; give a file with questions")
+    random.Random(f"{config.seed}/{split}/cases").shuffle(cases)
+    count = config.count[split] or len(cases)
+
+    def make(index: int) -> Problem:
+        return problem_of(cases[index % len(cases)], f"{config.name}/{split}/{index}", tokens)
+
+    return Made(count, make)

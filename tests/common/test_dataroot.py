@@ -1,0 +1,49 @@
+"""Finding real data below a root that may lie anywhere on the way to it."""
+
+from pathlib import Path
+
+import pytest
+
+from common.dataroot import ROOT_VARIABLE, find
+from common.errors import UserError
+from common.run_name import run_name
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "data" / "set").mkdir(parents=True)
+    (tmp_path / "data" / "set" / "a.txt.xz").write_bytes(b"")
+    (tmp_path / "data" / "set" / "b.txt").write_text("b")
+    return tmp_path / "data"
+
+
+def test_a_file_is_found_from_any_folder_on_the_way_and_packed(root: Path) -> None:
+    for start in (root, root / "set"):
+        assert find(str(start), "set/a.txt", "no") == root / "set" / "a.txt.xz"
+        assert find(str(start), "set/b.txt", "no") == root / "set" / "b.txt"
+    assert find(str(root), "set", "no") == root / "set"
+
+
+def test_the_variable_stands_in_for_the_key(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="data.root is not set and set/b.txt is needed; .* or do without"):
+        find(None, "set/b.txt", "do without")
+    monkeypatch.setenv(ROOT_VARIABLE, str(root))
+    assert find(None, "set/b.txt", "no") == root / "set" / "b.txt"
+
+
+def test_a_path_that_is_there_needs_no_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    assert find(None, "set/b.txt", "no") == Path("set/b.txt")
+    assert find(str(root / "elsewhere"), str(root / "set" / "b.txt"), "no") == root / "set" / "b.txt"
+
+
+def test_what_is_missing_is_named_with_the_way_out(root: Path) -> None:
+    with pytest.raises(UserError, match="set/c.txt is not below it; put it there, or do without"):
+        find(str(root), "set/c.txt", "do without")
+
+
+def test_a_run_name_can_be_typed() -> None:
+    assert run_name("") == "default"
+    assert run_name("method-a+seed-1") == "method-a+seed-1"
+    assert run_name("data.x-[1, 2]") == "data.x-_1_2"
+    assert len(run_name("a" * 999)) < 220
