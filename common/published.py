@@ -128,12 +128,13 @@ class Table:
         for kind, asked, there in (("rows", rows, self.rows), ("columns", columns, self.columns)):
             if strange := [name for name in asked if name not in there]:
                 raise UserError(f"{kind}={strange} of {self.paper} {self.name}: it has {', '.join(there)}")
-        found: dict[Overrides, bool] = {}
+        found: dict[frozenset[str], tuple[Overrides, bool]] = {}  # whatever the order of a run's overrides
         for cell in self.cells():
             if (not rows or cell.row in rows) and (not columns or cell.column in columns):
                 for run in (*cell.runs, *cell.minus):
-                    found[run] = found.get(run, True) and self.rows[cell.row].once
-        return list(found.items())
+                    words, once = found.get(frozenset(run), (run, True))
+                    found[frozenset(run)] = (words, once and self.rows[cell.row].once)
+        return list(found.values())
 
     def _cell(self, row_name: str, column_name: str) -> Cell:
         row, column = self.rows[row_name], self.columns[column_name]

@@ -45,7 +45,9 @@ class CachedReader:
         """A row that is full, or ended, is read all the same; its scores mean nothing."""
         self.ends = (self.ends + 1).clamp(max=self.window - 1)
         self.seen = torch.cat([self.seen, torch.ones_like(self.seen[..., :1])], -1)
-        where = {"position_ids": self.ends[..., None], "attention_mask": self.seen[..., None, None, :]}
+        dtype = next(iter(self.weights.values())).dtype
+        added = torch.zeros_like(self.seen, dtype=dtype).masked_fill(~self.seen, torch.finfo(dtype).min)
+        where = {"position_ids": self.ends[..., None], "attention_mask": added[..., None, None, :]}
         scores, self.kept = self._read(1, tokens[..., None], where, self.kept)
         return scores[..., -1, :]
 

@@ -226,7 +226,10 @@ def test_the_skeleton_has_the_shapes_and_ties_of_the_model() -> None:
     assert shapes[0] == shapes[1]
 
 
-@pytest.mark.parametrize("experiment", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))
+GENERATED = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if path.stem != "folio")  # which needs its files
+
+
+@pytest.mark.parametrize("experiment", GENERATED)
 def test_every_experiment_has_generated_problems_of_all_labels_in_every_split(experiment: str) -> None:
     import reckoning.train  # noqa: F401 - registers the schema
 

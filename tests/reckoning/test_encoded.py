@@ -11,9 +11,9 @@ import torch
 from common.intervals import mean_interval
 from common.weights import select, stack
 from reckoning.config import Knowledge, Learner, MethodConfig
-from reckoning.decode import greedy
+from reckoning.decode import CachedReader, greedy
 from reckoning.methods import Reckoning
-from reckoning.objective import known, logits
+from reckoning.objective import known
 from reckoning.problems import Problem
 from reckoning.scoring import summarise_encoding
 from tests.reckoning.test_methods import learner_of, nll
@@ -34,7 +34,7 @@ def test_known_is_the_loss_and_what_greedy_decoding_writes(tokenizer: Any, probl
             assert loss == pytest.approx(nll(network, weights, row).item(), rel=1e-10)
             wanted = list(row.ids[row.scored_from :])
             ((written,),) = greedy(
-                lambda ids, keep, weights=weights: logits(network, weights, ids[0], keep)[None],
+                CachedReader(network, weights, 64, stacked=False),
                 [[row.prompt]],
                 eos=-1,
                 new_tokens=len(wanted),
