@@ -67,7 +67,7 @@ class _Sample:
 
     value: float
     replicates: Array
-    seeds: int
+    seeds: tuple[int, ...]
     plain: tuple[float, float] | None = None
     """Interval of a single run's pooled items, where the cell is one setting."""
     rule: str = ""
@@ -139,7 +139,7 @@ def _filled(
         near = abs(sample.value * factor - cell.published.value) <= tolerance
         verdict = Verdict.within if near else Verdict.outside
     return Filled(
-        cell, sample.value * factor, low * factor, high * factor, sample.seeds, verdict, apart, rule=sample.rule
+        cell, sample.value * factor, low * factor, high * factor, len(sample.seeds), verdict, apart, rule=sample.rule
     )
 
 
@@ -189,7 +189,7 @@ def _sample(cell: Cell, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample
             chosen = np.random.default_rng([len(values), draw]).integers(len(values), size=(len(total), len(values)))
             value += share * float(values.mean())
             total += share * values[chosen].mean(1)
-    return _Sample(value, total, len(seeds), plain, rule.removeprefix("accuracy_").replace("_", " "))
+    return _Sample(value, total, tuple(seeds), plain, rule.removeprefix("accuracy_").replace("_", " "))
 
 
 def _plain(runs: Sequence[Scores]) -> tuple[float, float] | None:

@@ -231,10 +231,40 @@ def measure(case: Case) -> dict[str, Any]:
     }  # fmt: skip
 
 
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "addmm_", "baddbmm_", "_scaled_dot_product_flash_attention_for_cpu"}
+MOVES = ("copy", "empty", "fill", "zero", "cat", "clone", "contiguous", "resize")
+
+
+def time_by_kind(case: Case) -> dict[str, float]:
+    """Where the second call's time goes, in seconds, by torch's profiler; one task's graph is enough."""
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.set_num_threads(case.threads)
+    bench = Bench(case)
+    run = bench.outer_gradient()
+    run()
+    settle(bench)
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as recorded:
+        run()
+    seconds = dict.fromkeys(("products", "elementwise", "copies and memory", "autograd and Python"), 0.0)
+    for event in recorded.key_averages():
+        name = event.key.removeprefix("aten::")
+        if name in PRODUCTS:
+            kind = "products"
+        elif any(word in name for word in MOVES):
+            kind = "copies and memory"
+        else:
+            kind = "elementwise" if event.key.startswith("aten::") else "autograd and Python"
+        seconds[kind] += event.self_cpu_time_total / 1e6
+    return seconds
+
+
 def main() -> None:
-    """Measure, or say what is wrong."""
+    """Measure, or say what is wrong; with --profile say where the time goes."""
+    words = [word for word in sys.argv[1:] if word != "--profile"]
     try:
-        sys.stdout.write(json.dumps(measure(Case(**json.loads(sys.argv[1])))) + "\n")
+        case = Case(**json.loads(words[0]))
+        sys.stdout.write(json.dumps(time_by_kind(case) if "--profile" in sys.argv else measure(case)) + "\n")
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from error

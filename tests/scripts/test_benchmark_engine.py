@@ -11,6 +11,7 @@ from common.bilevel import Unroll
 from common.errors import UserError
 from scripts import benchmark_engine
 from scripts.benchmark_engine import lines, run_case, table, wrong
+from scripts.engine_case import time_by_kind
 from scripts.engine_groups import Case, Group, Row, groups, quick_groups
 from scripts.engine_results import MIB, Result, auto_notes, growth_note, pair_note, truncation_notes
 
@@ -126,3 +127,9 @@ def test_an_unknown_group_is_named() -> None:
         [sys.executable, "-m", "scripts.benchmark_engine", "nothing"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "no group nothing here; choose from sgd, others" in done.stderr
+
+
+def test_a_profile_says_where_the_time_goes() -> None:
+    seconds = time_by_kind(TINY)
+    assert set(seconds) == {"products", "elementwise", "copies and memory", "autograd and Python"}
+    assert all(value > 0 for value in seconds.values())
