@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common import published, results, sweep
+from common.progress import duration
 from common.published import Overrides, Paper, Table, key_of
 from scripts.cells import Filled, Joined, Verdict, join
 from scripts.grids import Grid
@@ -112,8 +113,8 @@ def grid_of(joined: Joined) -> Grid:
 
 
 def notes_of(joined: Joined) -> list[str]:
-    """Lines below the table: its remarks, what is missing and the command that fills it."""
-    notes = remarks_of(joined)
+    """Lines below the table: its remarks, where its runs were made, what is missing and the command that fills it."""
+    notes = remarks_of(joined) + ([_made(joined)] if joined.runs else [])
     if joined.missing:
         empty = sum(cell.verdict is Verdict.missing for cell in joined.cells)
         notes += [
@@ -135,6 +136,15 @@ def remarks_of(joined: Joined) -> list[str]:
     rules = {cell.rule for cell in joined.cells if cell.rule}
     notes += [f"Best shortcut rule, chosen on the test split: {', '.join(sorted(rules))}."] if rules else []
     return notes
+
+
+def _made(joined: Joined) -> str:
+    """Number, time, hardware and revision of the runs behind the table."""
+    of = [run.results for run in joined.runs]
+    where = {f"{each.hardware.get('cpu', 'unknown')}, {each.hardware.get('device', 'cpu')}" for each in of}
+    code = {each.revision[:7] + (" with changes" if each.dirty else "") for each in of}
+    seconds = duration(sum(each.wall_seconds for each in of))
+    return f"{len(of)} runs, {seconds} in all; {'; '.join(sorted(where))}; revision {', '.join(sorted(code))}."
 
 
 def command_of(joined: Joined, root: Path = USUAL) -> str:
