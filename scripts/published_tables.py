@@ -133,6 +133,8 @@ def remarks_of(joined: Joined) -> list[str]:
     for row, axis in joined.table.rows.items():
         own.setdefault(axis.note, []).append(row)
     notes += [f"{'; '.join(rows)}: {note}." for note, rows in own.items() if note]
+    alone = [cell for cell in joined.cells if cell.seeds == 1 and not joined.table.rows[cell.cell.row].once]
+    notes += ["Intervals and verdicts of one seed are over its test items alone."] if alone else []
     rules = {cell.rule for cell in joined.cells if cell.rule}
     notes += [f"Best shortcut rule, chosen on the test split: {', '.join(sorted(rules))}."] if rules else []
     return notes
