@@ -11,6 +11,7 @@ import yaml
 from common import published, results, sweep
 from common.intervals import Interval
 from common.published import Table
+from common.results import Results
 from common.tracker import TRAIN, run_id
 from scripts import dashboard
 from scripts.cells import Filled, Joined, Verdict
@@ -95,7 +96,8 @@ def test_without_runs_here_the_tables_group_is_shown() -> None:
 
 
 def test_runs_behind_the_table_are_shown_by_their_ids_whichever_sweep_started_them(tmp_path: Path) -> None:
-    runs = [Run(tmp_path / name, None, {}, {}) for name in "abc"]  # type: ignore[arg-type]
+    made = Results("reckoning", "demo", "ft_icr", "cpu", 0, "", "abc", False, {}, 1.0, 0, {})
+    runs = [Run(tmp_path / name, made, {}, {}) for name in "abc"]
     ids = [run_id(run.folder, TRAIN) for run in runs[:2]]  # the third was never sent
     assert dashboard.sent(joined(*runs)) == sorted(ids)
     (runset,) = grid_of(joined(*runs))["runSets"]
