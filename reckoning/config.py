@@ -1,7 +1,5 @@
 """Room 1, the schema: every key of `python -m reckoning.train`, its type, default and source."""
 
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,6 +9,7 @@ from omegaconf import OmegaConf
 
 from common.bilevel import InnerConfig, OuterConfig
 from common.errors import UserError
+from common.run_name import run_name as run_name  # which also registers the resolver
 from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
 from reckoning.clutrr.config import ClutrrConfig
 from reckoning.proofwriter.config import GeneratorConfig
@@ -369,16 +368,6 @@ class TrainConfig:
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 
-def run_name(overrides: str) -> str:
-    """Name of a run's folder from the command line's overrides.
-
-    Never empty, short enough for any disk, and without the characters that Hydra or a shell would want quoted, so that
-    `run=<folder>` can be typed as it is shown.
-    """
-    name = re.sub(r"[^\w.+-]+", "_", overrides).strip("_") or "default"
-    return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
-
-
 def inner_steps(hops: int | None) -> int:
     """The paper's number of inner steps: 4 for two to four hops, 5 for more (sheet section 4)."""
     return 5 if hops is not None and hops > 4 else 4
@@ -389,6 +378,5 @@ def by_name(name: str, values: Mapping[str, Any], otherwise: Any) -> Any:
     return values.get(name, otherwise)
 
 
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("inner_steps", inner_steps, replace=True)
 OmegaConf.register_new_resolver("by_name", by_name, replace=True)
