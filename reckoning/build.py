@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 
 from common.bilevel import Unroll
+from common.language import model as models
+from common.language.adapter import fast_weights
+from common.language.sources import load_tokenizer
 from common.plan import budget_of, choose
 from common.rates import LearnedRates, make_rates
-from reckoning import model as models
-from reckoning.adapter import fast_weights
 from reckoning.config import SPLITS, Learner, TrainConfig
 from reckoning.data import Splits
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
-from reckoning.sources import load_tokenizer
 from reckoning.templates import Templates
 
 logger = logging.getLogger(__name__)

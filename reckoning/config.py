@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from common.bilevel import InnerConfig, OuterConfig
 from common.errors import UserError
+from common.language.config import ModelConfig
 from common.run_name import run_name as run_name  # which also registers the resolver
 from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
 from reckoning.clutrr.config import ClutrrConfig
@@ -89,62 +90,6 @@ class MethodConfig:
             raise UserError(
                 "method.knowledge=none with method.question=false: nothing is left to read; keep one of them"
             )
-
-
-@dataclass
-class LoraConfig:
-    """Low-rank adapters on a frozen base, by `peft` (sheet section 3, last row)."""
-
-    rank: int = 0
-    """r of every adapter; 0 is off, and the whole model learns."""
-    alpha: int = 32
-    """The adapter's output is scaled by alpha / rank."""
-    dropout: float = 0.1
-    """On the adapter's input while training."""
-    targets: list[str] = field(default_factory=list)
-    """Ends of the names of the layers that get one, or ['all-linear']; empty leaves the choice to `peft`."""
-    train: list[str] = field(default_factory=list)
-    """Shell patterns of further weights that learn, such as the embeddings; the rest of the base is frozen."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot work.
-
-        Raises:
-            UserError: a value is out of range, or names layers while LoRA is off.
-        """
-        if self.rank < 0 or self.alpha <= 0:
-            raise UserError(
-                f"model.lora.rank={self.rank}, model.lora.alpha={self.alpha}: use a rank of 0 (off) or more, and a "
-                "positive alpha"
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.lora.dropout={self.dropout}: it is a probability; use a value in [0, 1)")
-        if self.rank == 0 and (self.targets or self.train):
-            raise UserError(
-                f"model.lora.targets={self.targets}, model.lora.train={self.train} with model.lora.rank=0: LoRA is "
-                "off and everything learns; set model.lora.rank=16, or remove them"
-            )
-
-
-@dataclass
-class ModelConfig:
-    """The language model."""
-
-    name: str = "gpt2"
-    """A Hugging Face causal language model: hub name, local folder, or one that lies in this package: `tiny` with
-    weights, `small` without."""
-    tokenizer: str | None = None
-    """Name or folder of the tokenizer; null takes the model's own."""
-    pretrained: bool = True
-    """False starts from random weights of the same shape."""
-    digest: str | None = None
-    """What the SHA-256 of the folder's model.safetensors must begin with; null takes any. With it, runs from other
-    weights are other runs: they have another config hash."""
-    dropout: float | None = None
-    """Dropout probability while training, inner and outer loop; null keeps the model's own."""
-    evaluation_dropout: bool = False
-    """True evaluates with dropout on, as the released code did (sheet section 6.3, item 5)."""
-    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass

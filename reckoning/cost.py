@@ -36,8 +36,8 @@ from common.bilevel import InnerConfig
 from common.entry import entry
 from common.errors import UserError
 from common.intervals import Interval
+from common.language.config import ModelConfig
 from common.schema import LoopConfig, RuntimeConfig, TrackerConfig, plain, to_typed
-from reckoning.config import ModelConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -305,9 +305,9 @@ def study(config: CostConfig, folder: Path) -> Results:
     """
     from common.environment import pick_device
     from common.files import write_json_lines
+    from common.language import model as models
     from common.results import UNHASHED
     from common.run import Run, RunIdentity
-    from reckoning import model as models
     from reckoning.reading import LETTERS, example_of, ways
 
     scale = scale_of(config, pick_device(config.runtime.device).type)

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from common.bilevel import InnerConfig, Snapshots, Unroll
 from common.environment import hardware, pick_device
 from common.footprint import Footprint, footprint
+from common.language.adapter import MATRICES, fast_weights
+from common.language.batch import Rows, micro_batches
+from common.language.objective import mean_loss
 from common.plan import budget_of, choose
 from common.rates import make_rates
 from common.rules import make_rule
 from common.twice.cross_entropy import TokenLosses
 from common.weights import stack
-from reckoning.adapter import MATRICES, fast_weights
-from reckoning.batch import Rows, micro_batches
 from reckoning.config import Learner, TrainConfig
-from reckoning.objective import mean_loss
 
 GIGABYTE = 1e9
 

@@ -13,19 +13,19 @@ from common.compiled import Compiled
 from common.derivatives import InnerLoss
 from common.footprint import Footprint, footprint
 from common.inner import Adapted, adapt
+from common.language.adapter import fast_weights
+from common.language.batch import LENGTHS, Row, Rows, micro_batches, to_rows, to_stack
+from common.language.decode import CachedReader, greedy
+from common.language.model import LanguageModel
+from common.language.objective import known, mean_loss
 from common.plan import stacking_pays
 from common.rates import LearnedRates
 from common.rules import make_rule
 from common.twice.policy import Need, needing
 from common.weights import Weights, select, stack
-from reckoning.adapter import fast_weights
-from reckoning.batch import LENGTHS, Rows, micro_batches, to_rows, to_stack
 from reckoning.config import Knowledge, MethodConfig, Target
-from reckoning.decode import CachedReader, greedy
-from reckoning.model import LanguageModel
-from reckoning.objective import known, mean_loss
 from reckoning.problems import Problem
-from reckoning.templates import Row, Templates
+from reckoning.templates import Templates
 
 Responses = list[list[str]]
 """[problems][questions] decoded text."""

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from common.language.batch import Row
+from common.language.sources import load_tokenizer
 from reckoning.audit import Description, RuleResult, audit, describe, overlap
 from reckoning.config import Target, TrainConfig
 from reckoning.problems import Problem, Question
 from reckoning.shortcut_rows import labels_of
-from reckoning.sources import load_tokenizer
-from reckoning.templates import Row, Templates
+from reckoning.templates import Templates
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -17,14 +17,14 @@ from common.bilevel import InnerConfig, Unroll
 from common.compiled import Compiled
 from common.errors import UserError
 from common.inner import adapt
+from common.language.adapter import fast_weights
+from common.language.batch import Rows, micro_batches
+from common.language.model import LanguageModel
+from common.language.objective import logits, mean_loss
 from common.rates import make_rates
 from common.rules import make_rule
 from common.twice.policy import Need, needing
 from common.weights import Weights, call, select
-from reckoning.adapter import fast_weights
-from reckoning.batch import Rows, micro_batches
-from reckoning.model import LanguageModel
-from reckoning.objective import logits, mean_loss
 
 LETTERS = 26
 QUESTION, ANSWER = 7, 1

@@ -4,10 +4,10 @@ import logging
 from dataclasses import replace
 
 from common.errors import UserError
+from common.language.sources import load_tokenizer
 from reckoning import data
 from reckoning.config import Target, TrainConfig
 from reckoning.memory import ASSUMED, Shape
-from reckoning.sources import load_tokenizer
 from reckoning.templates import Templates
 
 logger = logging.getLogger(__name__)

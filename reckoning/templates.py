@@ -5,12 +5,12 @@ and never scored. The strings are data: `data.templates` replaces any of them.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from string import Formatter
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from common.language.batch import Row
 from reckoning.config import Target, TemplateConfig
 from reckoning.problems import Problem, Question
 
@@ -25,22 +25,6 @@ SLOTS = {
     "multi_target": ({"answer", "facts"}, set()),
 }
 """Template -> (slots it must have, slots it may have besides)."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One sequence: token `ids`, of which those from `scored_from` on are predicted and scored."""
-
-    ids: tuple[int, ...]
-    scored_from: int
-    answer_tokens: int = 0
-    """How many of the scored tokens, the first ones, are the answer's own."""
-    name: str = field(compare=False, default="")
-
-    @property
-    def prompt(self) -> tuple[int, ...]:
-        """The tokens that are given."""
-        return self.ids[: self.scored_from]
 
 
 class Templates:

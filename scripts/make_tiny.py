@@ -1,5 +1,5 @@
-"""Make `reckoning/tiny`, the shape of the tiny model and its tokenizer, and `reckoning/small`, the shape of the model
-of scale=gpu. Seconds. The tiny model's weights are `scripts.pretrain_tiny`'s; a changed tokenizer needs new ones.
+"""Make `tiny`, the shape of the tiny model and its tokenizer, and `small`, the shape of the model of scale=gpu, both in
+`common/language`. Seconds. The tiny model's weights are `scripts.pretrain_tiny`'s; a changed tokenizer needs new ones.
 
 python -m scripts.make_tiny [--folder elsewhere]
 """
@@ -117,7 +117,7 @@ def make_small_shape(tokens: int) -> "GPT2Config":
 def main() -> None:
     """Write both config.json and the tokenizer's files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", default="reckoning", help="the one that holds both folders")
+    parser.add_argument("--folder", default="common/language", help="the one that holds both folders")
     folder = Path(parser.parse_args().folder)
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder / "tiny")

@@ -1,7 +1,7 @@
-"""Pre-train `reckoning/tiny` on generated English (`scripts/tiny_english.py`), on one core; shows the time left.
+"""Pre-train `common/language/tiny` on generated English (`scripts/tiny_english.py`), on one core; shows the time left.
 
-    python -m scripts.pretrain_tiny                        writes reckoning/tiny/model.safetensors
-    python -m scripts.pretrain_tiny --folder <a copy of reckoning/tiny> --steps 300
+    python -m scripts.pretrain_tiny                        writes common/language/tiny/model.safetensors
+    python -m scripts.pretrain_tiny --folder <a copy of common/language/tiny> --steps 300
 
 A killed run continues with the same command, from `runs/pretrain_tiny/<settings>`, and ends in the same bits. How the
 weights in the folder were made stands beside them in pretraining.json: recipe, seconds, hardware, loss on text that was
@@ -24,17 +24,17 @@ from torch import Tensor, nn
 from common import checkpoint
 from common.environment import describe
 from common.files import write_atomic
+from common.language.sources import WEIGHTS, digest_of
 from common.outer import share_of_peak
 from common.progress import Progress
 from common.seeding import seed_everything, set_deterministic
-from reckoning.sources import WEIGHTS, digest_of
 from scripts.tiny_english import drill, passage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-TINY = Path("reckoning/tiny")
+TINY = Path("common/language/tiny")
 RECORD = "pretraining.json"
 PASSAGES = 64
 """More passages than any row holds: row r has passages r * PASSAGES onwards."""
@@ -235,7 +235,7 @@ def main() -> None:
         raise SystemExit(f"error: --folder {folder}: no config.json; copy {TINY} there, or run scripts.make_tiny")
     record = pretrain(recipe, folder, runs / digest)
     logger.info("%s: loss %.3f after %d s", folder / WEIGHTS, record["loss"], record["seconds"])
-    logger.info("conf/reckoning/model/tiny.yaml: set digest: %s", record["digest"])
+    logger.info("conf/common/model/tiny.yaml: set digest: %s", record["digest"])
 
 
 if __name__ == "__main__":

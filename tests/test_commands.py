@@ -12,9 +12,12 @@ from hydra import compose, initialize_config_module
 from torch._subclasses.fake_tensor import FakeTensor
 
 from common.bilevel import InnerConfig, OuterConfig, Unroll
+from common.language import model
+from common.language.config import ModelConfig
 from common.schema import Device, Precision, RuntimeConfig, to_typed
-from reckoning import data, memory, model
-from reckoning.config import MethodConfig, ModelConfig, TrainConfig
+from reckoning import data, memory
+from reckoning import model as sizes
+from reckoning.config import MethodConfig, TrainConfig
 from reckoning.proofwriter.recipe import read_records
 from tests.reckoning.miniature import make_network
 
@@ -92,18 +95,18 @@ def test_data_reads_own_lines_and_does_without_a_tokenizer(run, tmp_path: Path) 
 
 def test_model_tells_sizes_without_weights(run, tmp_path: Path) -> None:
     words = ["+experiment=proofwriter", "runtime=cpu", f"model.name={gpt2(tmp_path / 'model')}"]
-    code, out, _ = run(model.main, *words)
+    code, out, _ = run(sizes.main, *words)
     assert code == 0
     for part in ("124,439,808 in 148 tensors", "592: one a tensor and step", "20 facts of 24 tokens"):
         assert part in out, part
     assert not (tmp_path / "runs").exists(), "this is no run"
-    _, out, _ = run(model.main, *words, "inner.weights=['*.mlp.*']", "inner.steps=2")
+    _, out, _ = run(sizes.main, *words, "inner.weights=['*.mlp.*']", "inner.steps=2")
     assert "in 48 tensors, inner.weights=['*.mlp.*']" in out and "96: one" in out
 
 
 def test_model_without_a_configuration_names_the_way_out(run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    code, _, err = run(model.main, "+experiment=proofwriter", f"model.name={tmp_path / 'empty'}")
+    code, _, err = run(sizes.main, "+experiment=proofwriter", f"model.name={tmp_path / 'empty'}")
     assert code == 2
     assert err.startswith("error: model.name=") and "scale=cpu" in err
 

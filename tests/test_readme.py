@@ -69,7 +69,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_text(text)
     (lines,) = blocks("json")
     (folder / "mine.jsonl").write_text(lines)
-    shutil.copytree(ROOT / "reckoning" / "tiny", folder / "models" / "mine")
+    shutil.copytree(ROOT / "common" / "language" / "tiny", folder / "models" / "mine")
     return folder
 
 

@@ -16,16 +16,19 @@ from torch import Tensor
 from common import checkpoint
 from common.bilevel import InnerConfig, RuleName, Unroll
 from common.errors import UserError
+from common.language import model
+from common.language.adapter import Adapter, fast_weights
+from common.language.config import LoraConfig
+from common.language.model import LanguageModel
+from common.language.objective import logits
 from common.lora import takes_stacks
 from common.rates import make_rates
 from common.schema import to_typed
 from common.twice.lean import make_lean
-from reckoning import evaluate, model
-from reckoning.adapter import Adapter, fast_weights
-from reckoning.config import Knowledge, Learner, LoraConfig, MethodConfig, TemplateConfig, TrainConfig
+from reckoning import evaluate
+from reckoning import model as sizes
+from reckoning.config import Knowledge, Learner, MethodConfig, TemplateConfig, TrainConfig
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
-from reckoning.model import LanguageModel
-from reckoning.objective import logits
 from reckoning.problems import Problem
 from reckoning.templates import Templates
 from tests.reckoning.miniature import make_network, only_run, run_here
@@ -275,7 +278,7 @@ def test_model_tells_what_learns_and_what_is_frozen(
     mini: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], stack: str
 ) -> None:
     words = mini.words(tmp_path, *LORA, "inner.weights=['*lora_*']", "model.lora.train=['*.wpe.*']")
-    assert run_here(model.main, *words, f"inner.stack={stack}") == 0
+    assert run_here(sizes.main, *words, f"inner.stack={stack}") == 0
     out = capsys.readouterr().out
     adapter = 2 * (2 * (16 + 48) + 2 * (16 + 64))
     for part in (

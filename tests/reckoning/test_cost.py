@@ -11,18 +11,17 @@ import yaml
 from common.bilevel import InnerConfig
 from common.errors import UserError
 from common.inner import adapt
+from common.language.batch import Row, to_rows
+from common.language.config import ModelConfig
+from common.language.model import LanguageModel, load, of_shape
+from common.language.objective import mean_loss
 from common.rates import make_rates
 from common.results import read
 from common.rules import make_rule
 from common.weights import call, select
 from reckoning import cost
-from reckoning.batch import to_rows
-from reckoning.config import ModelConfig
 from reckoning.cost import CostConfig, Line, ShapeConfig, Summary, break_even, line_through
-from reckoning.model import LanguageModel, load, of_shape
-from reckoning.objective import mean_loss
 from reckoning.reading import Example, example_of, ways
-from reckoning.templates import Row
 from tests.reckoning.miniature import run_here
 
 CPU = torch.device("cpu")

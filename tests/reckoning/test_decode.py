@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.language.decode import CachedReader, greedy
 from common.weights import Weights, select
-from reckoning.decode import CachedReader, greedy
 from tests.reckoning.miniature import make_network
 
 CPU = torch.device("cpu")

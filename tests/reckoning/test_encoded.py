@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from common.intervals import mean_interval
+from common.language.decode import CachedReader, greedy
+from common.language.objective import known
 from common.weights import select, stack
 from reckoning.config import Knowledge, Learner, MethodConfig
-from reckoning.decode import CachedReader, greedy
 from reckoning.methods import Reckoning
-from reckoning.objective import known
 from reckoning.problems import Problem
 from reckoning.scoring import summarise_encoding
 from tests.reckoning.test_methods import learner_of, nll

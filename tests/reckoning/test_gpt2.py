@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from common.language.config import ModelConfig
+from common.language.model import load
+from common.language.objective import logits
 from common.weights import select
-from reckoning.config import ModelConfig
-from reckoning.model import load
-from reckoning.objective import logits
 from reckoning.train import main
 from tests.reckoning.miniature import make_network, run_here
 

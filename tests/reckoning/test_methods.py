@@ -11,6 +11,9 @@ from torch.func import functional_call
 
 from common.bilevel import InnerConfig, RateSpace, RuleName, Unroll
 from common.errors import UserError
+from common.language.batch import Row
+from common.language.config import ModelConfig
+from common.language.model import LanguageModel
 from common.plan import choose
 from common.rates import make_rates
 from common.weights import select
@@ -21,16 +24,14 @@ from reckoning.config import (
     Knowledge,
     Learner,
     MethodConfig,
-    ModelConfig,
     Target,
     TemplateConfig,
     TrainConfig,
 )
 from reckoning.evaluate import respond
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
-from reckoning.model import LanguageModel
 from reckoning.problems import Problem
-from reckoning.templates import Row, Templates
+from reckoning.templates import Templates
 from tests.reckoning.miniature import make_network
 
 WORDS = {"true": "yes", "false": "no", "unknown": "none"}

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from common.language.batch import Row, Rows, to_rows, to_stack
+from common.language.objective import logits, mean_loss
 from common.twice.cross_entropy import TokenLosses
 from common.weights import select, stack
-from reckoning.batch import Rows, to_rows, to_stack
-from reckoning.objective import logits, mean_loss
-from reckoning.templates import Row
 from tests.reckoning.miniature import make_network
 
 CPU = torch.device("cpu")

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from reckoning.config import ModelConfig, Target, TemplateConfig
+from common.language.batch import Row
+from common.language.config import ModelConfig
+from common.language.sources import load_tokenizer
+from reckoning.config import Target, TemplateConfig
 from reckoning.problems import Problem, Question
-from reckoning.sources import load_tokenizer
-from reckoning.templates import Row, Templates
+from reckoning.templates import Templates
 
 LABELS = {"true": "yes", "false": "no", "unknown": "none"}
 FACTS = ("Anne is kind", "Bob is red", "If someone is kind then they are not round")

@@ -12,16 +12,16 @@ import torch
 import yaml
 
 from common.errors import UserError
-from reckoning.config import ModelConfig
-from reckoning.model import load
+from common.language.config import ModelConfig
+from common.language.model import load
+from common.language.sources import digest_of, load_tokenizer
 from reckoning.proofwriter import theory as logic
 from reckoning.proofwriter.theory import negated
-from reckoning.sources import digest_of, load_tokenizer
 from scripts import pretrain_tiny, tiny_english
 from scripts.pretrain_tiny import RECORD, WEIGHTS, Recipe, Text, held_out_loss, pretrain
 
 ROOT = Path(__file__).parents[2]
-TINY = ROOT / "reckoning" / "tiny"
+TINY = ROOT / "common" / "language" / "tiny"
 SHORT = Recipe(steps=4, rows=2, length=24, drill=2)
 
 
@@ -151,7 +151,7 @@ def test_the_kept_weights_are_small_fit_their_shape_and_read_what_they_were_not_
 
 def test_the_digest_in_the_configuration_is_that_of_the_kept_weights() -> None:
     digest = digest_of(TINY / WEIGHTS)
-    assert yaml.safe_load((ROOT / "conf" / "reckoning" / "model" / "tiny.yaml").read_text())["digest"] == digest
+    assert yaml.safe_load((ROOT / "conf" / "common" / "model" / "tiny.yaml").read_text())["digest"] == digest
     assert json.loads((TINY / RECORD).read_text())["digest"] == digest
 
 

@@ -65,9 +65,10 @@ class CachedReader:
             return output.logits[:, -keep:], [(layer.keys, layer.values) for layer in cache.layers]
 
         if self.stacked:
-            found: Any = torch.func.vmap(one_task, randomness="different")(self.weights, ids, where, kept)
-            return found
-        scores, (*pairs,) = one_task(self.weights, ids[0], {name: value[0] for name, value in where.items()}, kept)
+            over_tasks = torch.func.vmap(one_task, randomness="different")
+            scores, pairs = over_tasks(self.weights, ids, where, kept)
+            return scores, pairs
+        scores, pairs = one_task(self.weights, ids[0], {name: value[0] for name, value in where.items()}, kept)
         return scores[None], pairs
 
 

@@ -1,17 +1,32 @@
 """Ragged rows as rectangular tensors, without changing a number."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from reckoning.templates import Row
-
 LENGTHS = 16
 """Compiled programs are made for one shape: rows are padded to a multiple of this, so that there are few."""
 Shares = Sequence[float]
 """Share of each row in its task's mean."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence: token `ids`, of which those from `scored_from` on are predicted and scored."""
+
+    ids: tuple[int, ...]
+    scored_from: int
+    answer_tokens: int = 0
+    """How many of the scored tokens, the first ones, are the answer's own."""
+    name: str = field(compare=False, default="")
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The tokens that are given."""
+        return self.ids[: self.scored_from]
 
 
 class Rows(NamedTuple):
@@ -81,5 +96,5 @@ def micro_batches(rows: Rows, size: int) -> list[Rows]:
     count = rows.ids.shape[-2]
     if size == 0 or size >= count:
         return [rows]
-    ids, scored = rows.ids.split(size, dim=-2), rows.scored.split(size, dim=-2)
-    return [Rows(*part) for part in zip(ids, scored, rows.weight.split(size, dim=-1), strict=True)]
+    ids, scored = torch.split(rows.ids, size, dim=-2), torch.split(rows.scored, size, dim=-2)
+    return [Rows(*part) for part in zip(ids, scored, torch.split(rows.weight, size, dim=-1), strict=True)]

@@ -1,14 +1,14 @@
-"""The paper's two losses: memorise the facts (inner), answer the question (outer)."""
+"""Losses of rows: what the inner loop memorises, and what the outer loop answers."""
 
 import inspect
 
 import torch
 from torch import Tensor, nn
 
+from common.language.batch import Rows
 from common.lora import over_tasks
 from common.twice.cross_entropy import TokenLosses
 from common.weights import Weights, call
-from reckoning.batch import Rows
 
 
 def logits(model: nn.Module, weights: Weights, ids: Tensor, keep: int = 0) -> Tensor:
@@ -30,8 +30,8 @@ def logits(model: nn.Module, weights: Weights, ids: Tensor, keep: int = 0) -> Te
 def mean_loss(losses: TokenLosses, weights: Weights, rows: Rows) -> Tensor:
     """Mean negative log-likelihood of a row's scored tokens, then the weighted mean over rows; [] or [tasks].
 
-    This is L_CLM of the sheet's section 1.2 when the rows are facts (token mean inside a fact, then fact mean), and
-    the outer L_CE when they are questions with their targets.
+    With sentences as rows this is the language-modelling loss of what is to be memorised (token mean inside a
+    sentence, then their mean), with questions and their targets the outer cross-entropy.
     """
     scored = rows.scored[..., 1:]
     per_token = losses.under(weights, rows.ids) * scored

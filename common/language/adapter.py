@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.language.config import LoraConfig
 from common.lora import make_stackable
 from common.weights import Weights, select
-from reckoning.config import LoraConfig
 
 BASE = "base"
 """Folder beside an adapter's files: its base, where no other place has it."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from reckoning.config import ModelConfig
+from common.language.config import ModelConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,7 +22,7 @@ def source_of(name: str, key: str = "model.name") -> str:
         UserError: `name`, the value of `key`, looks like a folder and there is none.
     """
     if name in EMBEDDED:
-        return str(files("reckoning") / name)
+        return str(files("common.language") / name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return str(folder)

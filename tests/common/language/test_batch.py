@@ -2,8 +2,7 @@
 
 import torch
 
-from reckoning.batch import micro_batches, to_rows, to_stack
-from reckoning.templates import Row
+from common.language.batch import Row, micro_batches, to_rows, to_stack
 
 CPU = torch.device("cpu")
 SHORT, LONG, OTHER = Row((5, 6), 1), Row((1, 2, 3, 4), 2), Row((7, 8, 9), 1)
