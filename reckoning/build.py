@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from common.bilevel import Unroll
 from common.language import model as models
 from common.language.adapter import fast_weights
 from common.language.sources import load_tokenizer
-from common.plan import budget_of, choose
 from common.rates import LearnedRates, make_rates
 from reckoning.config import SPLITS, Learner, TrainConfig
 from reckoning.data import Splits
@@ -52,14 +50,9 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
         learner = Reckoning(
             model, rates, templates, config.inner, config.method, knowledge, config.evaluation.inner_steps
         )
-        ordered = sorted(splits["train"], key=lambda problem: sum(len(row.ids) for row in learner.rows(problem)))
-        learner.stack_if_it_pays(ordered[-1])
         if not config.method.meta:
             rates.requires_grad_(False)  # nothing would reach them
-        if config.inner.unroll is Unroll.auto:
-            cost = learner.footprint(ordered[-config.outer.batch_problems if learner.stacked else -1 :])
-            budget = budget_of(config.inner.memory_gb, device)
-            learner.unroll, learner.keep = choose(cost, config.inner.steps, budget, config.inner.snapshots)
+        learner.plan(splits["train"], config.outer.batch_problems)
     else:
         rates.requires_grad_(False)
         learner = InContext(model, templates, config.method, knowledge)

@@ -3,26 +3,21 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from common.bilevel import InnerConfig, Unroll
-from common.compiled import Compiled
-from common.derivatives import InnerLoss
-from common.footprint import Footprint, footprint
-from common.inner import Adapted, adapt
-from common.language.adapter import fast_weights
-from common.language.batch import LENGTHS, Row, Rows, micro_batches, to_rows, to_stack
-from common.language.decode import CachedReader, greedy
+from common.inner import Adapted
+from common.language.batch import Row, Rows, tensors_for, to_rows
+from common.language.decode import continuations
 from common.language.model import LanguageModel
 from common.language.objective import known, mean_loss
-from common.plan import stacking_pays
+from common.language.writer import Writer
 from common.rates import LearnedRates
-from common.rules import make_rule
 from common.twice.policy import Need, needing
-from common.weights import Weights, select, stack
+from common.weights import Weights, select
 from reckoning.config import Knowledge, MethodConfig, Target
 from reckoning.problems import Problem
 from reckoning.templates import Templates
@@ -97,19 +92,16 @@ class Reckoning:
         evaluation_steps: int = 0,
     ) -> None:
         """`evaluation_steps`: inner steps at test time, 0 for as many as in training."""
-        self.model, self.rates, self.templates = model, rates, templates
-        self.inner, self.method, self.knowledge = inner, method, knowledge
-        self.evaluation_steps = evaluation_steps or inner.steps
-        self.rule = make_rule(inner)
-        self.unroll, self.keep, self.stacked = inner.unroll, inner.keep, inner.stack
-        self.slow = fast_weights(model.network, inner.weights)
-        fast = {id(w) for w in self.slow.values()}
-        self.also = [w for w in model.network.parameters() if w.requires_grad and id(w) not in fast]
-        self.memorise: InnerLoss = lambda weights, rows: mean_loss(model.losses, weights, rows)
-        if inner.compile:
-            self.memorise = Compiled(self.memorise, model.network)
-        self.multiple = LENGTHS if inner.compile else 1
-        self.tensors = _tensors_for(model, templates, method)
+        self.model, self.templates, self.method, self.knowledge = model, templates, method, knowledge
+        self.writer = Writer(
+            model,
+            rates,
+            inner,
+            lambda weights, rows: mean_loss(model.losses, weights, rows),
+            pad=templates.eos,
+            answer_weight=method.answer_weight,
+            evaluation_steps=evaluation_steps,
+        )
         self.measured: dict[str, float] = {}
 
     def rows(self, problem: Problem) -> list[Row]:
@@ -121,9 +113,9 @@ class Reckoning:
         first = last = 0.0
         for group in self._groups(problems):
             if not self.method.meta:
-                yield self._answer(self._start(len(group)), group).sum()
+                yield self._answer(self.writer.start(len(group)), group).sum()
                 continue
-            adapted = self._adapt(group, unroll=self.unroll, steps=self.inner.steps)
+            adapted = self._adapt(group, training=True)
             yield self._answer(adapted.weights, group).sum()
             first += adapted.losses[0].sum().item()
             last += adapted.losses[-1].sum().item()
@@ -134,9 +126,9 @@ class Reckoning:
         """Encode every knowledge set once, then answer all its questions from the adapted weights."""
         responses: Responses = []
         for group in self._groups(problems):
-            fast = self._adapt(group, unroll=Unroll.none, steps=self.evaluation_steps).weights
+            fast = self._adapt(group, training=False).weights
             prompts = [[row.prompt for row in self._questions(problem)] for problem in group]
-            responses += _decoded(self.model, fast, prompts, self.templates, new_tokens, stacked=self.stacked)
+            responses += _decoded(self.model, fast, prompts, self.templates, new_tokens, stacked=self.writer.stacked)
         return responses
 
     @torch.no_grad()
@@ -145,25 +137,23 @@ class Reckoning:
         found: list[list[Encoded]] = []
         for group in self._groups(problems):
             facts = [self._facts(problem) for problem in group]
-            rows, start = self._padded(facts), self._start(len(group))
-            fast = self._adapt(group, unroll=Unroll.none, steps=self.evaluation_steps).weights
+            rows, start = self.writer.rows(facts), self.writer.start(len(group))
+            fast = self._adapt(group, training=False).weights
             (loss, exact), (loss_after, exact_after) = (known(self.model.network, w, rows) for w in (start, fast))
             columns = [x.reshape(len(group), -1).tolist() for x in (loss, loss_after, exact, exact_after)]
             for own, *values in zip(facts, *columns, strict=True):
                 found.append([Encoded(*of_fact) for _, *of_fact in zip(own, *values, strict=False)])
         return found
 
-    def stack_if_it_pays(self, problem: Problem) -> None:
-        """With `inner.stack`: adapt problems one by one all the same where one like this is work enough."""
-        if self.stacked:
-            rows = to_rows(self._facts(problem), **self.tensors)
-            self.stacked = stacking_pays(self.memorise, self.slow, rows, rows.ids.device)
-
-    def footprint(self, problems: Sequence[Problem]) -> Footprint:
-        """Memory of the outer gradient of `problems`: one, or as many as are stacked."""
-        facts = micro_batches(self._padded([self._facts(problem) for problem in problems]), self.inner.micro_batch)
-        start = self._start(len(problems))
-        return footprint(self.memorise, lambda fast: self._answer(fast, problems), start, facts, self.rule, self.also)
+    def plan(self, problems: Sequence[Problem], together: int) -> None:
+        """Settle what `inner.stack` and `inner.unroll=auto` leave open by the largest of `problems`, of which
+        `together` may be in a batch.
+        """
+        ordered = sorted(problems, key=lambda problem: sum(len(row.ids) for row in self.rows(problem)))
+        self.writer.stack_if_it_pays(self._facts(ordered[-1]))
+        if self.writer.inner.unroll is Unroll.auto:
+            group = ordered[-together if self.writer.stacked else -1 :]
+            self.writer.plan(self._given(group), len(group), lambda fast: self._answer(fast, group))
 
     def _answer(self, fast: Weights, group: Sequence[Problem]) -> Tensor:
         """The outer loss; [] or [problems]."""
@@ -173,26 +163,14 @@ class Reckoning:
             loss = loss + self._mean_loss(fast, *zip(*recited, strict=True))
         return loss
 
-    def _start(self, problems: int) -> Weights:
-        return stack(self.slow, problems) if self.stacked else self.slow
-
     def _groups(self, problems: Sequence[Problem]) -> list[Sequence[Problem]]:
-        return [problems] if self.stacked else [[problem] for problem in problems]
+        return [problems] if self.writer.stacked else [[problem] for problem in problems]
 
-    def _adapt(self, group: Sequence[Problem], *, unroll: Unroll, steps: int) -> Adapted:
-        facts = self._padded([self._facts(problem) for problem in group])
-        return adapt(
-            self.memorise,
-            self._start(len(group)),
-            micro_batches(facts, self.inner.micro_batch),
-            steps=steps,
-            rule=self.rule,
-            rates=self.rates,
-            unroll=unroll,
-            keep=0 if unroll is Unroll.none else self.keep,
-            also=self.also,
-            snapshots=self.inner.snapshots,
-        )
+    def _adapt(self, group: Sequence[Problem], *, training: bool) -> Adapted:
+        return self.writer.write(self._given(group), tasks=len(group), training=training)
+
+    def _given(self, group: Sequence[Problem]) -> Rows:
+        return self.writer.rows([self._facts(problem) for problem in group])
 
     def _facts(self, problem: Problem) -> list[Row]:
         return [self.templates.fact(index, fact) for index, fact in enumerate(self.knowledge.of(problem))]
@@ -212,13 +190,7 @@ class Reckoning:
     def _mean_loss(
         self, fast: Weights, tasks: Sequence[Sequence[Row]], shares: Sequence[Sequence[float]] | None = None
     ) -> Tensor:
-        return mean_loss(self.model.losses, fast, self._padded(tasks, shares))
-
-    def _padded(self, tasks: Sequence[Sequence[Row]], shares: Sequence[Sequence[float]] | None = None) -> Rows:
-        if self.stacked:
-            return to_stack(tasks, shares=shares, multiple=self.multiple, **self.tensors)
-        own = shares[0] if shares else None
-        return to_rows(tasks[0], shares=own, multiple=self.multiple, **self.tensors)
+        return mean_loss(self.model.losses, fast, self.writer.rows(tasks, shares))
 
 
 class InContext:
@@ -230,7 +202,7 @@ class InContext:
         """The whole model is trained on question and target rows."""
         self.model, self.templates, self.method, self.knowledge = model, templates, method, knowledge
         self.weights = select(model.network)
-        self.tensors = _tensors_for(model, templates, method)
+        self.tensors = tensors_for(model.network, templates.eos, method.answer_weight)
         self.measured: dict[str, float] = {}
 
     def rows(self, problem: Problem) -> list[Row]:
@@ -259,17 +231,6 @@ class InContext:
         return [[next(rest) for _ in rows] for rows in tasks]
 
 
-def _tensors_for(model: LanguageModel, templates: Templates, method: MethodConfig) -> dict[str, Any]:
-    """How rows become tensors for this model."""
-    first = next(model.network.parameters())
-    return {
-        "pad": templates.eos,
-        "device": first.device,
-        "dtype": first.dtype,
-        "answer_weight": method.answer_weight,
-    }
-
-
 def _decoded(
     model: LanguageModel,
     weights: Weights,
@@ -280,7 +241,5 @@ def _decoded(
     stacked: bool,
 ) -> Responses:
     """Greedy continuations as text; `prompts` [tasks][rows], one task unless the weights are stacked."""
-    reader = CachedReader(model.network, weights, model.window, stacked=stacked)
-    device = next(iter(weights.values())).device
-    found = greedy(reader, prompts, eos=templates.eos, new_tokens=new_tokens, window=model.window, device=device)
+    found = continuations(model, weights, prompts, eos=templates.eos, new_tokens=new_tokens, stacked=stacked)
     return [[templates.tokenizer.decode(ids, skip_special_tokens=True) for ids in rows] for rows in found]

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 LENGTHS = 16
 """Compiled programs are made for one shape: rows are padded to a multiple of this, so that there are few."""
@@ -41,6 +41,12 @@ class Rows(NamedTuple):
     """float [(tasks,) rows, length]: weight of the token in its row's mean, 0 where it is given; at least float32."""
     weight: Tensor
     """float [(tasks,) rows]: share of the row in its task's mean; 0 for rows that only fill up."""
+
+
+def tensors_for(network: nn.Module, pad: int, answer_weight: float = 1.0) -> dict[str, Any]:
+    """Keyword arguments of `to_rows` and `to_stack` for rows that `network` reads."""
+    first = next(network.parameters())
+    return {"pad": pad, "device": first.device, "dtype": first.dtype, "answer_weight": answer_weight}
 
 
 def to_rows(

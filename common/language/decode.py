@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from common.language.model import LanguageModel
 from common.weights import Weights, call
 
 
@@ -120,3 +121,18 @@ def greedy(
             break
         scores = reader.grow(chosen)
     return found
+
+
+def continuations(
+    model: LanguageModel,
+    weights: Weights,
+    prompts: Sequence[Sequence[Sequence[int]]],
+    *,
+    eos: int,
+    new_tokens: int,
+    stacked: bool,
+) -> list[list[list[int]]]:
+    """`greedy` with a cache, under `weights`; `prompts` [tasks][rows], one task unless the weights are stacked."""
+    reader = CachedReader(model.network, weights, model.window, stacked=stacked)
+    device = next(iter(weights.values())).device
+    return greedy(reader, prompts, eos=eos, new_tokens=new_tokens, window=model.window, device=device)

@@ -71,7 +71,7 @@ def learner_of(
 def learners(learner: Any) -> dict[str, Tensor]:
     """Every number that the outer loop trains."""
     named = {name: w for name, w in learner.model.network.named_parameters() if w.requires_grad}
-    return {**named, "rates": learner.rates.numbers} if hasattr(learner, "rates") else named
+    return {**named, "rates": learner.writer.rates.numbers} if hasattr(learner, "writer") else named
 
 
 def outer_gradient(learner: Any, batch: list[Problem]) -> tuple[float, dict[str, Tensor]]:
@@ -128,7 +128,7 @@ def test_stacked_equals_one_by_one_for_problems_of_different_sizes(
     b = Problem(b.id, b.theory, b.facts[:2], (), (type(b.questions[0])("q", "Bob is red", "true", (1,)),))
     batch = [a, b, Problem(c.id, c.theory, c.facts, (), c.questions[1:])]
     singly, stacked = (learner_of(tokenizer, parts=parts, stack=stack) for stack in (False, True))
-    assert takes_stacks(stacked.model.network, stacked.slow) is (parts == "adapter"), "or by vmap"
+    assert takes_stacks(stacked.model.network, stacked.writer.slow) is (parts == "adapter"), "or by vmap"
     one, many = outer_gradient(singly, batch), outer_gradient(stacked, batch)
     assert one[0] == pytest.approx(many[0], rel=1e-11)
     assert_close(many[1], one[1], 1e-9)

@@ -25,11 +25,11 @@ CPU = torch.device("cpu")
 def test_known_is_the_loss_and_what_greedy_decoding_writes(tokenizer: Any, problems: Splits) -> None:
     learner = learner_of(tokenizer, MethodConfig(), lr=0.01, steps=60)
     problem = problems("train")[0]
-    fast = learner._adapt([problem], unroll=learner.unroll.none, steps=60).weights
+    fast = learner._adapt([problem], training=False).weights
     network, rows = learner.model.network, learner._facts(problem)
     outcomes = set()
     for weights in (select(network), fast):
-        losses, exact = known(network, weights, learner._padded([rows]))
+        losses, exact = known(network, weights, learner.writer.rows([rows]))
         for row, loss, right in zip(rows, losses.tolist(), exact.tolist(), strict=True):
             assert loss == pytest.approx(nll(network, weights, row).item(), rel=1e-10)
             wanted = list(row.ids[row.scored_from :])
@@ -51,13 +51,13 @@ def test_encoding_makes_facts_known(tokenizer: Any, problems: Splits, stacked: b
     learner = learner_of(tokenizer, MethodConfig(), lr=0.01, steps=60, stack=stacked)
     a, b = problems("dev")[:2]
     b = Problem(b.id, b.theory, b.facts[:2], (), tuple(type(q)(q.id, q.text, q.answer) for q in b.questions))
-    before = {name: w.clone() for name, w in learner.slow.items()}
+    before = {name: w.clone() for name, w in learner.writer.slow.items()}
     encoded = learner.encoded([a, b])
     assert [len(own) for own in encoded] == [3, 2]
     for own in encoded:
         assert not any(fact.exact_before for fact in own) and all(fact.exact_after for fact in own)
         assert all(fact.loss_after < 0.5 < 3 < fact.loss_before for fact in own)
-    assert all(torch.equal(w, before[name]) and w.grad is None for name, w in learner.slow.items())
+    assert all(torch.equal(w, before[name]) and w.grad is None for name, w in learner.writer.slow.items())
     metrics = summarise_encoding([a, b], encoded, 0.95)
     assert (metrics["fact_exact_before"].value, metrics["fact_exact_after"].value) == (0, 1)
     assert metrics["fact_loss_after"].count == 5
@@ -67,9 +67,9 @@ def test_encoding_makes_facts_known(tokenizer: Any, problems: Splits, stacked: b
 def test_a_stack_gives_what_problems_give_alone(tokenizer: Any, problems: Splits) -> None:
     rows = [learner_of(tokenizer, MethodConfig())._facts(problem) for problem in problems("dev")[:2]]
     one, many = (learner_of(tokenizer, MethodConfig(), stack=value) for value in (False, True))
-    together = known(many.model.network, stack(many.slow, 2), many._padded(rows))
+    together = known(many.model.network, stack(many.writer.slow, 2), many.writer.rows(rows))
     for place, own in enumerate(rows):
-        alone = known(one.model.network, one.slow, one._padded([own]))
+        alone = known(one.model.network, one.writer.slow, one.writer.rows([own]))
         torch.testing.assert_close(together[0][place], alone[0])
         assert torch.equal(together[1][place], alone[1])
 
@@ -86,7 +86,7 @@ def test_training_without_the_inner_loop_adapts_at_test_time_only(tokenizer: Any
     assert losses == pytest.approx(expected, rel=1e-10), "the mean over questions, from the initial weights"
     for loss in plain.losses(batch):
         loss.backward()
-    assert plain.rates.numbers.grad is None and plain.measured == {}
+    assert plain.writer.rates.numbers.grad is None and plain.measured == {}
     meta = learner_of(tokenizer, MethodConfig(), steps=3, lr=0.05)
     assert plain.respond(batch, 4) == meta.respond(batch, 4), "the same inner loop at test time"
 

@@ -14,7 +14,6 @@ from common.errors import UserError
 from common.language.batch import Row
 from common.language.config import ModelConfig
 from common.language.model import LanguageModel
-from common.plan import choose
 from common.rates import make_rates
 from common.weights import select
 from reckoning.build import Parts
@@ -86,8 +85,8 @@ def by_hand(learner: Reckoning, problem: Problem, target: Target, *, steps: int,
 def outer_gradient(learner: Any, problems: Sequence[Problem]) -> tuple[float, dict[str, Tensor]]:
     """Summed loss and its gradient, each loss sent backward as it comes."""
     named = dict(learner.model.network.named_parameters())
-    if hasattr(learner, "rates"):
-        named["rates"] = learner.rates.numbers
+    if hasattr(learner, "writer"):
+        named["rates"] = learner.writer.rates.numbers
     total = 0.0
     for loss in learner.losses(problems):
         assert loss.shape == ()
@@ -176,10 +175,10 @@ def test_what_auto_chooses_gives_the_gradient_of_stored_steps(
     how = {"weights": weights, "stack": stack}
     stored = outer_gradient(learner_of(tokenizer, MethodConfig(), **how), batch)
     for budget, expected in {10**12: Unroll.stored, 1: Unroll.recompute}.items():
-        learner = learner_of(tokenizer, MethodConfig(), unroll=Unroll.auto, **how)
-        cost = learner.footprint(batch if stack else batch[:1])
-        learner.unroll, learner.keep = choose(cost, learner.inner.steps, budget)
-        assert (learner.unroll, learner.keep) == (expected, 0)
+        gigabytes = budget / 1e9
+        learner = learner_of(tokenizer, MethodConfig(), unroll=Unroll.auto, memory_gb=gigabytes, **how)
+        learner.plan(batch, len(batch))
+        assert (learner.writer.unroll, learner.writer.keep) == (expected, 0)
         found = outer_gradient(learner, batch)
         assert found[0] == pytest.approx(stored[0], rel=1e-11)
         for name, gradient in stored[1].items():
@@ -301,9 +300,8 @@ def test_more_inner_steps_at_test_time_are_one_key_away(tokenizer: Any, problems
     answers = []
     for steps in (0, 2, 6):
         learner = learner_of(tokenizer, MethodConfig(), lr=0.3)
-        learner = Reckoning(
-            learner.model, learner.rates, learner.templates, learner.inner, learner.method, learner.knowledge, steps
-        )
+        model, templates, method, knowledge = learner.model, learner.templates, learner.method, learner.knowledge
+        learner = Reckoning(model, learner.writer.rates, templates, learner.writer.inner, method, knowledge, steps)
         answers.append(learner.respond(batch, 8))
     assert answers[0] == answers[1] != answers[2]
 

@@ -1,0 +1,104 @@
+"""Writes rows of tokens into fast weights: the inner loop of a language model, for one task or a stack of them."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from common.bilevel import InnerConfig, Unroll
+from common.compiled import Compiled
+from common.derivatives import InnerLoss
+from common.footprint import footprint
+from common.inner import Adapted, adapt
+from common.language.adapter import fast_weights
+from common.language.batch import LENGTHS, Row, Rows, Shares, micro_batches, tensors_for, to_rows, to_stack
+from common.language.model import LanguageModel
+from common.plan import budget_of, choose, stacking_pays
+from common.rates import LearnedRates
+from common.rules import make_rule
+from common.weights import Weights, stack
+
+Tasks = Sequence[Sequence[Row]]
+"""[tasks][rows]; one task unless the weights are stacked."""
+
+
+class Writer:
+    """The fast weights of a model, and how rows are written into copies of them."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        rates: LearnedRates,
+        inner: InnerConfig,
+        loss: InnerLoss,
+        *,
+        pad: int,
+        answer_weight: float = 1.0,
+        evaluation_steps: int = 0,
+        others: Sequence[Tensor] = (),
+    ) -> None:
+        """Every problem on its own unless `inner.stack`.
+
+        Args:
+            model: the network; those of its weights that `inner.weights` names and that learn are fast.
+            rates: inner learning rates for these.
+            inner: the inner loop.
+            loss: what is minimised: loss(fast weights, rows).
+            pad: token that fills up shorter rows.
+            answer_weight: weight of an answer's token in the mean over its row.
+            evaluation_steps: inner steps at test time, 0 for as many as in training.
+            others: what else of `loss` learns and is no weight of the network.
+        """
+        self.model, self.rates, self.inner = model, rates, inner
+        self.evaluation_steps = evaluation_steps or inner.steps
+        self.rule = make_rule(inner)
+        self.unroll, self.keep, self.stacked = inner.unroll, inner.keep, inner.stack
+        self.slow = fast_weights(model.network, inner.weights)
+        fast = {id(w) for w in self.slow.values()}
+        learning = [w for w in model.network.parameters() if w.requires_grad and id(w) not in fast]
+        self.also = [*learning, *others]
+        self.loss: InnerLoss = Compiled(loss, model.network) if inner.compile else loss
+        self.multiple = LENGTHS if inner.compile else 1
+        self.tensors = tensors_for(model.network, pad, answer_weight)
+
+    def start(self, tasks: int) -> Weights:
+        """The weights before the first step, a stack of them where tasks are stacked."""
+        return stack(self.slow, tasks) if self.stacked else self.slow
+
+    def rows(self, tasks: Tasks, shares: Sequence[Shares] | None = None) -> Rows:
+        """Rows as tensors; `shares` of the rows in their task's mean, None weighs all the same."""
+        if self.stacked:
+            return to_stack(tasks, shares=shares, multiple=self.multiple, **self.tensors)
+        own = shares[0] if shares else None
+        return to_rows(tasks[0], shares=own, multiple=self.multiple, **self.tensors)
+
+    def write(self, rows: Rows, *, tasks: int, training: bool, start: Weights | None = None) -> Adapted:
+        """Take the inner steps on `rows` of `tasks` tasks, with an outer graph while `training`.
+
+        `start`: other weights to begin from, such as those that hold an earlier text.
+        """
+        unroll = self.unroll if training else Unroll.none
+        return adapt(
+            self.loss,
+            self.start(tasks) if start is None else start,
+            micro_batches(rows, self.inner.micro_batch),
+            steps=self.inner.steps if training else self.evaluation_steps,
+            rule=self.rule,
+            rates=self.rates,
+            unroll=unroll,
+            keep=self.keep if training else 0,
+            also=self.also,
+            snapshots=self.inner.snapshots,
+        )
+
+    def stack_if_it_pays(self, rows: Sequence[Row]) -> None:
+        """With `inner.stack`: adapt tasks one by one all the same where one like `rows` is work enough."""
+        if self.stacked:
+            given = to_rows(rows, **self.tensors)
+            self.stacked = stacking_pays(self.loss, self.slow, given, given.ids.device)
+
+    def plan(self, rows: Rows, tasks: int, outer: Callable[[Weights], Tensor]) -> None:
+        """For `inner.unroll=auto`: choose by the memory of the outer gradient of `outer` through steps on `rows`."""
+        parts = micro_batches(rows, self.inner.micro_batch)
+        cost = footprint(self.loss, outer, self.start(tasks), parts, self.rule, self.also)
+        budget = budget_of(self.inner.memory_gb, self.tensors["device"])
+        self.unroll, self.keep = choose(cost, self.inner.steps, budget, self.inner.snapshots)
