@@ -323,5 +323,11 @@ def by_name(name: str, values: Mapping[str, Any], otherwise: Any) -> Any:
     return values.get(name, otherwise)
 
 
+def equal_cost(steps: int, outer: int) -> int:
+    """Outer steps of `steps` inner ones that cost what `outer` with one do; the rest of each counts as half a step."""
+    return round(outer * 1.5 / (steps + 0.5))
+
+
 OmegaConf.register_new_resolver("inner_steps", inner_steps, replace=True)
+OmegaConf.register_new_resolver("equal_cost", equal_cost, replace=True)
 OmegaConf.register_new_resolver("by_name", by_name, replace=True)
