@@ -26,6 +26,9 @@ class Unroll(StrEnum):
     """`stored` if it fits the memory budget, else `recompute` with as many stored steps as do; logged."""
     truncate = "truncate"
     """The last `keep` steps exactly; earlier ones build no graph, their Jacobian is the identity."""
+    tgu = "tgu"
+    """Truncated gradient unrolling: the last `keep` steps exactly, earlier ones as in `first_order`, so that their
+    rates learn too; weights, gradients and rule state of all steps are kept, where `truncate` forgets the earlier."""
     first_order = "first_order"
     """Gradients inside the steps are constants; start weights and rates still get their first-order gradient."""
     none = "none"
@@ -81,8 +84,8 @@ class InnerConfig:
     eps: float = 1e-8
     unroll: Unroll = Unroll.stored
     keep: int = 0
-    """With unroll=truncate: how many of the last steps keep their graph. With recompute: how many store it instead of
-    building it again, the same numbers sooner with more memory."""
+    """With unroll=truncate or tgu: how many of the last steps keep their graph. With recompute: how many store it
+    instead of building it again, the same numbers sooner with more memory."""
     memory_gb: float = 0.0
     """With unroll=auto: memory for one outer gradient; 0 takes 60 % of the device's."""
     micro_batch: int = 0
@@ -111,15 +114,15 @@ class InnerConfig:
         if self.unroll is Unroll.none:
             raise UserError(
                 "inner.unroll=none: no outer gradient, so nothing trains; "
-                "use auto, stored, recompute, truncate or first_order"
+                "use auto, stored, recompute, truncate, tgu or first_order"
             )
         _refuse_negative("inner", memory_gb=self.memory_gb, micro_batch=self.micro_batch)
         if not 0 <= self.keep <= self.steps:
             raise UserError(f"inner.keep={self.keep} with inner.steps={self.steps}: use 0 to {self.steps}")
-        if self.unroll not in (Unroll.truncate, Unroll.recompute) and self.keep:
+        if self.unroll not in (Unroll.truncate, Unroll.tgu, Unroll.recompute) and self.keep:
             raise UserError(
                 f"inner.keep={self.keep} has no meaning with inner.unroll={self.unroll}; "
-                "use unroll=truncate or recompute"
+                "use unroll=truncate, tgu or recompute"
             )
         if self.unroll is Unroll.truncate and self.keep == 0 and self.learned:
             raise UserError(
@@ -139,9 +142,16 @@ class InnerConfig:
             raise UserError("inner.weights=[]: no weight is fast; use ['*'] for all")
 
 
+class Schedule(StrEnum):
+    """How the outer learning rate falls after the warm-up."""
+
+    linear = "linear"
+    cosine = "cosine"
+
+
 @dataclass
 class OuterConfig:
-    """How the outer problem is optimised: AdamW with a linear schedule."""
+    """How the outer problem is optimised: AdamW with a schedule."""
 
     lr: float = 3e-5
     """Peak learning rate of the weights."""
@@ -155,7 +165,7 @@ class OuterConfig:
     clip: float = 0.1
     """Largest global gradient norm; 0 switches clipping off."""
     warmup: float = 0.06
-    """Share of all outer steps in which the rate rises linearly; then it falls linearly to 0."""
+    """Share of all outer steps in which the rate rises linearly; then it falls to 0."""
     batch_problems: int = 2
     """Problems whose losses are summed in one batch."""
     accumulation: int = 2

@@ -90,10 +90,14 @@ class Footprint:
         graph, making, back = self.graph, self.making, self.back
         if unroll is Unroll.first_order:
             graph, making, back = 0, self.first, 0
-        stored = {Unroll.truncate: keep, Unroll.recompute: keep}.get(unroll, steps)
+        if unroll is Unroll.tgu and keep == 0:
+            return self.peak(Unroll.first_order, steps, keep, snapshots)
+        stored = {Unroll.truncate: keep, Unroll.recompute: keep, Unroll.tgu: keep}.get(unroll, steps)
         a_step = graph + 2 * fast + moments  # the gradient, and the new weights and moments
         tape = (steps - stored) * fast if unroll is Unroll.recompute and snapshots is Snapshots.device else 0
         before = tape + fast if stored < steps else 0  # the weights that the stored steps start from
+        if unroll is Unroll.tgu:
+            before += (steps - stored) * (a_step - graph)
         peaks = []
         if stored < steps:
             peaks.append(before + moments + self.first)

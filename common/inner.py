@@ -55,7 +55,9 @@ def adapt(
         rates: learning rate per tensor (or layer) and step.
         unroll: see `Unroll`. It alone decides about graphs, a surrounding `torch.no_grad()` does not.
         keep: with `Unroll.truncate`, how many of the last steps keep their graph (0 .. steps): the rates of the others
-            get no gradient, and the rule's state enters the kept ones as a constant. With `Unroll.recompute`, how many
+            get no gradient, and the rule's state enters the kept ones as a constant. With `Unroll.tgu` the same number
+            of exact steps, and first-order ones before them: keep=0 is `first_order`, keep=steps is `stored`. With
+            `Unroll.recompute`, how many
             of the last steps store their graph instead of rebuilding it: the same numbers, sooner and with more memory.
         also: with `Unroll.recompute`, what else of the loss learns (a part of the network that is not fast, say); the
             other unrolls find it by themselves.
@@ -86,7 +88,8 @@ def adapt(
             loss, start, parts, steps=steps - stored, rule=rule, rates=rates, also=also, snapshots=snapshots
         )
     for index in range(steps - stored, steps):
-        gradients, value = _gradients(loss, weights, parts, create_graph=unroll is not Unroll.first_order)
+        constant = unroll is Unroll.first_order or (unroll is Unroll.tgu and index < steps - keep)
+        gradients, value = _gradients(loss, weights, parts, create_graph=not constant)
         losses.append(value)
         with torch.enable_grad():
             weights, state = step(rule, weights, gradients, state, rates(index))

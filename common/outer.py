@@ -8,16 +8,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from common.bilevel import OuterConfig
+from common.bilevel import OuterConfig, Schedule
 from common.errors import UserError
 from common.rates import LearnedRates
 from common.weights import norm as norm_of
 
 
 class Outer:
-    """AdamW over slow weights and learned rates, with a linear schedule."""
+    """AdamW over slow weights and learned rates, with a schedule."""
 
-    def __init__(self, config: OuterConfig, weights: nn.Module, rates: LearnedRates | None, total_steps: int) -> None:
+    def __init__(
+        self,
+        config: OuterConfig,
+        weights: nn.Module,
+        rates: LearnedRates | None,
+        total_steps: int,
+        schedule: Schedule = Schedule.linear,
+    ) -> None:
         """Groups: decayed matrices, undecayed vectors, learned rates; the schedule scales all three.
 
         Args:
@@ -25,6 +32,7 @@ class Outer:
             weights: the module whose parameters that ask for a gradient are the slow weights.
             rates: the inner rates; left alone when they are not learned.
             total_steps: outer steps of the whole run; the learning rate is 0 after them.
+            schedule: how it falls after the warm-up.
         """
         self.clip = config.clip
         self._refused: str | None = None
@@ -41,7 +49,7 @@ class Outer:
         )
         warm = round(config.warmup * total_steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: share_of_peak(step, warm, total_steps)
+            self.optimizer, lambda step: share_of_peak(step, warm, total_steps, schedule)
         )
 
     def accumulate(self, losses: Iterable[Tensor]) -> float:
@@ -116,14 +124,15 @@ class Outer:
         self.schedule.load_state_dict(state["schedule"])
 
 
-def share_of_peak(step: int, warm: int, total: int) -> float:
+def share_of_peak(step: int, warm: int, total: int, schedule: Schedule = Schedule.linear) -> float:
     """Learning rate of `step` (from 0) as a share of its peak: up over `warm` steps, then down; 0 from `total` on.
 
     The first step already moves, and the peak is reached by the last step of the warm-up.
     """
     if step < warm:
         return (step + 1) / warm
-    return max(0.0, (total - step) / max(1, total - warm))
+    left = max(0.0, (total - step) / max(1, total - warm))
+    return left if schedule is Schedule.linear else (1 - math.cos(math.pi * left)) / 2
 
 
 def _several_ranks() -> bool:

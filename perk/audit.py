@@ -39,6 +39,8 @@ class Result:
     name: str
     description: str
     interval: Interval
+    right: tuple[float, ...]
+    """Of every question of the test split: 1 for a right answer, for chance its probability."""
     kinds: dict[str, float]
     searches: bool = False
     """Does it look for words in the context?"""
@@ -71,7 +73,9 @@ def shared(found: Mapping[str, Description]) -> dict[tuple[str, str], set[str]]:
     return {(a, b): found[a].sources & found[b].sources for a, b in combinations(found, 2)}
 
 
-def audit(train: Sequence[Problem], test: Sequence[Problem], config: DataConfig) -> list[Result]:
+def audit(
+    train: Sequence[Problem], test: Sequence[Problem], config: DataConfig, confidence: float = 0.95
+) -> list[Result]:
     """Chance, constants and the task's rules on the test split.
 
     Constants are learned from the training split: its most frequent answer, and that of each kind of question. Chance
@@ -89,7 +93,8 @@ def audit(train: Sequence[Problem], test: Sequence[Problem], config: DataConfig)
 
     def scored(name: str, description: str, right: Sequence[float], searches: bool = False) -> Result:
         groups = [problem.id for problem, _ in asked]
-        return Result(name, description, accuracy_interval(right, groups), _by_kind(asked, right), searches)
+        interval = accuracy_interval(right, groups, confidence)
+        return Result(name, description, interval, tuple(right), _by_kind(asked, right), searches)
 
     def of(answer: Callable[[Problem, Question], str]) -> list[float]:
         return [float(matches(answer(problem, question), question.answers)) for problem, question in asked]
@@ -106,7 +111,7 @@ def audit(train: Sequence[Problem], test: Sequence[Problem], config: DataConfig)
     share = sum(luck) / len(luck)
     what = "one of the context's documents" if config.task is Task.apis else "one of the training answers of the kind"
     exact = Interval(share, len(luck), share, share)
-    return [*results, Result("chance", f"{what}, drawn blindly", exact, _by_kind(asked, luck))]
+    return [*results, Result("chance", f"{what}, drawn blindly", exact, tuple(luck), _by_kind(asked, luck))]
 
 
 def _luck(question: Question, known: Mapping[str, set[str]], segments: int, task: Task) -> float:

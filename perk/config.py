@@ -1,16 +1,219 @@
-"""Room 1, the schema: every key of `python -m perk.data`, its type, default and source."""
+"""Room 1, the schema: every key of `python -m perk.train`, its type, default and source."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
+
+from omegaconf import OmegaConf
 
 import common.run_name  # noqa: F401 - registers the resolver that names run folders
+from common.bilevel import InnerConfig, Schedule
+from common.bilevel import OuterConfig as CommonOuterConfig
 from common.errors import UserError
+from common.language.config import LoraConfig
+from common.language.config import ModelConfig as CommonModelConfig
 from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
 from common.splits import SPLITS
 from perk.apis.config import ApisConfig
 from perk.babilong.config import BabilongConfig
 from perk.documents.config import DocumentsConfig
 from perk.students.config import StudentsConfig
+
+
+class Learner(StrEnum):
+    """What answers the questions."""
+
+    perk = "perk"
+    """The context goes into the weights; the question is answered without it."""
+    in_context = "in_context"
+    """Context and question in one prompt: FT-ICR, and with fewer segments the retrieval baseline."""
+    shortcuts = "shortcuts"
+    """No network: chance, constants and searches for words."""
+
+
+class Target(StrEnum):
+    """What the outer loss asks for (sheet section 1.8)."""
+
+    answer = "answer"
+    support = "support"
+    """The supporting facts, then the answer; the answer alone where none are known."""
+
+
+class Labels(StrEnum):
+    """Numbers of the segments in training; at test time they are in order."""
+
+    ordered = "ordered"
+    shuffled = "shuffled"
+    """Drawn anew for every pass over the problems (the released code)."""
+
+
+@dataclass
+class MethodConfig:
+    """One row of the tables."""
+
+    name: str = "perk"
+    title: str = "PERK"
+    """The row's name in tables."""
+    learner: Learner = Learner.perk
+    target: Target = Target.support
+    adapter: bool = True
+    """What learns is LoRA (`model.lora`) on a frozen base; False: all weights."""
+    token_weights: bool = True
+    """Weigh the inner loss by token: a small network gives the weights, the outer loop trains it (section 1.4)."""
+    labels: Labels = Labels.ordered
+    meta: bool = True
+    """False trains without the inner loop, which then runs at test time only (plain test-time training)."""
+    segments: int = 0
+    """In-context learner: how many segments BM25 picks for a question; 0 gives all."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible combinations.
+
+        Raises:
+            UserError: a key has no meaning for the learner.
+        """
+        if self.segments < 0:
+            raise UserError(f"method.segments={self.segments}: use 0 (all) or more")
+        if self.learner is not Learner.perk and not self.meta:
+            raise UserError(f"method.meta=false with method.learner={self.learner}: only perk has an inner loop")
+        if self.learner is not Learner.in_context and self.segments:
+            raise UserError(
+                f"method.segments={self.segments} with method.learner={self.learner}: BM25 picks for in_context only; "
+                "use 0"
+            )
+
+
+@dataclass
+class AdapterConfig(LoraConfig):
+    """The memory: LoRA in peft's terms (sheet section 1.6)."""
+
+    rank: int = 256
+    alpha: int = 16
+    dropout: float = 0.1
+    targets: list[str] = field(default_factory=lambda: ["all-linear"])
+    stabilised: bool = True
+    """Scale by alpha / sqrt(rank) in place of alpha / rank."""
+    top_layers: int = 0
+    """Adapt only so many of the last layers; 0 adapts all. The paper: 4 of models of 7 and 8 billion parameters."""
+    init: str = "default"
+    """How A and B start: `default` (A random, B zero), or a name that peft's init_lora_weights knows, as `gaussian`."""
+
+    def settings(self, layers: int) -> dict[str, Any]:
+        """As in `LoraConfig`."""
+        chosen = range(layers - self.top_layers, layers) if self.top_layers else None
+        return {
+            **super().settings(layers),
+            "use_rslora": self.stabilised,
+            "layers_to_transform": None if chosen is None else list(chosen),
+            "init_lora_weights": True if self.init == "default" else self.init,
+        }
+
+
+@dataclass
+class ModelConfig(CommonModelConfig):
+    """The language model."""
+
+    name: str = "Qwen/Qwen2.5-0.5B"
+    lora: AdapterConfig = field(default_factory=AdapterConfig)
+    positions: int = 0
+    """Largest sequence that the in-context learner reads, in tokens; 0 is the model's own. For models with rotary
+    positions (the paper: 131072 for contexts beyond 32K)."""
+    yarn: float = 0.0
+    """YaRN factor by which rotary positions are stretched at test time and in training; 0 is off (the paper: 4)."""
+
+    def adjust(self, settings: Any) -> None:
+        """As in the common one, and positions.
+
+        Raises:
+            UserError: the model has no rotary positions.
+        """
+        super().adjust(settings)
+        if not self.positions and not self.yarn:
+            return
+        rope = getattr(settings, "rope_parameters", None)
+        if rope is None:
+            raise UserError(
+                f"model.positions={self.positions}, model.yarn={self.yarn}: {self.name} has no rotary positions; use 0"
+            )
+        own = settings.max_position_embeddings
+        if self.yarn:
+            more = {"rope_type": "yarn", "factor": self.yarn, "original_max_position_embeddings": own}
+            settings.rope_parameters = {**rope, **more}
+        settings.max_position_embeddings = self.positions or round(own * self.yarn)
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        if self.positions < 0 or (self.yarn and self.yarn < 1):
+            raise UserError(
+                f"model.positions={self.positions}, model.yarn={self.yarn}: use 0 (off), or a factor of 1 on"
+            )
+
+
+@dataclass
+class OuterConfig(CommonOuterConfig):
+    """The outer loop (sheet section 4)."""
+
+    lr: float = 1e-5
+    rates_lr: float = 1e-5
+    weight_decay: float = 0.01
+    beta2: float = 0.95
+    clip: float = 1.0
+    warmup: float = 0.03
+    batch_problems: int = 1
+    accumulation: int = 1
+    epochs: int = 2
+    schedule: Schedule = Schedule.cosine
+
+
+@dataclass
+class TemplateConfig:
+    """What a model reads and says; slots in braces."""
+
+    label: str = "doc_{index}: "
+    """Stands before a segment in the inner loop; given, not scored."""
+    question: str = "{count} documents have been memorised.\nQuestion: {question}\nAnswer:"
+    in_context: str = "{context}\nQuestion: {question}\nAnswer:"
+    in_context_segment: str = "{text}\n"
+    answer: str = " {answer}"
+    support: str = " <support> {support} </support> <answer> {answer} </answer>"
+
+
+@dataclass
+class EvaluationConfig:
+    """How answers are produced and scored."""
+
+    batch_problems: int = 8
+    micro_batch: int = 0
+    """Segments in one graph of the inner loop at test time: less memory, the same memory written; 0 takes all."""
+    max_new_tokens: int = 512
+    inner_steps: int = 0
+    """Inner steps at test time; 0 means as many as in training."""
+    lengths: list[int] = field(default_factory=list)
+    """Further lengths of test contexts, as `data.length`: metrics accuracy_length_<length>."""
+    positions: list[str] = field(default_factory=list)
+    """Further positions of the gold document or of the facts in the test split: metrics accuracy_position_<name>."""
+    confidence: float = 0.95
+    patience: int = 0
+    """Stop after so many dev evaluations without improvement; 0 never stops early."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        least_of = {"batch_problems": 1, "micro_batch": 0, "max_new_tokens": 1, "inner_steps": 0, "patience": 0}
+        for key, least in least_of.items():
+            if getattr(self, key) < least:
+                raise UserError(f"evaluation.{key}={getattr(self, key)}: use {least} or more")
+        if min(self.lengths, default=16) < 16:
+            raise UserError(f"evaluation.lengths={self.lengths}: use 16 tokens or more")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"evaluation.confidence={self.confidence}: it is a probability; use 0.95 or 0.99")
 
 
 class Task(StrEnum):
@@ -47,6 +250,9 @@ class DataConfig:
     """Problems of each split; 0 takes every question of the files once. The paper states no numbers."""
     length: int = 8192
     """Tokens of a context (sheet section 2.5)."""
+    shrink: int = 1
+    """Contexts are so many times shorter than all lengths say, so that a small scale keeps the published lengths' names
+    and ratios; segments keep theirs."""
     test_length: int = 0
     """Tokens of a context in the test split; 0 is `length`."""
     segment: int = 256
@@ -65,6 +271,7 @@ class DataConfig:
     students: StudentsConfig = field(default_factory=StudentsConfig)
     documents: DocumentsConfig = field(default_factory=DocumentsConfig)
     apis: ApisConfig = field(default_factory=ApisConfig)
+    templates: TemplateConfig = field(default_factory=TemplateConfig)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be built.
@@ -76,8 +283,13 @@ class DataConfig:
         for key, least in least_of.items():
             if getattr(self, key) < least:
                 raise UserError(f"data.{key}={getattr(self, key)}: use {least} or more")
-        if self.segment > min(self.length, self.test_length or self.length):
-            raise UserError(f"data.segment={self.segment}: longer than the context (data.length={self.length})")
+        if self.shrink < 1:
+            raise UserError(f"data.shrink={self.shrink}: use 1 (lengths as they are) or more")
+        if self.segment > min(self.length_of("train"), self.length_of("test")):
+            raise UserError(
+                f"data.segment={self.segment}: longer than the context (data.length={self.length}, "
+                f"data.test_length={self.test_length}, data.shrink={self.shrink})"
+            )
         for name in ("count", "shares"):
             if strange := set(getattr(self, name)) - set(SPLITS):
                 raise UserError(f"data.{name}: unknown split {sorted(strange)}; use {', '.join(SPLITS)}")
@@ -108,7 +320,7 @@ class DataConfig:
 
     def length_of(self, split: str) -> int:
         """Tokens of a context in `split`."""
-        return self.test_length or self.length if split == "test" else self.length
+        return (self.test_length or self.length if split == "test" else self.length) // self.shrink
 
 
 @dataclass
@@ -120,7 +332,20 @@ class TrainConfig:
     scale: str = "paper"
     """Set by the scale file: paper or cpu."""
     seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+def kept_steps(length: int) -> int:
+    """Inner steps that are unrolled exactly: two up to 4K tokens of context, one beyond (sheet section 1.5)."""
+    return 2 if length <= 4096 else 1
+
+
+OmegaConf.register_new_resolver("kept_steps", kept_steps, replace=True)

@@ -90,7 +90,7 @@ def _cache_folder(config: DataConfig) -> Path | None:
     keys = {
         key: value
         for key, value in flat(plain(config)).items()
-        if key not in ("root", "cache", "export") and key.split(".")[0] not in parts
+        if key not in ("root", "cache", "export") and key.split(".")[0] not in {*parts, "templates"}
     }
     for name in _named(config):
         try:

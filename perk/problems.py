@@ -1,9 +1,10 @@
 """Problems: a long context in segments, and the questions asked about it."""
 
 import json
+import random
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ class Problem:
     """One context with its questions.
 
     `sources` are keys of whatever must not be in another split too: story, book, records, passages. `tokens` counts
-    all segments with `data.tokenizer`; of them, `added` stand on top of the budget `data.length`.
+    all segments with `data.tokenizer`; of them, `added` stand on top of the budget `data.length`. `labels` are the
+    numbers that the segments are given; () counts from 0.
 
     Raises:
         ValueError: no segments, an empty one, no questions, or a gold segment that is not there.
@@ -44,6 +46,7 @@ class Problem:
     sources: tuple[str, ...]
     tokens: int
     added: int = 0
+    labels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.segments or "" in self.segments or not self.questions:
@@ -100,6 +103,12 @@ def keep(path: Path, problems: Sequence[Problem]) -> Kept:
 
     write_json_lines(path, records())
     return Kept(path)
+
+
+def relabelled(problem: Problem, rng: random.Random) -> Problem:
+    """The same problem with the numbers of its segments in an order drawn from `rng`."""
+    count = len(problem.segments)
+    return replace(problem, labels=tuple(rng.sample(range(count), count)))
 
 
 def from_json(value: Mapping[str, Any]) -> Problem:

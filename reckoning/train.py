@@ -6,7 +6,6 @@ python -m reckoning.train +experiment=proofwriter scale=cpu    all of it on two 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +19,6 @@ from reckoning.config import Learner, TrainConfig
 
 if TYPE_CHECKING:
     from common.results import Results
-    from common.run import Run
-    from reckoning.build import Parts
 
 MODEL = "model"
 """Folder in the run folder: the selected weights and the tokenizer, for plain `from_pretrained`."""
@@ -38,14 +35,15 @@ def train(config: TrainConfig, folder: Path) -> Results:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
     from common import rate_record
-    from common.environment import peak_memory_bytes
+    from common.batches import Batches
     from common.export import export
+    from common.fit import fit
     from common.outer import Outer
     from common.run import Run, RunIdentity
     from reckoning import data
     from reckoning.build import build
     from reckoning.evaluate import measure, respond
-    from reckoning.sampler import Batches
+    from reckoning.sampler import reshuffled
     from reckoning.scoring import accuracy, to_json
     from reckoning.shortcut_rows import shortcut_rows
 
@@ -63,58 +61,27 @@ def train(config: TrainConfig, folder: Path) -> Results:
         network = parts.model.network.train()  # from_pretrained leaves dropout off
         total = config.outer.total_steps(len(splits["train"]))
         outer = Outer(config.outer, network, parts.rates, total)
-        batches = Batches(splits["train"], config.outer.batch_problems, config.seed, reshuffle=config.method.reshuffle)
+        fresh = reshuffled if config.method.reshuffle else None
+        batches = Batches(splits["train"], config.outer.batch_problems, config.seed, fresh)
         run.track("model", parts.model.tracked)
         run.track("rates", parts.rates)
         run.track("outer", outer)
-
-        if run.restore() == 0:
-            run.log(0, "dev", accuracy=accuracy(respond(parts, splits["dev"], config, select=True)))
-            _note_rates(config, parts, run)
-        for step in run.steps(total):
-            began, loss = time.monotonic(), 0.0
-            for part in range(config.outer.accumulation):
-                batch = batches[(step - 1) * config.outer.accumulation + part]
-                loss += outer.accumulate(parts.learner.losses(batch))
-            norm = outer.step()
-            if run.due(config.loop.log_every):
-                shown = {**parts.learner.measured, **_shown_rates(config, parts)}
-                shown |= {"cost/seconds_per_step": time.monotonic() - began}
-                shown |= {"cost/peak_memory_bytes": peak_memory_bytes(run.device)}
-                run.log(step, "train", outer_loss=loss, grad_norm=norm, **shown)
-            if run.due(config.loop.evaluate_every):
-                score = accuracy(respond(parts, splits["dev"], config, select=True))
-                run.log(step, "dev", accuracy=score)
-                _note_rates(config, parts, run)
-                run.note_best(score)
-                if _out_of_patience(config, step, run.best):
-                    run.end_early()
-            run.save_if_due(step)
-
+        fit(
+            run,
+            parts.learner,
+            batches,
+            outer,
+            total=total,
+            accumulation=config.outer.accumulation,
+            score=lambda: accuracy(respond(parts, splits["dev"], config, select=True)),
+            patience=config.evaluation.patience,
+            rates=parts.rates if config.method.learner is Learner.reckoning else None,
+        )
         rate_record.select(folder, run.restore_best("model", "rates") or run.step)
         export(folder / MODEL, parts.model.files(folder / MODEL), parts.templates.tokenizer)
         metrics, items = measure(parts, splits["test"], config)
         run.log(run.step, "test", **{name: interval.value for name, interval in metrics.items()})
         return run.finish(metrics, map(to_json, items))
-
-
-def _shown_rates(config: TrainConfig, parts: Parts) -> dict[str, float]:
-    if config.method.learner is not Learner.reckoning:
-        return {}
-    return {f"rates/{name}": value for name, value in parts.rates.summary().items()}
-
-
-def _note_rates(config: TrainConfig, parts: Parts, run: Run) -> None:
-    from common import rate_record
-
-    if config.method.learner is Learner.reckoning:
-        rate_record.note(run.folder, run.step, parts.rates)
-
-
-def _out_of_patience(config: TrainConfig, step: int, best: dict[str, float] | None) -> bool:
-    """Counted from the run's own record of its best step, so that a restart does not begin to count anew."""
-    evaluated = config.loop.evaluate_every * config.evaluation.patience
-    return evaluated > 0 and best is not None and step - best["step"] >= evaluated
 
 
 @entry("pkg://conf.reckoning")

@@ -48,10 +48,7 @@ class Adapter:
         from peft import get_peft_model
 
         settings = Settings(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules=_targets(config),
+            **config.settings(int(getattr(network.config, "num_hidden_layers", 0))),
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in network.modules()),
             task_type="CAUSAL_LM",
         )
@@ -132,9 +129,3 @@ def _from_here(path: Path) -> str:
     """As one would type it in the current folder."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _targets(config: LoraConfig) -> list[str] | str | None:
-    if config.targets == ["all-linear"]:
-        return "all-linear"
-    return list(config.targets) or None

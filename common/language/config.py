@@ -1,6 +1,7 @@
 """Settings of a language model and its LoRA (no torch here: `--help` and `--cfg job` read this file)."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from common.errors import UserError
 
@@ -19,6 +20,11 @@ class LoraConfig:
     """Ends of the names of the layers that get one, or ['all-linear']; empty leaves the choice to `peft`."""
     train: list[str] = field(default_factory=list)
     """Shell patterns of further weights that learn, such as the embeddings; the rest of the base is frozen."""
+
+    def settings(self, layers: int) -> dict[str, Any]:
+        """What `peft.LoraConfig` is given for a network of `layers` layers, but for its architecture."""
+        chosen = self.targets[0] if self.targets == ["all-linear"] else list(self.targets) or None
+        return {"r": self.rank, "lora_alpha": self.alpha, "lora_dropout": self.dropout, "target_modules": chosen}
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.
@@ -59,3 +65,9 @@ class ModelConfig:
     evaluation_dropout: bool = False
     """True evaluates with dropout on, as the released code did."""
     lora: LoraConfig = field(default_factory=LoraConfig)
+
+    def adjust(self, settings: Any) -> None:
+        """Change the network's own configuration before it is built."""
+        for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"):
+            if self.dropout is not None and hasattr(settings, key):
+                setattr(settings, key, self.dropout)

@@ -41,6 +41,12 @@ class LanguageModel:
         self.losses = TokenLosses(self.network)
 
     @property
+    def width(self) -> int:
+        """Of the last hidden states."""
+        network: Any = self.network
+        return int(network.get_output_embeddings().weight.shape[1])
+
+    @property
     def tracked(self) -> nn.Module | Adapter:
         """What a checkpoint keeps of it."""
         return self.adapter or self.network
@@ -65,7 +71,7 @@ def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch
     check_digest(config)
     try:
         settings = AutoConfig.from_pretrained(source, local_files_only=True)  # downloads are scripts/fetch.py's
-        _set_dropout(settings, config)
+        config.adjust(settings)
         if config.pretrained:
             network = AutoModelForCausalLM.from_pretrained(
                 source, config=settings, attn_implementation=ATTENTION, dtype=dtype, local_files_only=True
@@ -101,15 +107,9 @@ def of_shape(
         n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary, n_positions=window,
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
-    _set_dropout(settings, config)
+    config.adjust(settings)
     network = AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION, dtype=dtype)
     return _ready(network, config, device)
-
-
-def _set_dropout(settings: Any, config: ModelConfig) -> None:
-    for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"):
-        if config.dropout is not None and hasattr(settings, key):
-            setattr(settings, key, config.dropout)
 
 
 def _ready(network: nn.Module, config: ModelConfig, device: torch.device) -> LanguageModel:

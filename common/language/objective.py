@@ -1,14 +1,22 @@
 """Losses of rows: what the inner loop memorises, and what the outer loop answers."""
 
 import inspect
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from common.language.batch import Rows
 from common.lora import over_tasks
-from common.twice.cross_entropy import TokenLosses
 from common.weights import Weights, call
+
+
+class Losses(Protocol):
+    """Next-token losses under given weights, such as `TokenLosses`."""
+
+    def under(self, weights: Weights, ids: Tensor) -> Tensor:
+        """[(tasks,) rows, length] -> [(tasks,) rows, length - 1]."""
+        ...
 
 
 def logits(model: nn.Module, weights: Weights, ids: Tensor, keep: int = 0) -> Tensor:
@@ -27,7 +35,7 @@ def logits(model: nn.Module, weights: Weights, ids: Tensor, keep: int = 0) -> Te
     return over_tasks(model, one_task, weights, ids)
 
 
-def mean_loss(losses: TokenLosses, weights: Weights, rows: Rows) -> Tensor:
+def mean_loss(losses: Losses, weights: Weights, rows: Rows) -> Tensor:
     """Mean negative log-likelihood of a row's scored tokens, then the weighted mean over rows; [] or [tasks].
 
     With sentences as rows this is the language-modelling loss of what is to be memorised (token mean inside a

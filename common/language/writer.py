@@ -71,16 +71,23 @@ class Writer:
         own = shares[0] if shares else None
         return to_rows(tasks[0], shares=own, multiple=self.multiple, **self.tensors)
 
-    def write(self, rows: Rows, *, tasks: int, training: bool, start: Weights | None = None) -> Adapted:
+    def write(
+        self, rows: Rows, *, tasks: int, training: bool, micro_batch: int | None = None, start: Weights | None = None
+    ) -> Adapted:
         """Take the inner steps on `rows` of `tasks` tasks, with an outer graph while `training`.
 
-        `start`: other weights to begin from, such as those that hold an earlier text.
+        Args:
+            rows: of every task.
+            tasks: how many there are.
+            training: whether an outer gradient follows.
+            micro_batch: rows in one graph, None for `inner.micro_batch`.
+            start: other weights to begin from, such as those that hold an earlier text.
         """
         unroll = self.unroll if training else Unroll.none
         return adapt(
             self.loss,
             self.start(tasks) if start is None else start,
-            micro_batches(rows, self.inner.micro_batch),
+            micro_batches(rows, self.inner.micro_batch if micro_batch is None else micro_batch),
             steps=self.inner.steps if training else self.evaluation_steps,
             rule=self.rule,
             rates=self.rates,

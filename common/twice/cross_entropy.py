@@ -95,6 +95,25 @@ class TokenLosses(nn.Module):
             losses = _composite(logits.flatten(0, 1), targets.flatten())
         return losses.view_as(targets)
 
+    def with_states(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The same losses, and what they were calculated from: the last hidden states of all tokens.
+
+        `ids` int64 [rows, length >= 2] -> float [rows, length - 1] and float [rows, length, width].
+        """
+        if ids.shape[1] < 2:
+            raise ValueError("rows of one token have nothing to predict")
+        targets = ids[:, 1:]
+        if self.chunked:
+            causal = _causal(self.network)
+            head = causal.get_output_embeddings()
+            states = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            losses = token_losses(states[:, :-1].flatten(0, 1), head.weight, targets.flatten(), head.bias)
+        else:
+            output = self.network(input_ids=ids, use_cache=False, output_hidden_states=True)
+            states = output.hidden_states[-1]
+            losses = _composite(output.logits[:, :-1].flatten(0, 1), targets.flatten())
+        return losses.view_as(targets), states
+
     def under(self, weights: Weights, ids: Tensor) -> Tensor:
         """The same with `weights`, named as in the network, in place of its own.
 

@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_its_checkpoints(fai
 
 FULL = """
 import resource
-from reckoning.sampler import Batches
+from common.batches import Batches
 
 draw = Batches.__getitem__
 def until_full(self, number):

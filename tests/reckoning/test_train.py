@@ -10,10 +10,10 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_module
 
+from common.batches import Batches
 from common.schema import flat, plain, to_typed
 from reckoning import train
 from reckoning.config import TrainConfig, run_name
-from reckoning.sampler import Batches
 from tests.reckoning.miniature import metrics_of, only_run, run_here
 
 # ---- what it computes

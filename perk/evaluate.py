@@ -1,0 +1,230 @@
+"""Room 6: answers of a learner on a split, and `python -m perk.evaluate run=<run folder>`.
+
+Evaluation never changes a weight: contexts are written into functional copies without an outer graph.
+
+    python -m perk.evaluate run=<run folder> 'lengths=[16384,32768]'      further lengths of the test contexts
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from common.entry import entry, in_sweep
+from common.errors import UserError
+from common.schema import Device, plain, to_typed
+from perk.apis.config import Position
+from perk.babilong.config import Placement
+from perk.config import DataConfig, Learner, Task, TrainConfig
+
+if TYPE_CHECKING:
+    from common.intervals import Interval
+    from perk.build import Parts
+    from perk.problems import Problem
+    from perk.scoring import Item
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EvaluateConfig:
+    """What `python -m perk.evaluate` reads."""
+
+    run: str = "???"
+    """Folder of a run."""
+    split: str = "test"
+    """train, dev or test."""
+    lengths: list[int] = field(default_factory=list)
+    """Further lengths, as `evaluation.lengths`."""
+    positions: list[str] = field(default_factory=list)
+    """Further positions, as `evaluation.positions`."""
+    inner_steps: int = 0
+    """Inner steps at test time; 0 takes the run's own."""
+    micro_batch: int = 0
+    """Segments in one graph; 0 takes the run's own."""
+    confidence: float = 0.95
+    device: Device | None = None
+    """auto, cpu or cuda; null takes the run's own."""
+
+
+ConfigStore.instance().store(name="perk_evaluate_schema", node=EvaluateConfig)
+
+
+def respond(
+    parts: Parts,
+    problems: Sequence[Problem],
+    config: TrainConfig,
+    *,
+    select: bool = False,
+    length: int = 0,
+    position: str | None = None,
+) -> list[Item]:
+    """Greedy answers to every question, scored; `select` is quiet. `length` 0 is that of the configuration."""
+    from common.progress import Progress
+    from perk.scoring import score
+
+    tokens, size = config.evaluation.max_new_tokens, config.evaluation.batch_problems
+    responses = []
+    with (
+        _evaluating(parts, config),
+        Progress(0, len(problems), bar=False if select or in_sweep() else None, name="answers") as progress,
+    ):
+        for start in range(0, len(problems), size):
+            responses += parts.learner.respond(problems[start : start + size], tokens)
+            if not select:
+                progress.update(len(responses))
+    length = length or config.data.test_length or config.data.length
+    return score(problems, responses, config.data, config.method, parts.templates, length=length, position=position)
+
+
+def measure(
+    parts: Parts, problems: Sequence[Problem], config: TrainConfig, split: str = "test"
+) -> tuple[dict[str, Interval], list[Item]]:
+    """What a run reports of a split: metrics with intervals and the answers, also at further lengths and positions."""
+    from perk import data
+    from perk.scoring import accuracy_of, summarise
+
+    asked, confidence = config.evaluation, config.evaluation.confidence
+    items = respond(parts, problems, config)
+    metrics = summarise(items, confidence)
+    own = items[0].length
+    for length in dict.fromkeys(asked.lengths):
+        if length != own:
+            there = data.load(with_length(config.data, split, length))[split]
+            items += respond(parts, there, config, length=length)
+        metrics[f"accuracy_length_{length}"] = accuracy_of(
+            [item for item in items if item.length == length and item.position is None], confidence
+        )
+    for position in dict.fromkeys(asked.positions):
+        there = data.load(with_position(config.data, position))[split]
+        found = respond(parts, there, config, position=position)
+        metrics[f"accuracy_position_{position}"] = accuracy_of(found, confidence)
+        items += found
+    return metrics, items
+
+
+def with_length(config: DataConfig, split: str, length: int) -> DataConfig:
+    """The data set with contexts of another length in the split that is asked."""
+    return replace(config, test_length=length) if split == "test" else replace(config, length=length)
+
+
+def with_position(config: DataConfig, position: str) -> DataConfig:
+    """The data set with the gold document, or the facts, at another position in the test split.
+
+    Raises:
+        UserError: the task has no such position.
+    """
+    try:
+        if config.task is Task.apis:
+            return replace(config, apis=replace(config.apis, test_position=Position(position)))
+        if config.task is Task.babilong:
+            return replace(config, babilong=replace(config.babilong, test_placement=Placement(position)))
+    except ValueError:
+        known: list[str] = [*Position] if config.task is Task.apis else [*Placement]
+        raise UserError(f"evaluation.positions: {position} is none of {', '.join(known)}") from None
+    raise UserError(f"evaluation.positions=[{position}]: {config.task} have no positions; use []")
+
+
+@contextmanager
+def _evaluating(parts: Parts, config: TrainConfig) -> Iterator[None]:
+    learns = parts.learner.learns
+    training = learns.training
+    learns.train(config.model.evaluation_dropout)
+    try:
+        yield
+    finally:
+        learns.train(training)
+
+
+def restored(folder: Path, device: Device | None = None) -> tuple[TrainConfig, Parts]:
+    """The configuration of a run and its selected model.
+
+    Raises:
+        UserError: no such run, no selected checkpoint, or the model is gone.
+    """
+    import torch
+
+    from common import checkpoint
+    from common.environment import pick_device
+    from common.folder import CHECKPOINTS, read_config
+    from perk.build import build
+
+    trained = to_typed(OmegaConf.create(read_config(folder)), TrainConfig)
+    if trained.method.learner is Learner.shortcuts:
+        raise UserError(f"run={folder}: shortcut rules have no weights to evaluate; read its results.json")
+    last = checkpoint.latest(folder / CHECKPOINTS)
+    if last is None or last.run["best"] is None:
+        raise UserError(f"run={folder}: no selected checkpoint yet; run its training command again and it continues")
+    best = checkpoint.load(folder / CHECKPOINTS / checkpoint.name_of(int(last.run["best"]["step"])))
+    chosen = pick_device(device or trained.runtime.device)
+    torch.manual_seed(trained.seed)
+    parts = build(trained, chosen, getattr(torch, trained.runtime.dtype.name))
+    try:
+        for name, part in parts.tracked.items():
+            part.load_state_dict(best.objects[name])
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"run={folder}: its weights do not fit model.name={trained.model.name} as it is now; "
+            "put back the model that the run was trained from"
+        ) from error
+    return trained, parts
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
+    """Answer a split with the selected weights of a run; writes `evaluation-<split>.json` into its folder.
+
+    Raises:
+        UserError: no such run or split, no selected checkpoint, or the data or model is gone.
+    """
+    from common.files import write_atomic
+    from common.folder import read_environment
+    from common.results import RunIdentity
+    from common.splits import SPLITS
+    from common.tracker import make_tracker
+    from perk import data
+    from perk.methods import Perk
+
+    folder = Path(config.run)
+    if config.split not in SPLITS:
+        raise UserError(f"split={config.split}: use one of {', '.join(SPLITS)}")
+    trained, parts = restored(folder, config.device)
+    own = trained.evaluation
+    trained.evaluation = replace(
+        own,
+        lengths=config.lengths or own.lengths,
+        positions=config.positions or own.positions,
+        inner_steps=config.inner_steps or own.inner_steps,
+        micro_batch=config.micro_batch or own.micro_batch,
+        confidence=config.confidence,
+    )
+    if isinstance(parts.learner, Perk):
+        parts.learner.writer.evaluation_steps = trained.evaluation.inner_steps or trained.inner.steps
+        parts.learner.micro_batch = trained.evaluation.micro_batch
+    metrics, _ = measure(parts, data.load(trained.data)[config.split], trained, config.split)
+    text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
+    write_atomic(folder / f"evaluation-{config.split}.json", text + "\n")
+    who = RunIdentity("perk", trained.experiment, trained.method.name, trained.scale, trained.seed)
+    tracker = make_tracker(trained.tracker, folder, plain(trained), who, read_environment(folder), evaluating=True)
+    tracker.summarise({f"{config.split}/{name}": interval.value for name, interval in metrics.items()})
+    tracker.finish(0)
+    for name, interval in metrics.items():
+        logger.info("%s/%s %.4f (%.4f to %.4f)", config.split, name, interval.value, interval.low, interval.high)
+    return metrics
+
+
+@entry("pkg://conf.perk", "evaluate")
+def main(cfg: DictConfig) -> float:
+    """Returns the accuracy."""
+    return evaluate(to_typed(cfg, EvaluateConfig))["accuracy"].value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Room 5, the entry: configuration to objects, then the loop.
+
+python -m perk.train +experiment=babilong_qa1              the published set-up
+python -m perk.train +experiment=babilong_qa1 scale=cpu    all of it on one core, no files needed
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from common.entry import entry
+from common.schema import plain, to_typed
+from perk.config import Labels, Learner, TrainConfig
+
+if TYPE_CHECKING:
+    from common.results import Results
+
+MODEL = "model"
+"""Folder in the run folder: the selected adapter (or all weights) and the tokenizer, for plain `from_pretrained`."""
+
+ConfigStore.instance().store(name="perk_schema", node=TrainConfig)  # each paper its own: tests load several
+
+
+def train(config: TrainConfig, folder: Path) -> Results:
+    """Train one method on one data set with one seed, select on dev, test once.
+
+    A folder with a checkpoint is continued, a finished one is not touched again.
+
+    Raises:
+        UserError: what the user gave cannot be run; the message says what and the way out.
+    """
+    from common import rate_record
+    from common.batches import Batches
+    from common.export import export
+    from common.fit import fit
+    from common.outer import Outer
+    from common.run import Run, RunIdentity
+    from perk import data
+    from perk.build import build, look
+    from perk.evaluate import measure, respond
+    from perk.problems import relabelled
+    from perk.scoring import accuracy, shortcut_rows, to_json
+
+    who = RunIdentity("perk", config.experiment, config.method.name, config.scale, config.seed)
+    with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who) as run:
+        if run.finished:
+            return run.results
+        splits = data.load(config.data)
+        if config.method.learner is Learner.shortcuts:
+            metrics, records = shortcut_rows(splits["train"], splits["test"], config.data, config.evaluation.confidence)
+            run.log(0, "test", **{name: interval.value for name, interval in metrics.items()})
+            return run.finish(metrics, records)
+
+        parts = build(config, run.device, run.dtype)
+        look(parts, splits, config)
+        parts.learner.learns.train()  # from_pretrained leaves dropout off
+        total = config.outer.total_steps(len(splits["train"]))
+        outer = Outer(config.outer, parts.learner.learns, parts.rates, total, config.outer.schedule)
+        fresh = relabelled if config.method.labels is Labels.shuffled else None
+        batches = Batches(splits["train"], config.outer.batch_problems, config.seed, fresh)
+        for name, part in parts.tracked.items():
+            run.track(name, part)
+        run.track("outer", outer)
+        fit(
+            run,
+            parts.learner,
+            batches,
+            outer,
+            total=total,
+            accumulation=config.outer.accumulation,
+            score=lambda: accuracy(respond(parts, splits["dev"], config, select=True)),
+            patience=config.evaluation.patience,
+            rates=parts.rates,
+        )
+        step = run.restore_best(*parts.tracked) or run.step
+        if parts.rates is not None:
+            rate_record.select(folder, step)
+        export(folder / MODEL, parts.model.files(folder / MODEL), parts.templates.tokenizer)
+        metrics, items = measure(parts, splits["test"], config)
+        run.log(run.step, "test", **{name: interval.value for name, interval in metrics.items()})
+        return run.finish(metrics, map(to_json, items))
+
+
+@entry("pkg://conf.perk")
+def main(cfg: DictConfig) -> float:
+    """Returns the test accuracy, of several shortcuts the best one's."""
+    test = train(to_typed(cfg, TrainConfig), Path(HydraConfig.get().runtime.output_dir)).test
+    return test["accuracy"].value if "accuracy" in test else max(interval.value for interval in test.values())
+
+
+if __name__ == "__main__":
+    main()
