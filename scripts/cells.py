@@ -173,10 +173,10 @@ def _sample(cell: Cell, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample
         for draw, words in enumerate(settings):
             runs = [found[words][seed] for seed in seeds]
             metric = cell.metric
-            name, _, chosen = metric.partition("@")
+            name, _, part = metric.partition("@")
             if name == BEST_RULE:
-                rule = _best_rule(runs, chosen)
-                metric = f"{rule}@{chosen}" if chosen else rule
+                rule = _best_rule(runs, part)
+                metric = f"{rule}@{part}" if part else rule
             share = sign / len(settings)
             read = [scores_of(run, metric) for run in runs]
             kept = [scores for scores in read if scores is not None]

@@ -151,12 +151,13 @@ def save(report: wr.Report, url: str | None) -> str:
 
 
 def tables_of(root: Path, papers: Sequence[str], name: str | None, scale: str) -> list[Joined]:
-    """Every published table, or the one of that name, with the runs of one scale below `root`.
+    """Every published table that has runs at a scale, or the one of that name, with those below `root`.
 
     Raises:
         UserError: no such paper or table.
     """
-    wanted = tables_named([published.read(paper) for paper in papers], name)
+    named = tables_named([published.read(paper) for paper in papers], name)
+    wanted = [table for table in named if table.at(scale).jobs()]
     found = joined_tables(root, papers, name, scale) if finished_below(root) else []
     there = {_group(joined.table): joined for joined in found}
     return [there.get(_group(table)) or _without_runs(table, scale) for table in wanted]
