@@ -14,11 +14,15 @@
 A cell's overrides are those of its table, column and row; scale and seed come from the command line. Row or column may
 name another `metric`; `over` lists overrides whose runs are averaged, `minus` overrides whose runs are subtracted. A
 value of null was published, but could not be read; a column that a row's `values` leave out is ours alone. `skip` lists
-columns that a row does not have; `tolerance` is for runs of the published size; `axis` says what the columns count.
+columns that a row does not have; `scales` lists those at which a row can be run, elsewhere (and with `[]` everywhere)
+its published numbers stand alone. A word published in place of a number is `{text: out of memory}`. A row's metric that
+ends in `@column` counts only the items of the column's metric: `best_rule@column` in a column with
+`accuracy_length_2048` is `best_rule@length_2048`. `tolerance` is for runs of the published size; `axis` says what the
+columns count.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -28,6 +32,8 @@ import yaml
 from common.errors import UserError
 
 FILE = "published.yaml"
+WITHIN = "@column"
+"""End of a row's metric that counts the items of its column alone."""
 T = TypeVar("T")
 Overrides = tuple[str, ...]
 
@@ -41,21 +47,25 @@ class Source(StrEnum):
     """From memory of the printed table, then checked against what was seen."""
     derived = "derived"
     """Calculated from other numbers."""
+    measured = "measured"
+    """Read off a figure by the places of its points; not printed."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number of the paper. `value=None`: published, but not reached."""
+    """A number of the paper. `value=None`: published, but not reached, or `text` in place of a number."""
 
     value: float | None
     source: Source | None = None
     spread: float | None = None
     note: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean of `metric` over `runs`, less its mean over `minus`; each run is named by its overrides."""
+    """Mean of `metric` over `runs`, less its mean over `minus`; each run is named by its overrides. Without runs it
+    shows what was published and no more."""
 
     row: str
     column: str
@@ -81,6 +91,8 @@ class Axis:
     source: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
+    scales: tuple[str, ...] | None = None
+    """Where it can be run; None: at every scale."""
     tolerance: float | None = None
     """How far from the published value a run of the published size may lie, in the table's unit."""
     note: str = ""
@@ -119,6 +131,14 @@ class Table:
                 if column_name not in row.skip:
                     yield self._cell(row_name, column_name)
 
+    def at(self, scale: str) -> "Table":
+        """The table at one scale: rows that cannot be run there keep their published numbers alone."""
+        rows = {
+            name: row if row.scales is None or scale in row.scales else replace(row, scales=())
+            for name, row in self.rows.items()
+        }
+        return replace(self, rows=rows)
+
     def jobs(self, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> list[tuple[Overrides, bool]]:
         """The runs that fill it, each once, with whether one seed is enough; empty sequences mean all.
 
@@ -140,6 +160,10 @@ class Table:
         row, column = self.rows[row_name], self.columns[column_name]
         where = f"{self.paper}/{FILE}: {self.name}, row {row_name}, column {column_name}"
         metric = row.metric or column.metric or self.metric
+        if metric.endswith(WITHIN):
+            metric = f"{metric.removesuffix(WITHIN)}@{slice_of(column.metric or self.metric)}".removesuffix("@")
+        if row.scales == ():
+            return Cell(row_name, column_name, metric, (), published=_published(row, column_name, where))
         base = merged(self.overrides, column.overrides, row.overrides)
         if not metric or not base:
             raise UserError(f"{where}: no {'overrides' if metric else 'metric'}; give the row or the column some")
@@ -196,6 +220,12 @@ def parse(paper: str, text: str) -> Paper:
     return Paper(paper, tables, content.get("not_reached") or {})
 
 
+def slice_of(metric: str) -> str:
+    """Which items a metric counts: `length_2048` for `accuracy_length_2048` and `exact@length_2048`; empty: all."""
+    name, _, chosen = metric.partition("@")
+    return chosen or (name.removeprefix("accuracy_") if name.startswith("accuracy_") else "")
+
+
 def key_of(override: str) -> str:
     """`key` for `+key=value`."""
     return override.partition("=")[0].lstrip("+~")
@@ -229,7 +259,9 @@ def _axis(entry: Any, where: str) -> Axis:
     if not isinstance(entry, dict):
         raise UserError(f"{where}: give a list of overrides, or a mapping with the key 'overrides'")
     over = tuple(_words({"overrides": each}, where) for each in entry.get("over", []))
-    lists: dict[str, Any] = {key: _words({"overrides": entry[key]}, where) for key in ("minus", "skip") if key in entry}
+    lists: dict[str, Any] = {
+        key: _words({"overrides": entry[key]}, where) for key in ("minus", "skip", "scales") if key in entry
+    }
     if "values" in entry:
         lists["values"] = {str(key): value for key, value in entry["values"].items()}
     return _made(Axis, {**entry, "overrides": _words(entry, where), "over": over, **lists}, where)
@@ -262,6 +294,8 @@ def _published(row: Axis, column: str, where: str) -> Published | None:
     entry = row.values[column]
     entry = entry if isinstance(entry, dict) else {"value": entry}
     value, source = entry.get("value"), entry.get("source", row.source)
+    if "text" in entry:
+        return Published(None, note=entry.get("note", row.note), text=str(entry["text"]))
     if value is None:
         return Published(None, note=entry.get("note", row.note))
     if isinstance(value, bool) or not isinstance(value, (int, float)):

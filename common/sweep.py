@@ -66,7 +66,9 @@ def expand(
     jobs = table.jobs(rows, columns)
     found: dict[Overrides, None] = {}
     for words in typed:
-        chosen = jobs
+        scale = _value(merged(words), "scale")
+        here = {frozenset(job) for job, _ in (table.at(scale) if scale else table).jobs(rows, columns)}
+        chosen = [job for job in jobs if frozenset(job[0]) in here]
         for word in words:
             having = [{key_of(each): each.partition("=")[2] for each in job} for job, _ in jobs]
             values = sorted({each[key_of(word)] for each in having if key_of(word) in each})

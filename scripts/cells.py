@@ -13,11 +13,13 @@ from common import bootstrap, results
 from common.bootstrap import Array, Scores
 from common.intervals import accuracy_interval
 from common.published import Cell, Overrides, Published, Table
-from scripts.rows import SHORTCUTS, Run
+from scripts.rows import SHORTCUTS, Run, group_of, right
 
 BEST_RULE = "best_rule"
 """Metric of shortcut runs: the best of their rules on the test split, which flatters it."""
 NO_RULES = ("chance", "majority")
+SCORES = ("label_match", "exact")
+"""Fields of items that say whether the answer is right by another measure; null where it does not apply."""
 Settings = Callable[[Overrides], dict[str, Any]]
 """Overrides of a cell's run -> the settings that its hash covers, by dotted key, but for the seed."""
 
@@ -123,7 +125,7 @@ def _filled(
     sample = samples[cell.row, cell.column]
     if sample is None:
         missing = tuple(words for words in (*cell.runs, *cell.minus) if not found[words])
-        return Filled(cell, verdict=Verdict.missing, missing=missing)
+        return Filled(cell, verdict=Verdict.missing if cell.runs else None, missing=missing)
     factor = 100.0 if percent else 1.0
     low, high = bootstrap.interval(sample.replicates)
     if sample.plain is not None:  # a bootstrap of nothing but right answers has no width
@@ -171,8 +173,10 @@ def _sample(cell: Cell, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample
         for draw, words in enumerate(settings):
             runs = [found[words][seed] for seed in seeds]
             metric = cell.metric
-            if metric == BEST_RULE:
-                metric = rule = _best_rule(runs)
+            name, _, part = metric.partition("@")
+            if name == BEST_RULE:
+                rule = _best_rule(runs, part)
+                metric = f"{rule}@{part}" if part else rule
             share = sign / len(settings)
             read = [scores_of(run, metric) for run in runs]
             kept = [scores for scores in read if scores is not None]
@@ -206,24 +210,40 @@ def _plain(runs: Sequence[Scores]) -> tuple[float, float] | None:
     return pooled.low, pooled.high
 
 
-def _best_rule(runs: Sequence[Run]) -> str:
-    rules = [name for name in runs[0].results.test if name.removeprefix("accuracy_") not in NO_RULES]
-    return max(rules, key=lambda name: sum(run.results.test[name].value for run in runs))
+def _best_rule(runs: Sequence[Run], chosen: str) -> str:
+    """The best rule on the test items, or on those of a slice of them such as `length_2048`."""
+    names = [name for name in runs[0].results.test if "@" not in name]
+    rules = [name for name in names if name.removeprefix("accuracy_") not in NO_RULES]
+
+    def value(run: Run, name: str) -> float:
+        scores = scores_of(run, f"{name}@{chosen}") if chosen else None
+        return scores.value if scores is not None else run.results.test[name].value
+
+    return max(rules, key=lambda name: sum(value(run, name) for run in runs))
 
 
 def scores_of(run: Run, metric: str) -> Scores | None:
-    """A metric of one run summed by theory; None for one that is not counted from items, such as a time."""
+    """A metric of one run summed by context; None for one that is not counted from items, such as a time.
+
+    `<metric>@<field>_<value>` counts the items with that value alone: `best_rule@length_2048`.
+    """
     sums: dict[str, list[float]] = {}
+    metric, _, chosen = metric.partition("@")
+    field, _, value = chosen.partition("_")
     for item in results.read_predictions(run.folder):
+        if chosen and str(item.get(field)) != value:
+            continue
         pair = _pair(item, metric, run.learner == SHORTCUTS)
         if pair is None:
             return None
         part, whole = pair
-        entry = sums.setdefault(item["theory"], [0.0, 0.0])
+        if metric == "accuracy_chance" and isinstance(item.get("chance"), str):
+            return None  # drawn; its value is known without counting
+        entry = sums.setdefault(group_of(item), [0.0, 0.0])
         entry[0] += part
         entry[1] += whole
     groups = tuple(sorted(name for name, (_, whole) in sums.items() if whole > 0))
-    if not groups or metric == "accuracy_chance":
+    if not groups:
         return None
     return Scores(groups, np.array([sums[g][0] for g in groups]), np.array([sums[g][1] for g in groups]))
 
@@ -232,14 +252,15 @@ def _pair(item: Mapping[str, Any], metric: str, rules: bool) -> tuple[float, flo
     """What one item adds to the metric's numerator and denominator; None for an unknown metric."""
     kind, _, name = metric.partition("_")
     if rules and kind == "accuracy":
-        return (float(item[name] == item["answer"]), 1.0) if name in item else None
+        return (right(item, name), 1.0) if name in item else None
     if kind == "accuracy":
-        chosen = not name or (
-            item["depth"] == int(name.removeprefix("depth_")) if name.startswith("depth_") else item["answer"] == name
-        )
+        field, _, value = name.partition("_")  # a field of the items and its value, else an answer
+        chosen = not name or (str(item[field]) == value if value and field in item else item["answer"] == name)
         return float(item["correct"]) * chosen, float(chosen)
+    if metric in SCORES and metric in item:
+        return (0.0, 0.0) if item[metric] is None else (float(item[metric]), 1.0)
     if kind == "recall" and name in ("published", "exact", "precision", "recall"):
-        recall = item["recall"]
+        recall = item.get("recall")
         if recall is None:
             return 0.0, 0.0
         if name == "published":

@@ -16,6 +16,7 @@ from common.progress import duration
 from scripts.grids import Grid, render
 from scripts.rows import Row, Run, Table, percent, repeated, rows_of, tables_of, unequal, verdict
 
+MOST_CLASSES = 10
 TRAINED = "bag of words"
 """Classifiers with this in their name stand in every table, however they rank."""
 
@@ -37,8 +38,10 @@ def cells(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[str], list[
 
 
 def classes_of(table: Table, rows: Sequence[Row]) -> list[str]:
-    """Answer words in the order of the labels, others behind them."""
+    """Answer words in the order of the labels, others behind them; none where they are too many to compare."""
     there = {name for row in rows for name in row.classes}
+    if len(there) > MOST_CLASSES:
+        return []
     return [name for name in dict.fromkeys([*table.runs[0].words.values(), *sorted(there)]) if name in there]
 
 
@@ -87,7 +90,7 @@ def show(root: Path, runs: Sequence[Run], unfinished: Sequence[str], form: str, 
         behind = [rule for rule in rules[shortcuts:] if TRAINED not in rule.title] if shortcuts else []
         hidden = f"{len(behind)} further shortcut rules, none better than these: --shortcuts 0" if behind else ""
         chosen = [row for row in rows if not any(row is other for other in behind)]
-        notes = [*([hidden] if hidden else []), verdict(rows), *unequal(rows)]
+        notes = [*([hidden] if hidden else []), verdict(rows, table.paper), *unequal(rows)]
         sys.stdout.write(render(grid_of(table, chosen, notes), form) + "\n")
         sys.stdout.flush()
     for line in repeated(runs):  # beside the table, so that a file of it stays clean

@@ -26,7 +26,7 @@ from common.schema import TrackerConfig
 from common.sweep import finished_below
 from scripts.cells import BEST_RULE, Filled, Joined, Verdict
 from scripts.grids import render
-from scripts.published_tables import SCALES, command_of, every_paper, grid_of, joined_tables
+from scripts.published_tables import SCALES, command_of, every_paper, grid_of, joined_tables, tables_named
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports import v2 as wr
@@ -47,7 +47,12 @@ MAP = "plots/rates"
 
 def metrics_of(table: Table) -> list[str]:
     """What the table compares, as the summaries of runs name it; the best of many rules is no metric of a run."""
-    return list(dict.fromkeys(f"test/{cell.metric}" for cell in table.cells() if cell.metric != BEST_RULE))
+    return list(dict.fromkeys(f"test/{cell.metric}" for cell in table.cells() if not _counted(cell.metric)))
+
+
+def _counted(metric: str) -> bool:
+    """Whether it is counted from the runs' items and no metric of a run."""
+    return metric == BEST_RULE or "@" in metric
 
 
 def keys_of(table: Table) -> list[str]:
@@ -146,22 +151,21 @@ def save(report: wr.Report, url: str | None) -> str:
 
 
 def tables_of(root: Path, papers: Sequence[str], name: str | None, scale: str) -> list[Joined]:
-    """Every published table, or the one of that name, with the runs of one scale below `root`.
+    """Every published table that has runs at a scale, or the one of that name, with those below `root`.
 
     Raises:
         UserError: no such paper or table.
     """
-    wanted: list[Table] = []
-    for paper in papers:
-        content = published.read(paper)
-        wanted += [content.table(name)] if name else content.tables.values()
+    named = tables_named([published.read(paper) for paper in papers], name)
+    wanted = [table for table in named if table.at(scale).jobs()]
     found = joined_tables(root, papers, name, scale) if finished_below(root) else []
     there = {_group(joined.table): joined for joined in found}
     return [there.get(_group(table)) or _without_runs(table, scale) for table in wanted]
 
 
 def _without_runs(table: Table, scale: str) -> Joined:
-    return Joined(table, scale, [Filled(cell, verdict=Verdict.missing) for cell in table.cells()])
+    cells = [Filled(cell, verdict=Verdict.missing if cell.runs else None) for cell in table.at(scale).cells()]
+    return Joined(table, scale, cells)
 
 
 def _group(table: Table) -> str:

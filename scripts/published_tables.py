@@ -41,12 +41,11 @@ def joined_tables(root: Path, papers: Sequence[str], name: str | None, scale: st
         UserError: no such paper or table.
     """
     found = []
+    wanted = tables_named([published.read(paper) for paper in papers], name)
     runs = read_runs(root, None, None)[0] if root.is_dir() else []
     for paper in papers:
-        content = published.read(paper)
-        wanted = [content.table(name)] if name else list(content.tables.values())
         own = [run for run in runs if run.results.paper == paper]
-        for table in wanted:
+        for table in (each for each in wanted if each.paper == paper):
             for each in [scale] if scale else _scales(own) or SCALES[-1:]:
                 there = [run for run in own if run.results.scale == each] if name else _fitting(table, own, each)
                 if name or there:
@@ -54,6 +53,16 @@ def joined_tables(root: Path, papers: Sequence[str], name: str | None, scale: st
                     if name or joined.runs:
                         found.append(joined)
     return found
+
+
+def tables_named(papers: Sequence[Paper], name: str | None) -> list[Table]:
+    """All tables of the papers, or those of that name.
+
+    Raises:
+        UserError: no paper has it.
+    """
+    found = [table for paper in papers for table in paper.tables.values() if name in (None, table.name)]
+    return found or [papers[0].table(str(name))]
 
 
 def all_tables(runs: Sequence[Run], papers: Sequence[Paper]) -> list[Joined]:
@@ -64,8 +73,12 @@ def all_tables(runs: Sequence[Run], papers: Sequence[Paper]) -> list[Joined]:
         for table in paper.tables.values():
             there = [fill(table, fitting, scale) for scale in _scales(own) if (fitting := _fitting(table, own, scale))]
             with_runs = [joined for joined in there if joined.runs]
-            found += with_runs or [join(table, [], lambda words: {}, (_scales(own) or SCALES)[-1])]
+            found += with_runs or [_empty(table, (_scales(own) or SCALES)[-1])]
     return found
+
+
+def _empty(table: Table, scale: str) -> Joined:
+    return join(table.at(scale), [], lambda words: {}, scale)
 
 
 def _fitting(table: Table, runs: Sequence[Run], scale: str) -> list[Run]:
@@ -76,6 +89,8 @@ def _fitting(table: Table, runs: Sequence[Run], scale: str) -> list[Run]:
 
 def fill(table: Table, runs: Sequence[Run], scale: str) -> Joined:
     """`table` joined with the runs of one scale."""
+    if not table.at(scale).jobs():
+        return _empty(table, scale)
     with ExitStack() as stack:
         compose = stack.enter_context(sweep.composing(table.paper, table.command))
 
@@ -84,7 +99,7 @@ def fill(table: Table, runs: Sequence[Run], scale: str) -> Joined:
             keys = results.hashed_keys(sweep.settings_of(compose([f"scale={scale}", *words])))
             return {key: value for key, value in keys.items() if key != "seed"}
 
-        return join(table, runs, settings, scale)
+        return join(table.at(scale), runs, settings, scale)
 
 
 def _scales(runs: Sequence[Run]) -> list[str]:
@@ -126,7 +141,7 @@ def notes_of(joined: Joined) -> list[str]:
 def remarks_of(joined: Joined) -> list[str]:
     """The table's note, the sources of its numbers, the notes of its rows."""
     notes = [joined.table.note] if joined.table.note else []
-    kinds = {"r": "recalled, then checked", "d": "derived"}
+    kinds = {"r": "recalled, then checked", "d": "derived", "m": "measured in a figure"}
     used = {_mark(cell) for cell in joined.cells} & set(kinds)
     notes += [f"Published: {', '.join(f'{mark} {kinds[mark]}' for mark in sorted(used))}."] if used else []
     own: dict[str, list[str]] = {}
@@ -180,12 +195,14 @@ def published_text(table: Table, cell: Filled) -> str:
     known = cell.cell.published
     if known is None:
         return ""
-    return NOT_REACHED if known.value is None else f"{number(table, known.value)} {_mark(cell)}".rstrip()
+    if known.value is None:
+        return known.text or NOT_REACHED
+    return f"{number(table, known.value)} {_mark(cell)}".rstrip()
 
 
 def _mark(cell: Filled) -> str:
     known = cell.cell.published
-    return {"recalled": "r", "derived": "d"}.get(known.source or "", "") if known else ""
+    return {"recalled": "r", "derived": "d", "measured": "m"}.get(known.source or "", "") if known else ""
 
 
 def _signed(table: Table, value: float | None) -> str:

@@ -16,6 +16,8 @@ from common.intervals import Interval, accuracy_interval
 MAY_DIFFER = ("method.", "inner.", "outer.", "evaluation.")
 """What runs of one table may differ in besides the seed; rows that differ in more than their method say in what."""
 SHORTCUTS = "shortcuts"
+NO_INNER = ("in_context", "retrieval")
+"""Learners without an inner loop."""
 CONFIDENCE, STRICT = 0.95, 0.99
 EXPLAINED = {"chance": "Chance", "majority": "Majority label"}
 
@@ -60,10 +62,11 @@ class Row:
 
     title: str
     order: tuple[int, float]
-    correct: list[bool]
+    correct: list[float]
+    """1 for right, 0 for wrong, a share for chance."""
     groups: list[str]
     classes: list[str]
-    """The expected answer, item by item."""
+    """The expected answer, or the kind of question where there are kinds, item by item."""
     seeds: int
     recall: float | None = None
     """Share of answers that recite exactly the relevant facts."""
@@ -73,12 +76,14 @@ class Row:
     """Chance: known without counting."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What the row was trained with, as far as its method uses it."""
+    method: str = ""
+    """Name of its method; empty: a rule."""
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval:
         return self.exact or accuracy_interval(self.correct, self.groups, confidence)
 
     def per_class(self) -> dict[str, float]:
-        counts: dict[str, list[bool]] = defaultdict(list)
+        counts: dict[str, list[float]] = defaultdict(list)
         for right, expected in zip(self.correct, self.classes, strict=True):
             counts[expected].append(right)
         return {name: self.exact.value if self.exact else sum(c) / len(c) for name, c in counts.items()}
@@ -202,24 +207,25 @@ def rows_of(table: Table) -> list[Row]:
 def _method_row(runs: Sequence[Run], apart: str) -> Row:
     method = runs[0].config["method"]
     items = [item for run in runs for item in results.read_predictions(run.folder)]
-    whole = method.get("knowledge") == "given" and method.get("question", True)
-    block = {"reckoning": 0, "in_context": 1}.get(runs[0].learner, 2) if whole else 2
+    whole = method.get("knowledge", "given") == "given" and method.get("question", True)
+    block = {runs[0].results.paper: 0, "in_context": 1}.get(runs[0].learner, 2) if whole else 2
     recalls = [float(item["recall"]["exact"]) for item in items if item.get("recall") is not None]
-    correct = [bool(item["correct"]) for item in items]
+    correct = [float(item["correct"]) for item in items]
     return Row(
         title=f"{method['title']} [{apart}]" if apart else method["title"],
         order=(block, -sum(correct) / len(correct)),
         correct=correct,
-        groups=[item["theory"] for item in items],
-        classes=[item["answer"] for item in items],
+        groups=[group_of(item) for item in items],
+        classes=[str(item.get("kind", item["answer"])) for item in items],
         seeds=len(runs),
         recall=sum(recalls) / len(recalls) if recalls else None,
         seconds=sum(run.results.wall_seconds for run in runs) / len(runs),
         settings={
             key: value
             for key, value in runs[0].own.items()
-            if not key.startswith("method.") and (runs[0].learner == "reckoning" or not key.startswith("inner."))
+            if not key.startswith("method.") and (runs[0].learner not in NO_INNER or not key.startswith("inner."))
         },
+        method=str(method["name"]),
     )
 
 
@@ -228,15 +234,17 @@ def _rule_rows(runs: Sequence[Run]) -> list[Row]:
     read = [(run, item) for run in runs for item in results.read_predictions(run.folder)]
     for metric, known in runs[0].results.test.items() if runs else ():
         rule = metric.removeprefix("accuracy_")
-        correct = [item[rule] == item["answer"] for _, item in read]
+        if rule not in read[0][1]:
+            continue  # of a part of the items
+        correct = [right(item, rule) for _, item in read]
         block = {"majority": 4, "chance": 5}.get(rule, 3)
         rows.append(
             Row(
                 title=EXPLAINED.get(rule, f"Shortcut: {rule.replace('_', ' ')}"),
                 order=(block, -sum(correct) / len(correct)),
                 correct=correct,
-                groups=[item["theory"] for _, item in read],
-                classes=[run.words.get(item["answer"], item["answer"]) for run, item in read],
+                groups=[group_of(item) for _, item in read],
+                classes=[str(item.get("kind", run.words.get(item["answer"], item["answer"]))) for run, item in read],
                 seeds=len(runs),
                 exact=known if rule == "chance" else None,
             )
@@ -244,27 +252,39 @@ def _rule_rows(runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def verdict(rows: Sequence[Row]) -> str:
-    """One sentence: does the method beat what needs no reasoning?"""
+def group_of(item: Mapping[str, Any]) -> str:
+    """What the item hangs on: its context or its theory; items of one group are not independent."""
+    return str(item["context"] if "context" in item else item["theory"])
+
+
+def right(item: Mapping[str, Any], rule: str) -> float:
+    """Whether a rule is right about an item, whose entry is what the rule says, or its score from 0 to 1."""
+    said = item[rule]
+    return float(said == item["answer"] if isinstance(said, str) else said)
+
+
+def verdict(rows: Sequence[Row], paper: str = "reckoning") -> str:
+    """One sentence: does the paper's method beat what needs no reasoning?"""
+    name = paper.upper()
     ours = [row for row in rows if row.order[0] == 0]
     rules = [row for row in rows if row.order[0] >= 3]
     if not ours:
-        return "No finished run of RECKONING here."
-    row = next((row for row in ours if row.title.startswith("RECKONING (multi-task)")), ours[0])
+        return f"No finished run of {name} here."
+    row = next((row for row in ours if row.method == paper), ours[0])
     got = row.interval(STRICT)
     text = f"{row.title}: accuracy {percent(got.value)} %, 99 % interval {percent(got.low)} to {percent(got.high)}"
     if not rules:
         return f"{text}; no finished run of method=shortcuts to compare it with."
     best = max(rules, key=lambda rule: rule.interval().value)
-    name = best.title[0].lower() + best.title[1:]
+    rule = best.title[0].lower() + best.title[1:]
     if got.low > best.interval().value:
-        relation = "RECKONING lies above it, beyond the interval"
+        relation = f"{name} lies above it, beyond the interval"
     elif got.high < best.interval().value:
-        relation = "RECKONING lies below it, beyond the interval"
+        relation = f"{name} lies below it, beyond the interval"
     else:
-        relation = "it lies inside the interval, so RECKONING is not shown to beat it"
+        relation = f"it lies inside the interval, so {name} is not shown to beat it"
     most = percent(best.interval().value)
-    return f"{text}; the best of {len(rules)} rules without reasoning ({name}) gets {most} %: {relation}."
+    return f"{text}; the best of {len(rules)} rules without reasoning ({rule}) gets {most} %: {relation}."
 
 
 def unequal(rows: Sequence[Row]) -> list[str]:

@@ -93,6 +93,8 @@ def quiet(table: Table, row: str) -> bool:
 def _published(table: Table, cell: Filled | None) -> Cell:
     if cell is None or cell.cell.published is None:
         return Cell("")
+    if cell.cell.published.text:
+        return Cell(cell.cell.published.text)
     if cell.cell.published.value is None:
         return Cell(UNREACHED, kind="unreached", tip="published, but its value was not reached")
     text, _, mark = published_text(table, cell).partition(" ")
@@ -100,7 +102,7 @@ def _published(table: Table, cell: Filled | None) -> Cell:
 
 
 def _reproduced(table: Table, cell: Filled | None) -> Cell:
-    if cell is None:
+    if cell is None or not cell.cell.runs:
         return Cell("")
     if cell.value is None:
         return Cell("–", signed=True, kind="unreached", tip=str(cell.verdict or ""))
@@ -148,9 +150,9 @@ def overview(blocks: Sequence[tuple[Joined, Block]]) -> DataTable:
     for joined, made in blocks:
         filled = [cell for cell in joined.cells if cell.value is not None]
         found = [cell.verdict for cell in joined.cells]
-        seeds, share = {cell.seeds for cell in filled} or {0}, len(filled) / len(joined.cells)
+        seeds, there = {cell.seeds for cell in filled} or {0}, sum(bool(cell.cell.runs) for cell in joined.cells)
         fields = [Cell(made.title, small=made.label, link=made.anchor), Cell(joined.scale)]
-        fields.append(Cell(f"{len(filled)} of {len(joined.cells)}", value=len(filled), share=share))
+        fields.append(Cell(f"{len(filled)} of {there}", value=len(filled), share=len(filled) / (there or 1)))
         least, most = min(seeds), max(seeds)
         fields.append(Cell(str(most or "") if least == most else f"{least}–{most}", value=most))
         for verdict in (Verdict.holds, Verdict.fails, Verdict.open):

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from common import published
+from common import published, results
+from common.intervals import Interval
 from common.published import Overrides
-from scripts.cells import Joined, Verdict, join
+from scripts.cells import Joined, Verdict, join, scores_of
 from scripts.grids import render
-from scripts.published_tables import grid_of
-from scripts.rows import Run, read_runs
+from scripts.published_tables import grid_of, tables_named
+from scripts.rows import Run, read_runs, rows_of, tables_of
 from tests.scripts.test_tables import QUESTIONS, write_run
 
 TABLE = """
@@ -116,3 +117,84 @@ def test_folders_do_not_matter(runs: Path) -> None:
 def test_runs_of_a_cell_are_all_there(runs: Path) -> None:
     assert {run.results.method for run in filled(runs).runs} == {"reckoning", "ft_icr", "shortcuts"}
     assert all(isinstance(run, Run) for run in filled(runs).runs)
+
+
+def contexts(root: Path, method: str) -> Run:
+    """A run on contexts of two lengths and two kinds, two questions a context; the longer ones are harder."""
+    folder = write_run(root, method, 20)
+    found = results.read(folder)
+    items: list[dict[str, Any]] = []
+    for index in range(40):
+        length, right = (2048, index % 4 == 0) if index % 2 else (1024, index % 8 != 0)
+        item: dict[str, Any] = {"question": f"q{index}", "context": f"c{index // 4}", "length": length}
+        item |= {"kind": "where" if index < 20 else "who", "position": None, "answer": f"answer {index}"}
+        rules = {"chance": 0.25, "last": float(length == 2048), "first": float(length == 1024), "polarity": 0.0}
+        items.append(item | (rules if method == "shortcuts" else {"correct": right, "label_match": None}))
+    names = ("chance", "last", "first", "polarity")
+    test = {
+        f"accuracy_{name}": Interval(sum(i[name] for i in items) / 40, 40, 0, 1) for name in names if name in items[0]
+    }
+    results.write(folder, results.Results(**{**vars(found), "test": test or found.test}), items)
+    return next(run for run in read_runs(root, None, None)[0] if run.folder == folder)
+
+
+SLICES = """
+tables:
+  demo:
+    title: A demonstration
+    columns: {1K: {metric: accuracy_length_1024}, 2K: {metric: accuracy_length_2048}, all: {metric: accuracy}}
+    rows:
+      Ours: {overrides: [method=ft_icr]}
+      Rules: {overrides: [method=shortcuts], metric: best_rule@column, once: true}
+      Chance: {overrides: [method=shortcuts], metric: accuracy_chance@column, once: true}
+      Closed: {scales: [], source: seen, values: {1K: 12.5, 2K: {text: out of memory}}}
+      Large: {overrides: [method=large], scales: [paper], source: seen, values: {1K: 99}}
+"""
+
+
+def test_items_are_chosen_by_their_fields_and_hang_on_their_context(tmp_path: Path) -> None:
+    run = contexts(tmp_path, "ft_icr")
+    whole = scores_of(run, "accuracy")
+    assert whole is not None and whole.groups == tuple(sorted(f"c{i}" for i in range(10)))
+    for metric in ("accuracy_length_1024", "accuracy@length_1024"):
+        short = scores_of(run, metric)
+        assert short is not None and short.value == pytest.approx(15 / 20)
+    kind = scores_of(run, "accuracy_kind_who")
+    assert kind is not None and kind.wholes.sum() == 20
+    assert scores_of(run, "accuracy_answer 8") is not None and scores_of(run, "seconds") is None
+    assert scores_of(run, "label_match") is None, "it applies to no item"
+
+
+def test_rules_are_counted_within_their_column(tmp_path: Path) -> None:
+    contexts(tmp_path, "ft_icr")
+    contexts(tmp_path, "shortcuts")
+    cells = by_name(filled(tmp_path, text=SLICES))
+    assert [cells["Rules", name].rule for name in ("1K", "2K")] == ["first", "last"]
+    assert (cells["Rules", "1K"].value, cells["Rules", "all"].value) == (100.0, 50.0)
+    assert cells["Chance", "2K"].value == cells["Chance", "2K"].low == cells["Chance", "2K"].high == 25.0
+    assert cells["Ours", "2K"].value == pytest.approx(0.0)
+
+
+def test_rows_that_cannot_run_show_what_was_published(tmp_path: Path) -> None:
+    contexts(tmp_path, "ft_icr")
+    table = published.parse("reckoning", SLICES).table("demo")
+    assert len(table.jobs()) == 3 and len(table.at("cpu").jobs()) == 2 and len(table.at("paper").jobs()) == 3
+    joined = join(table.at("cpu"), read_runs(tmp_path, None, None)[0], lambda words: {}, "cpu")
+    lines = {(line[1], line[0]): line for line in grid_of(joined).body}
+    assert lines["Closed", "1K"][2:4] == ["12.5", ""] and lines["Closed", "1K"][-1] == ""
+    assert lines["Closed", "2K"][2] == "out of memory" and lines["Large", "1K"][2] == "99.0"
+    assert ("method=large",) not in joined.missing
+
+
+def test_a_comparison_of_runs_has_kinds_and_shares_for_chance(tmp_path: Path) -> None:
+    contexts(tmp_path, "ft_icr")
+    contexts(tmp_path, "shortcuts")
+    rows = {row.title: row for row in rows_of(tables_of(read_runs(tmp_path, None, None)[0])[0])}
+    assert set(rows["FT-ICR (multi-task)"].per_class()) == {"where", "who"}
+    assert rows["Chance"].interval().value == 0.25 and rows["Shortcut: last"].interval().value == 0.5
+
+
+def test_a_name_chooses_among_all_papers() -> None:
+    papers = [published.parse(name, SLICES.replace("demo", f"of_{name}")) for name in ("one", "two")]
+    assert [table.paper for table in tables_named(papers, "of_two")] == ["two"]
+    assert len(tables_named(papers, None)) == 2

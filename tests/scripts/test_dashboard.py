@@ -15,6 +15,7 @@ from common.results import Results
 from common.tracker import TRAIN, run_id
 from scripts import dashboard
 from scripts.cells import Filled, Joined, Verdict
+from scripts.published_tables import every_paper
 from scripts.rows import Run
 
 TEXT = """
@@ -143,7 +144,9 @@ def test_a_dry_run_prints_every_published_table(tmp_path: Path, capsys: pytest.C
     report = json.loads(capsys.readouterr().out)
     assert report["project"]["name"] == "mine"
     there = [grid["runSets"][0]["name"] for grid in grids(report)]
-    assert there == [f"reckoning/{name}, scale=cpu" for name in published.read("reckoning").tables]
+    papers = [published.read(name) for name in every_paper()]
+    tables = [table for paper in papers for table in paper.tables.values() if table.at("cpu").jobs()]
+    assert there == [f"{table.paper}/{table.name}, scale=cpu" for table in tables]
 
 
 def test_one_table_and_its_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
