@@ -1,8 +1,9 @@
 """The run-time study (sheet sections 2.6, 5.6, 8.3): what reading knowledge once costs, and what every question does.
 
 python -m reckoning.cost                                     GPT-2 small, 1024 tokens, its files needed
-python -m reckoning.cost model=tiny tokens=512 repeats=5
-python -m reckoning.cost -m model=tiny tokens=512 repeats=5 inner.steps=1,2,4
+python -m reckoning.cost scale=cpu                           the embedded model, 512 tokens
+python -m reckoning.cost -m scale=cpu inner.steps=1,2,4
+python -m reckoning.cost -m +sweep=run_time scale=cpu        the runs behind a table of published.yaml
 python -m reckoning.cost shape.layers=4 shape.width=256 repeats=5
 
 A run folder like any other. `results.json` has, for every way to answer,
@@ -23,7 +24,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +33,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common.bilevel import InnerConfig
 from common.entry import entry
 from common.errors import UserError
 from common.intervals import Interval
-from common.language.config import ModelConfig
-from common.schema import LoopConfig, RuntimeConfig, TrackerConfig, plain, to_typed
+from common.schema import plain, to_typed
+from reckoning.cost_config import CostConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,79 +56,7 @@ NO_END = 1e9
 """Upper end of a break-even's interval in `results.json` where some resamples have none: JSON has no infinity."""
 
 
-@dataclass
-class ShapeConfig:
-    """Sizes of a GPT-2 of random weights, measured in place of model.name: no figure depends on the weights."""
-
-    layers: int = 0
-    """0: model.name is measured."""
-    width: int = 256
-    heads: int = 4
-    vocabulary: int = 50257
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that do not fit.
-
-        Raises:
-            UserError: a size is out of range, or the heads do not divide the width.
-        """
-        if self.layers < 0 or min(self.width, self.heads) < 1 or self.width % self.heads:
-            raise UserError(
-                f"shape.layers={self.layers}, shape.width={self.width}, shape.heads={self.heads}: use 0 (off) or more "
-                "layers, and a width that the heads divide"
-            )
-
-
-@dataclass
-class CostConfig:
-    """What `python -m reckoning.cost` reads."""
-
-    experiment: str = "run_time"
-    seed: int = 0
-    model: ModelConfig = field(default_factory=ModelConfig)
-    shape: ShapeConfig = field(default_factory=ShapeConfig)
-    inner: InnerConfig = field(default_factory=InnerConfig)
-    """How RECKONING reads; inner.steps is N."""
-    tokens: int = 1024
-    """Of an example: knowledge, one question of 7 and its answer of 1."""
-    facts: int = 8
-    questions: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 18, 32, 64])
-    reread_most: int = 18
-    """Reading all again is measured up to so many questions: every one costs the same."""
-    repeats: int = 20
-    """Rounds through all points; the median counts."""
-    warmup: int = 2
-    """Rounds before them."""
-    confidence: float = 0.95
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    loop: LoopConfig = field(default_factory=LoopConfig)
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be measured.
-
-        Raises:
-            UserError: a value is out of range.
-        """
-        if len(set(self.questions)) < 2 or min(self.questions) < 1:
-            raise UserError(f"questions={self.questions}: two different numbers from 1 on are needed for a line")
-        if self.reread_most < sorted(set(self.questions))[1]:
-            raise UserError(f"reread_most={self.reread_most}: at least two of questions={self.questions} are needed")
-        for key, least in {"facts": 1, "repeats": 1, "warmup": 0}.items():
-            if getattr(self, key) < least:
-                raise UserError(f"{key}={getattr(self, key)}: use {least} or more")
-        if not 0 < self.confidence < 1:
-            raise UserError(f"confidence={self.confidence}: it is a probability; use 0.95 or 0.99")
-
-
 ConfigStore.instance().store(name="cost_schema", node=CostConfig)
-
-
-def scale_of(config: CostConfig, device: str) -> str:
-    """paper with the published model and protocol, else gpu or cpu."""
-    given = (config.model.name, config.model.pretrained, config.tokens, config.facts)
-    published = not config.shape.layers and (Path(given[0]).name, *given[1:]) == ("gpt2", True, 1024, 8)
-    return "paper" if published else {"cuda": "gpu"}.get(device, device)
 
 
 @dataclass(frozen=True)
@@ -303,17 +231,13 @@ def study(config: CostConfig, folder: Path) -> Results:
     Raises:
         UserError: the model is not there, or reads fewer tokens than the protocol has.
     """
-    from common.environment import pick_device
     from common.files import write_json_lines
     from common.language import model as models
-    from common.results import UNHASHED
     from common.run import Run, RunIdentity
     from reckoning.reading import LETTERS, example_of, ways
 
-    scale = scale_of(config, pick_device(config.runtime.device).type)
-    who = RunIdentity("reckoning", config.experiment, METHOD, scale, config.seed)
-    unhashed = tuple(key for key in UNHASHED if key != "runtime.threads")  # here they change the numbers
-    with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who, unhashed=unhashed) as run:
+    who = RunIdentity("reckoning", config.experiment, METHOD, config.scale, config.seed)
+    with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who) as run:
         if run.finished:
             return run.results
         where: dict[str, Any] = {"device": run.device, "dtype": run.dtype}
@@ -345,7 +269,7 @@ def study(config: CostConfig, folder: Path) -> Results:
         return run.finish(metrics)
 
 
-@entry("pkg://conf.reckoning", "cost")
+@entry("pkg://conf.reckoning.cost")
 def main(cfg: DictConfig) -> float:
     """Returns RECKONING's seconds a question."""
     results = study(to_typed(cfg, CostConfig), Path(HydraConfig.get().runtime.output_dir))
