@@ -171,6 +171,10 @@ class Summary:
         place = self.numbers[name].index(number)
         return self._interval(float(self.medians[name][place].sum()), self.drawn[name][:, place].sum(-1).tolist())
 
+    def reading(self, name: str) -> float:
+        """Measured seconds of reading, the same for every number of questions."""
+        return float(self.medians[name][0, 0])
+
     def read(self, name: str) -> Interval:
         """Seconds of what is done once."""
         return self._interval(self.lines[name].read, [line.read for line in self._lines[name]])
@@ -189,16 +193,16 @@ class Summary:
         return itertools.permutations(self.names, 2)
 
 
-def records_of(summary: Summary, peaks: Mapping[str, int]) -> list[dict[str, Any]]:
+def records_of(summary: Summary, peaks: Mapping[str, Mapping[int, int]]) -> list[dict[str, Any]]:
     """What `cost.jsonl` holds: points of the curves, the lines through them, and where the lines cross."""
     found: list[dict[str, Any]] = []
     for name in summary.names:
         for number in summary.numbers[name]:
-            seconds = asdict(summary.total(name, number))
-            found.append({"kind": "point", "way": name, "questions": number, "seconds": seconds})
+            point = {"kind": "point", "way": name, "questions": number, "seconds": asdict(summary.total(name, number))}
+            found.append({**point, "seconds_reading": summary.reading(name), "bytes": peaks[name][number]})
         read, question = asdict(summary.read(name)), asdict(summary.question(name))
         line = {"kind": "line", "way": name, "seconds_read": read, "seconds_question": question}
-        found.append({**line, "bytes": peaks[name]})
+        found.append(line)
     for ours, other in summary.pairs():
         crossing = {
             key: "never" if value == math.inf else value
@@ -208,7 +212,7 @@ def records_of(summary: Summary, peaks: Mapping[str, int]) -> list[dict[str, Any
     return found
 
 
-def metrics_of(summary: Summary, peaks: Mapping[str, int]) -> dict[str, Interval]:
+def metrics_of(summary: Summary, peaks: Mapping[str, Mapping[int, int]]) -> dict[str, Interval]:
     """What `results.json` holds."""
     metrics = {}
     for name in summary.names:
@@ -217,7 +221,8 @@ def metrics_of(summary: Summary, peaks: Mapping[str, int]) -> dict[str, Interval
         for number in REPORTED:
             if number in summary.numbers[name]:
                 metrics[f"seconds_{number}_{name}"] = summary.total(name, number)
-        metrics[f"bytes_{name}"] = Interval(peaks[name], 1, peaks[name], peaks[name])
+        most = peaks[name][summary.numbers[name][-1]]
+        metrics[f"bytes_{name}"] = Interval(most, 1, most, most)
     for ours, other in summary.pairs():
         crossing = summary.break_even(ours, other)
         if math.isfinite(crossing.value):
@@ -257,7 +262,8 @@ def study(config: CostConfig, folder: Path) -> Results:
         there = ways(model, config.inner, example)
         measured = measure(example, there, config, run.device)
         peaks = {
-            name: _peak(way, example.questions[: _numbers(way, config)[-1]], run.device) for name, way in there.items()
+            name: {n: _peak(way, example.questions[:n], run.device) for n in _numbers(way, config)}
+            for name, way in there.items()
         }
         summary = Summary(measured, config.confidence, config.seed)
         write_json_lines(folder / CURVE, records_of(summary, peaks))

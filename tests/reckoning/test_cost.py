@@ -28,6 +28,8 @@ from reckoning.reading import Example, example_of, ways
 from scripts.cells import join
 from scripts.grids import render
 from scripts.published_tables import grid_of
+from scripts.report_page.colours import Colours
+from scripts.report_page.cost import block as cost_block
 from scripts.rows import read_runs, tables_of
 from tests.reckoning.miniature import run_here
 
@@ -149,7 +151,7 @@ def test_the_summary_takes_medians_and_says_how_sure_it_is() -> None:
     assert summary.total("slow", 2).low <= 4 <= summary.total("slow", 2).high
     assert summary.break_even("fast", "slow").value == 10
     assert summary.break_even("slow", "fast").value == math.inf
-    peaks = {"slow": 10, "fast": 8000}
+    peaks = {"slow": {1: 10, 2: 10, 8: 10}, "fast": {1: 10, 2: 10, 8: 8000}}
     metrics = cost.metrics_of(summary, peaks)
     assert metrics["bytes_fast"].value == 8000
     assert "break_even_fast_over_slow" in metrics and "break_even_slow_over_fast" not in metrics
@@ -215,6 +217,7 @@ def test_a_sweep_of_it_in_processes_fills_a_published_table_and_runs_nothing_twi
     joined = join(table, runs, lambda words: keys[words[-1]], "cpu")
     assert not joined.missing and all(cell.low < cell.value < cell.high for cell in joined.cells)
     text = render(grid_of(joined), "md")
+    assert len({cost_block(run, Colours([table]), "a").title for run in runs}) == 2, "the report draws what it writes"
     assert "| N=1 | 1 question, RECKONING | 1.5 |" in text and "over its repeated measurements alone" in text
 
 
