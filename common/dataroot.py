@@ -13,6 +13,7 @@ def find(root: str | None, name: str, remedy: str) -> Path:
     """The file or folder `name` below the data root, where the root may already be any folder on the way to it.
 
     A path that exists as it is needs no root. Files may be packed: .gz and .xz are tried besides the name itself.
+    A star in its last part stands for any text, if one file alone fits.
 
     Raises:
         UserError: no root is known, or nothing of that name is there; `remedy` ends the message.
@@ -33,4 +34,6 @@ def find(root: str | None, name: str, remedy: str) -> Path:
             packed = path.with_name(path.name + ending)
             if packed.exists():
                 return packed
+            if "*" in packed.name and len(found := sorted(packed.parent.glob(packed.name))) == 1:
+                return found[0]
     raise UserError(f"data.root={root}: {name} is not below it; put it there, or {remedy}")

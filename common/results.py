@@ -69,15 +69,15 @@ class Results:
     schema: int = SCHEMA
 
 
-def config_hash(config: Mapping[str, Any], unhashed: Sequence[str] = UNHASHED) -> str:
+def config_hash(config: Mapping[str, Any]) -> str:
     """Hash of every key that can change a number, whatever the order of keys."""
-    text = json.dumps(hashed_keys(config, unhashed), sort_keys=True, ensure_ascii=False)
+    text = json.dumps(hashed_keys(config), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def hashed_keys(config: Mapping[str, Any], unhashed: Sequence[str] = UNHASHED) -> dict[str, Any]:
+def hashed_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted key -> value of the keys that count."""
-    return {key: value for key, value in flat(dict(config)).items() if not _covered(key, unhashed)}
+    return {key: value for key, value in flat(dict(config)).items() if not _covered(key, UNHASHED)}
 
 
 def write(folder: Path, results: Results, predictions: Iterable[Mapping[str, Any]]) -> None:

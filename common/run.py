@@ -15,7 +15,7 @@ A folder with a checkpoint is continued, one with a FINISHED mark is skipped, on
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +42,7 @@ from common.folder import (
 )
 from common.intervals import Interval
 from common.progress import Progress, duration
-from common.results import UNHASHED, Results
+from common.results import Results
 from common.results import RunIdentity as RunIdentity
 from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
 from common.state import RunState, Stateful
@@ -67,8 +67,6 @@ class Run:
         tracker: TrackerConfig,
         loop: LoopConfig,
         identity: RunIdentity,
-        *,
-        unhashed: Sequence[str] = UNHASHED,
     ) -> None:
         """Nothing is touched before `with`.
 
@@ -79,16 +77,15 @@ class Run:
             tracker: mirror of the metrics.
             loop: when to log and save.
             identity: words for folders, tables and W&B; its seed seeds everything.
-            unhashed: keys of `config` that cannot change a number.
         """
         self.folder = Path(folder)
         self.config = dict(config)
         self.identity = identity
         self.loop = loop
-        self.config_hash = results.config_hash(self.config, unhashed)
+        self.config_hash = results.config_hash(self.config)
         self.finished = False
         self.state = RunState(self.folder, identity.seed, loop.keep)
-        self._unhashed, self._runtime, self._tracker_config = unhashed, runtime, tracker
+        self._runtime, self._tracker_config = runtime, tracker
         self._stack = ExitStack()
         self._stop = StopSignal()
         self._tracker: Tracker = NoTracker()
@@ -109,7 +106,7 @@ class Run:
         environment.refuse_several_processes()
         self._began = self._saved_at = time.monotonic()
         began = bool(checkpoint.steps(self.folder / CHECKPOINTS))
-        check_settings(self.folder, self.config, self._unhashed, began=began)
+        check_settings(self.folder, self.config, began=began)
         self.finished = results.finished_hash(self.folder) is not None
         self.device = environment.pick_device(self._runtime.device)
         self.dtype: torch.dtype = getattr(torch, self._runtime.dtype.name)

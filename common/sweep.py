@@ -10,13 +10,16 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from common import results
+from common.entry import explain
 from common.errors import UserError
 from common.folder import CHECKPOINTS
 from common.progress import duration
-from common.published import Overrides, Table, key_of, merged
+from common.published import FILE, Overrides, Table, key_of, merged
 from common.schema import plain
 
 Compose = Callable[[Sequence[str]], DictConfig]
@@ -196,8 +199,27 @@ def ending(jobs: Sequence[Job], errors: Mapping[Overrides, str]) -> list[str]:
 
 @contextmanager
 def composing(paper: str, command: str = "train") -> Iterator[Compose]:
-    """Within this block, the configurations of `python -m <paper>.<command>` outside of a run of it."""
+    """Within this block, the configurations of `python -m <paper>.<command>` outside of a run of it.
+
+    The primary config of `train` lies in `conf/<paper>`, that of another command in `conf/<paper>/<command>`.
+    """
     importlib.import_module(f"{paper}.{command}")  # registers the schema
-    name = "config" if command == "train" else command
-    with initialize_config_module(f"conf.{paper}", version_base="1.3"):
-        yield lambda words: compose(name, overrides=list(words), return_hydra_config=True)
+    module = f"conf.{paper}" if command == "train" else f"conf.{paper}.{command}"
+    with initialize_config_module(module, version_base="1.3"):
+        yield lambda words: compose("config", overrides=list(words), return_hydra_config=True)
+
+
+@contextmanager
+def naming(table: Table, words: Overrides) -> Iterator[None]:
+    """Within this block a setting of `table` is composed; a mistake in it is named by the cell that has it.
+
+    Raises:
+        UserError: the setting does not compose, or its values are refused.
+    """
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        cells = [cell for cell in table.cells() if words in (*cell.runs, *cell.minus)]
+        where = f"{table.paper}/{FILE}: {table.name}"
+        where += f", row {cells[0].row}, column {cells[0].column}" if cells else ""
+        raise UserError(f"{where}: {' '.join(words)} does not compose: {explain(error) or error}") from error

@@ -1,8 +1,9 @@
 """The run-time study (sheet sections 2.6, 5.6, 8.3): what reading knowledge once costs, and what every question does.
 
 python -m reckoning.cost                                     GPT-2 small, 1024 tokens, its files needed
-python -m reckoning.cost model=tiny tokens=512 repeats=5
-python -m reckoning.cost -m model=tiny tokens=512 repeats=5 inner.steps=1,2,4
+python -m reckoning.cost scale=cpu                           the embedded model, 512 tokens
+python -m reckoning.cost -m scale=cpu inner.steps=1,2,4
+python -m reckoning.cost -m +sweep=run_time scale=cpu        the runs behind a table of published.yaml
 python -m reckoning.cost shape.layers=4 shape.width=256 repeats=5
 
 A run folder like any other. `results.json` has, for every way to answer,
@@ -23,7 +24,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +33,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common.bilevel import InnerConfig
 from common.entry import entry
 from common.errors import UserError
 from common.intervals import Interval
-from common.language.config import ModelConfig
-from common.schema import LoopConfig, RuntimeConfig, TrackerConfig, plain, to_typed
+from common.schema import plain, to_typed
+from reckoning.cost_config import CostConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,79 +56,7 @@ NO_END = 1e9
 """Upper end of a break-even's interval in `results.json` where some resamples have none: JSON has no infinity."""
 
 
-@dataclass
-class ShapeConfig:
-    """Sizes of a GPT-2 of random weights, measured in place of model.name: no figure depends on the weights."""
-
-    layers: int = 0
-    """0: model.name is measured."""
-    width: int = 256
-    heads: int = 4
-    vocabulary: int = 50257
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that do not fit.
-
-        Raises:
-            UserError: a size is out of range, or the heads do not divide the width.
-        """
-        if self.layers < 0 or min(self.width, self.heads) < 1 or self.width % self.heads:
-            raise UserError(
-                f"shape.layers={self.layers}, shape.width={self.width}, shape.heads={self.heads}: use 0 (off) or more "
-                "layers, and a width that the heads divide"
-            )
-
-
-@dataclass
-class CostConfig:
-    """What `python -m reckoning.cost` reads."""
-
-    experiment: str = "run_time"
-    seed: int = 0
-    model: ModelConfig = field(default_factory=ModelConfig)
-    shape: ShapeConfig = field(default_factory=ShapeConfig)
-    inner: InnerConfig = field(default_factory=InnerConfig)
-    """How RECKONING reads; inner.steps is N."""
-    tokens: int = 1024
-    """Of an example: knowledge, one question of 7 and its answer of 1."""
-    facts: int = 8
-    questions: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 18, 32, 64])
-    reread_most: int = 18
-    """Reading all again is measured up to so many questions: every one costs the same."""
-    repeats: int = 20
-    """Rounds through all points; the median counts."""
-    warmup: int = 2
-    """Rounds before them."""
-    confidence: float = 0.95
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    loop: LoopConfig = field(default_factory=LoopConfig)
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be measured.
-
-        Raises:
-            UserError: a value is out of range.
-        """
-        if len(set(self.questions)) < 2 or min(self.questions) < 1:
-            raise UserError(f"questions={self.questions}: two different numbers from 1 on are needed for a line")
-        if self.reread_most < sorted(set(self.questions))[1]:
-            raise UserError(f"reread_most={self.reread_most}: at least two of questions={self.questions} are needed")
-        for key, least in {"facts": 1, "repeats": 1, "warmup": 0}.items():
-            if getattr(self, key) < least:
-                raise UserError(f"{key}={getattr(self, key)}: use {least} or more")
-        if not 0 < self.confidence < 1:
-            raise UserError(f"confidence={self.confidence}: it is a probability; use 0.95 or 0.99")
-
-
 ConfigStore.instance().store(name="cost_schema", node=CostConfig)
-
-
-def scale_of(config: CostConfig, device: str) -> str:
-    """paper with the published model and protocol, else gpu or cpu."""
-    given = (config.model.name, config.model.pretrained, config.tokens, config.facts)
-    published = not config.shape.layers and (Path(given[0]).name, *given[1:]) == ("gpt2", True, 1024, 8)
-    return "paper" if published else {"cuda": "gpu"}.get(device, device)
 
 
 @dataclass(frozen=True)
@@ -243,6 +171,10 @@ class Summary:
         place = self.numbers[name].index(number)
         return self._interval(float(self.medians[name][place].sum()), self.drawn[name][:, place].sum(-1).tolist())
 
+    def reading(self, name: str) -> float:
+        """Measured seconds of reading, the same for every number of questions."""
+        return float(self.medians[name][0, 0])
+
     def read(self, name: str) -> Interval:
         """Seconds of what is done once."""
         return self._interval(self.lines[name].read, [line.read for line in self._lines[name]])
@@ -261,16 +193,16 @@ class Summary:
         return itertools.permutations(self.names, 2)
 
 
-def records_of(summary: Summary, peaks: Mapping[str, int]) -> list[dict[str, Any]]:
+def records_of(summary: Summary, peaks: Mapping[str, Mapping[int, int]]) -> list[dict[str, Any]]:
     """What `cost.jsonl` holds: points of the curves, the lines through them, and where the lines cross."""
     found: list[dict[str, Any]] = []
     for name in summary.names:
         for number in summary.numbers[name]:
-            seconds = asdict(summary.total(name, number))
-            found.append({"kind": "point", "way": name, "questions": number, "seconds": seconds})
+            point = {"kind": "point", "way": name, "questions": number, "seconds": asdict(summary.total(name, number))}
+            found.append({**point, "seconds_reading": summary.reading(name), "bytes": peaks[name][number]})
         read, question = asdict(summary.read(name)), asdict(summary.question(name))
         line = {"kind": "line", "way": name, "seconds_read": read, "seconds_question": question}
-        found.append({**line, "bytes": peaks[name]})
+        found.append(line)
     for ours, other in summary.pairs():
         crossing = {
             key: "never" if value == math.inf else value
@@ -280,7 +212,7 @@ def records_of(summary: Summary, peaks: Mapping[str, int]) -> list[dict[str, Any
     return found
 
 
-def metrics_of(summary: Summary, peaks: Mapping[str, int]) -> dict[str, Interval]:
+def metrics_of(summary: Summary, peaks: Mapping[str, Mapping[int, int]]) -> dict[str, Interval]:
     """What `results.json` holds."""
     metrics = {}
     for name in summary.names:
@@ -289,7 +221,8 @@ def metrics_of(summary: Summary, peaks: Mapping[str, int]) -> dict[str, Interval
         for number in REPORTED:
             if number in summary.numbers[name]:
                 metrics[f"seconds_{number}_{name}"] = summary.total(name, number)
-        metrics[f"bytes_{name}"] = Interval(peaks[name], 1, peaks[name], peaks[name])
+        most = peaks[name][summary.numbers[name][-1]]
+        metrics[f"bytes_{name}"] = Interval(most, 1, most, most)
     for ours, other in summary.pairs():
         crossing = summary.break_even(ours, other)
         if math.isfinite(crossing.value):
@@ -303,17 +236,13 @@ def study(config: CostConfig, folder: Path) -> Results:
     Raises:
         UserError: the model is not there, or reads fewer tokens than the protocol has.
     """
-    from common.environment import pick_device
     from common.files import write_json_lines
     from common.language import model as models
-    from common.results import UNHASHED
     from common.run import Run, RunIdentity
     from reckoning.reading import LETTERS, example_of, ways
 
-    scale = scale_of(config, pick_device(config.runtime.device).type)
-    who = RunIdentity("reckoning", config.experiment, METHOD, scale, config.seed)
-    unhashed = tuple(key for key in UNHASHED if key != "runtime.threads")  # here they change the numbers
-    with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who, unhashed=unhashed) as run:
+    who = RunIdentity("reckoning", config.experiment, METHOD, config.scale, config.seed)
+    with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who) as run:
         if run.finished:
             return run.results
         where: dict[str, Any] = {"device": run.device, "dtype": run.dtype}
@@ -333,7 +262,8 @@ def study(config: CostConfig, folder: Path) -> Results:
         there = ways(model, config.inner, example)
         measured = measure(example, there, config, run.device)
         peaks = {
-            name: _peak(way, example.questions[: _numbers(way, config)[-1]], run.device) for name, way in there.items()
+            name: {n: _peak(way, example.questions[:n], run.device) for n in _numbers(way, config)}
+            for name, way in there.items()
         }
         summary = Summary(measured, config.confidence, config.seed)
         write_json_lines(folder / CURVE, records_of(summary, peaks))
@@ -345,7 +275,7 @@ def study(config: CostConfig, folder: Path) -> Results:
         return run.finish(metrics)
 
 
-@entry("pkg://conf.reckoning", "cost")
+@entry("pkg://conf.reckoning.cost")
 def main(cfg: DictConfig) -> float:
     """Returns RECKONING's seconds a question."""
     results = study(to_typed(cfg, CostConfig), Path(HydraConfig.get().runtime.output_dir))

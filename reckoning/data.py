@@ -10,7 +10,6 @@ audits shortcuts.
 import hashlib
 import json
 import logging
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from common import dataroot
 from common.entry import entry
 from common.errors import UserError
 from common.files import remove_if_empty, write_json_lines
@@ -45,7 +45,6 @@ from reckoning.proofwriter.recipe import Record, check_published_counts, problem
 from reckoning.proofwriter.repaired import repaired
 
 logger = logging.getLogger(__name__)
-ROOT_VARIABLE = "INNERLOOP_DATA"
 SOURCES = {
     "proofwriter": "the ProofWriter release V2020.12.3 from the Allen Institute for AI",
     "folio": "FOLIO v0.0 (data/v0.0 of Yale-LILY/FOLIO)",
@@ -90,37 +89,14 @@ def load(config: DataConfig) -> Splits:
 
 
 def find(root: str | None, name: str) -> Path:
-    """The file `name` below the data root, where the root may already be any folder on the way to it.
-
-    A star in its last part stands for any text, if one file alone fits.
+    """The file `name` below the data root, as `common.dataroot.find`; what is missing is named with where to get it.
 
     Raises:
         UserError: no root is known, or the file is not there.
     """
-    root = root or os.environ.get(ROOT_VARIABLE)
-    direct = Path(name).expanduser()
-    if direct.is_file() and (direct.is_absolute() or root is None):
-        return direct
-    if root is None:
-        raise UserError(
-            f"data.root is not set and the official file {name} is needed; set data.root=<folder> or the environment "
-            f"variable {ROOT_VARIABLE}, or run on generated data: data=generated (on two cores with scale=cpu)"
-        )
-    parts = direct.parts
-    for start in range(len(parts)):
-        for suffix in ("", ".gz", ".xz"):
-            path = Path(root).expanduser() / Path(*parts[start:])
-            path = path.with_name(path.name + suffix)
-            if path.is_file():
-                return path
-            if "*" in path.name and len(found := sorted(path.parent.glob(path.name))) == 1:
-                return found[0]
-    source = SOURCES.get(parts[0])
-    remedy = f"get {source} and put it there" if source else "correct the path or the root"
-    raise UserError(
-        f"data.root={root}: {name} is not below it; {remedy}, or run on generated data: data=generated (on two cores "
-        "with scale=cpu)"
-    )
+    source = SOURCES.get(Path(name).parts[0])
+    get = f"get {source}, or " if source else ""
+    return dataroot.find(root, name, f"{get}run on generated data: data=generated (on two cores with scale=cpu)")
 
 
 def _cache_folder(config: DataConfig) -> Path | None:

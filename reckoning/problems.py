@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.errors import UserError
+from common.splits import cut
 from common.textfile import read_json_lines
 
 FORMAT = '{"facts": ["...", ...], "question": "...", "answer": "..."}'
@@ -322,27 +323,12 @@ def _relevant(value: Any, facts: Sequence[str], where: str) -> tuple[int, ...]:
 def split_by_key(
     items: Sequence[Item], keys: Sequence[str], shares: Mapping[str, float], seed: int
 ) -> dict[str, list[Item]]:
-    """Cut `items` into the named shares: items with equal keys stay together, shares count keys, and every split keeps
-    the order of `items`. Which keys go where depends on the seed and the keys alone.
+    """Cut `items` into the named shares: items with equal keys stay together, every split keeps the order of `items`.
 
     Raises:
-        UserError: the shares (`data.shares`) are not positive with sum 1, or a split would stay empty.
+        UserError: as of `common.splits.cut`.
     """
-    if any(share <= 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
-        raise UserError(f"data.shares={dict(shares)}: shares must be positive and sum to 1; e.g. 0.8, 0.1 and 0.1")
-    drawn = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed}/{key}".encode()).digest())
-    split_of: dict[str, str] = {}
-    total, start = 0.0, 0
-    for name, share in shares.items():
-        total += share
-        end = round(total * len(drawn))
-        if end == start:
-            raise UserError(
-                f"data.shares={dict(shares)}: {len(drawn)} theories leave none for {name!r}; "
-                "use a larger file or a larger share"
-            )
-        split_of.update(dict.fromkeys(drawn[start:end], name))
-        start = end
+    split_of = cut(keys, shares, seed, "theories")
     splits: dict[str, list[Item]] = {name: [] for name in shares}
     for item, key in zip(items, keys, strict=True):
         splits[split_of[key]].append(item)

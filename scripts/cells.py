@@ -11,15 +11,20 @@ import numpy as np
 
 from common import bootstrap, results
 from common.bootstrap import Array, Scores
-from common.intervals import accuracy_interval
+from common.intervals import Interval, accuracy_interval
 from common.published import Cell, Overrides, Published, Table
 from scripts.rows import SHORTCUTS, Run, group_of, right
 
 BEST_RULE = "best_rule"
 """Metric of shortcut runs: the best of their rules on the test split, which flatters it."""
 NO_RULES = ("chance", "majority")
+<<<<<<< HEAD
 SCORES = ("label_match", "exact")
 """Fields of items that say whether the answer is right by another measure; null where it does not apply."""
+=======
+WIDTH = 1.96
+"""Half the width of a 95 % interval, in standard deviations."""
+>>>>>>> h-i4
 Settings = Callable[[Overrides], dict[str, Any]]
 """Overrides of a cell's run -> the settings that its hash covers, by dotted key, but for the seed."""
 
@@ -192,8 +197,19 @@ def _sample(cell: Cell, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample
             values = np.array([each.value for each in named if each is not None])
             chosen = np.random.default_rng([len(values), draw]).integers(len(values), size=(len(total), len(values)))
             value += share * float(values.mean())
-            total += share * values[chosen].mean(1)
+            total += share * (values[chosen].mean(1) + _noise(named, cell.metric, len(total)))
     return _Sample(value, total, tuple(seeds), plain, rule.removeprefix("accuracy_").replace("_", " "))
+
+
+def _noise(named: Sequence[Interval | None], metric: str, size: int) -> Array:
+    """What the interval of a single run's metric says about its error, as draws from a normal distribution; zeros for
+    several runs, whose spread holds it already.
+    """
+    alone = named[0] if len(named) == 1 else None
+    if alone is None or alone.high == alone.low:
+        return np.zeros(size)
+    draw = np.random.default_rng(list(metric.encode()))  # independent from metric to metric
+    return draw.normal(0.0, (alone.high - alone.low) / (2 * WIDTH), size)
 
 
 def _plain(runs: Sequence[Scores]) -> tuple[float, float] | None:
@@ -223,10 +239,16 @@ def _best_rule(runs: Sequence[Run], chosen: str) -> str:
 
 
 def scores_of(run: Run, metric: str) -> Scores | None:
+<<<<<<< HEAD
     """A metric of one run summed by context; None for one that is not counted from items, such as a time.
 
     `<metric>@<field>_<value>` counts the items with that value alone: `best_rule@length_2048`.
     """
+=======
+    """A metric of one run summed by theory; None for one that is not counted from items, such as a time."""
+    if not run.learner:
+        return None  # no items, such as a run of the run-time study
+>>>>>>> h-i4
     sums: dict[str, list[float]] = {}
     metric, _, chosen = metric.partition("@")
     field, _, value = chosen.partition("_")

@@ -84,7 +84,8 @@ def _empty(table: Table, scale: str) -> Joined:
 def _fitting(table: Table, runs: Sequence[Run], scale: str) -> list[Run]:
     """Runs of a scale, if one is of an experiment of the table: composing its cells takes a while."""
     there = [run for run in runs if run.results.scale == scale]
-    return there if _experiments(table) & {run.results.experiment for run in there} else []
+    named = _experiments(table)
+    return there if not named or named & {run.results.experiment for run in there} else []
 
 
 def fill(table: Table, runs: Sequence[Run], scale: str) -> Joined:
@@ -96,7 +97,8 @@ def fill(table: Table, runs: Sequence[Run], scale: str) -> Joined:
 
         @cache
         def settings(words: Overrides) -> dict[str, Any]:
-            keys = results.hashed_keys(sweep.settings_of(compose([f"scale={scale}", *words])))
+            with sweep.naming(table, words):
+                keys = results.hashed_keys(sweep.settings_of(compose([f"scale={scale}", *words])))
             return {key: value for key, value in keys.items() if key != "seed"}
 
         return join(table.at(scale), runs, settings, scale)
@@ -149,7 +151,9 @@ def remarks_of(joined: Joined) -> list[str]:
         own.setdefault(axis.note, []).append(row)
     notes += [f"{'; '.join(rows)}: {note}." for note, rows in own.items() if note]
     alone = [cell for cell in joined.cells if cell.seeds == 1 and not joined.table.rows[cell.cell.row].once]
-    notes += ["Intervals and verdicts of one seed are over its test items alone."] if alone else []
+    if alone:
+        of = "test items" if joined.table.unit == "%" else "repeated measurements"
+        notes.append(f"Intervals and verdicts of one seed are over its {of} alone.")
     rules = {cell.rule for cell in joined.cells if cell.rule}
     notes += [f"Best shortcut rule, chosen on the test split: {', '.join(sorted(rules))}."] if rules else []
     return notes
@@ -167,7 +171,8 @@ def _made(joined: Joined) -> str:
 def command_of(joined: Joined, root: Path = USUAL) -> str:
     """The command that runs what is missing; its runs lie below `root`."""
     table = joined.table
-    words = [f"+sweep={table.name}", f"scale={joined.scale}", "seed=0,1,2", "hydra/launcher=local"]
+    words = [f"+sweep={table.name}", f"scale={joined.scale}", "seed=0,1,2"]
+    words += ["hydra/launcher=local"] if table.unit == "%" else []  # what is measured wants the machine to itself
     words += [] if root == USUAL else [f"loop.root={root}"]
     return shlex.join(["python", "-m", f"{table.paper}.{table.command}", "-m", *words])
 

@@ -59,11 +59,11 @@ def page_of(root: Path, paper: str, command: str) -> Page:
     runs, unfinished = read_runs(root, paper or None, None) if root.is_dir() else ([], [])
     named = {each.name for each in papers}
     studied = [run for run in cost.studies(root) if run.results.paper in named]
-    apart = {run.folder for run in studied}
-    runs = [run for run in runs if run.results.paper in named and run.folder not in apart]
+    runs = [run for run in runs if run.results.paper in named]
     joined = all_tables(runs, papers)
     colours = Colours([table for each in papers for table in each.tables.values()])
-    groups = list(curves.groups_of(joined))
+    trained = [each for each in joined if all(run.learner for run in each.runs)]
+    groups = list(curves.groups_of(trained))
     blocks = [(each, tables.block(each, root)) for each in joined]
     show = ("page", command)
     sections = [
@@ -76,7 +76,7 @@ def page_of(root: Path, paper: str, command: str) -> Page:
         Section("Other runs", "others", summary.others(_beside(runs, joined), root)),
         Section("What is missing", "missing", _missing(joined, papers, unfinished, root)),
     ]
-    facts = summary.facts([*runs, *studied], len(unfinished))
+    facts = summary.facts(runs, len(unfinished))
     return Page("innerloop: published and reproduced", facts, [each for each in sections if each.blocks], command)
 
 
@@ -109,7 +109,7 @@ def _costs(
     found = [cost.block(run, colours, f"cost-{index}") for index, run in enumerate(studied, 1)]
     if not found:
         empty = Figure("cost", [], empty="No run of the run-time study is there.")
-        way = ("run", "python -m reckoning.cost model=tiny tokens=512 repeats=5")
+        way = ("run", "python -m reckoning.cost scale=cpu")
         found = [Block("What questions cost", "no-cost", figures=[empty], commands=[way])]
     if (times := cost.training(groups)) is not None:
         found.append(Block("Training and evaluation", "cost-training", table=times, commands=[show]))

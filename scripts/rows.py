@@ -129,8 +129,6 @@ def read_runs(root: Path, paper: str | None, experiment: str | None) -> tuple[li
             continue
         found = results.read(folder)
         config = folders.read_config(folder)
-        if "method" not in config:
-            continue  # answers nothing, such as the run-time study
         if paper in (None, found.paper) and experiment in (None, found.experiment):
             keys = {key: value for key, value in results.hashed_keys(config).items() if key != "seed"}
             finished.append(Run(folder, found, config, keys))
@@ -147,9 +145,12 @@ def command_of(folder: Path) -> str:
 
 
 def tables_of(runs: Iterable[Run]) -> list[Table]:
-    """Runs that may be compared with each other; every shortcut run joins all tables on its data."""
+    """Runs that may be compared with each other; every shortcut run joins all tables on its data.
+
+    Runs without a method, such as those of the run-time study, answer no questions and are left out.
+    """
     tables: dict[str, Table] = {}
-    runs = sorted(runs, key=lambda run: run.learner == SHORTCUTS)
+    runs = sorted((run for run in runs if run.learner), key=lambda run: run.learner == SHORTCUTS)
     for run in runs:
         which = (run.results.paper, run.results.experiment, run.results.scale)
         fitting = [

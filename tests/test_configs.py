@@ -34,19 +34,23 @@ CASES = [
     pytest.param(paper, group, name, id=f"{paper} {word(group, name)}")
     for paper in PAPERS
     for group, name in [*choices(CONF / paper), *choices(CONF / "common")]
+    if not (CONF / paper / group.partition("/")[0] / "config.yaml").exists()  # another command's, below
 ]
 
 
-def composed(paper: str, *words: str) -> Any:
+def composed(paper: str, *words: str, command: str = "train") -> Any:
     """The typed configuration and Hydra's own, for one command line."""
-    entry = "train" if (CONF.parent / paper / "train.py").exists() else "data"  # a paper that is not finished
+    entry = command if (CONF.parent / paper / f"{command}.py").exists() else "data"  # a paper that is not finished
     importlib.import_module(f"{paper}.{entry}")  # registers the schema
-    with initialize_config_module(f"conf.{paper}", version_base="1.3"):
+    folder, schema = f"conf.{paper}", (f"{paper}.config", "TrainConfig")
+    if command != "train":
+        folder, schema = f"{folder}.{command}", (f"{paper}.{command}_config", f"{command.capitalize()}Config")
+    with initialize_config_module(folder, version_base="1.3"):
         cfg = compose("config", overrides=list(words), return_hydra_config=True)
     hydra = cfg.hydra
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
-    return to_typed(cfg, importlib.import_module(f"{paper}.config").TrainConfig), hydra
+    return to_typed(cfg, getattr(importlib.import_module(schema[0]), schema[1])), hydra
 
 
 def test_there_is_something_to_test() -> None:
@@ -63,12 +67,20 @@ def test_every_file_composes_at_every_scale(paper: str, group: str, name: str) -
             assert config.experiment == name, "an experiment file gives its runs their folder"
 
 
+@pytest.mark.parametrize("scale", ["paper", "gpu", "cpu"])
+def test_the_run_time_study_has_the_scales_of_the_training(scale: str) -> None:
+    config, _ = composed("reckoning", f"scale={scale}", command="cost")
+    assert config.scale == scale and (CONF / "reckoning" / "scale" / f"{scale}.yaml").exists()
+
+
 SWEEPS = [(paper, path.stem) for paper in PAPERS for path in (CONF / paper / "sweep").glob("*.yaml")]
 
 
 @pytest.mark.parametrize(("paper", "name"), SWEEPS)
 def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, name: str) -> None:
-    _, hydra = composed(paper, f"+sweep={name}")
+    tables = published.read(paper).tables if (CONF.parent / paper / published.FILE).exists() else {}
+    command = tables[name].command if name in tables else "train"
+    _, hydra = composed(paper, f"+sweep={name}", command=command)
     assert hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     if "table" in hydra.sweeper:
         assert (hydra.sweeper.paper, hydra.sweeper.table) == (paper, name)
@@ -82,7 +94,7 @@ def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, 
     folders = set()
     for cell in cells:
         scale = "cpu" if small is None or cell in small else "paper"
-        config, its = composed(paper, f"+sweep={name}", f"scale={scale}", *cell)
+        config, its = composed(paper, f"+sweep={name}", f"scale={scale}", *cell, command=command)
         folders.add((config.experiment, its.job.override_dirname))
     assert len(folders) == len(cells)
 

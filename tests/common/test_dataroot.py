@@ -24,6 +24,13 @@ def test_a_file_is_found_from_any_folder_on_the_way_and_packed(root: Path) -> No
     assert find(str(root), "set", "no") == root / "set"
 
 
+def test_a_star_stands_for_any_text_where_one_file_alone_fits(root: Path) -> None:
+    assert find(str(root), "set/a*", "no") == root / "set" / "a.txt.xz"
+    (root / "set" / "c.txt.xz").write_bytes(b"")
+    with pytest.raises(UserError, match="is not below it"):
+        find(str(root), "set/*", "no")
+
+
 def test_the_variable_stands_in_for_the_key(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="data.root is not set and set/b.txt is needed; .* or do without"):
         find(None, "set/b.txt", "do without")

@@ -29,6 +29,26 @@ def test_a_typed_key_of_the_cells_chooses_among_them() -> None:
         sweep.expand(TABLE, [["method=nobody"]], [], [])
 
 
+@pytest.mark.parametrize(
+    ("word", "why"), [("method.answer_wait=2", "answer_weight"), ("method=nobody", "nobody"), ("seed=x", "seed")]
+)
+def test_a_cell_that_does_not_compose_is_named_by_file_table_row_and_column(word: str, why: str) -> None:
+    text = f"""
+tables:
+  demo:
+    title: A demonstration
+    columns: {{A: [+experiment=proofwriter_repaired]}}
+    rows: {{good: [seed=1], bad: ["{word}"]}}
+"""
+    table = published.parse("reckoning", text).table("demo")
+    words = ("+experiment=proofwriter_repaired", word)
+    with pytest.raises(UserError) as caught, sweep.composing("reckoning") as compose, sweep.naming(table, words):
+        sweep.settings_of(compose(words))
+    message = str(caught.value)
+    assert f"reckoning/published.yaml: demo, row bad, column A: {' '.join(words)} does not compose" in message
+    assert why in message
+
+
 @pytest.fixture
 def planned(tmp_path: Path):
     """The jobs of the repaired table's RECKONING cell with a runs folder of our own, and the composer's settings."""

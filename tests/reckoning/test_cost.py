@@ -2,12 +2,15 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from common import published
 from common.bilevel import InnerConfig
 from common.errors import UserError
 from common.inner import adapt
@@ -20,8 +23,14 @@ from common.results import read
 from common.rules import make_rule
 from common.weights import call, select
 from reckoning import cost
-from reckoning.cost import CostConfig, Line, ShapeConfig, Summary, break_even, line_through
+from reckoning.cost import Line, Summary, break_even, line_through
 from reckoning.reading import Example, example_of, ways
+from scripts.cells import join
+from scripts.grids import render
+from scripts.published_tables import grid_of
+from scripts.report_page.colours import Colours
+from scripts.report_page.cost import block as cost_block
+from scripts.rows import read_runs, tables_of
 from tests.reckoning.miniature import run_here
 
 CPU = torch.device("cpu")
@@ -142,7 +151,7 @@ def test_the_summary_takes_medians_and_says_how_sure_it_is() -> None:
     assert summary.total("slow", 2).low <= 4 <= summary.total("slow", 2).high
     assert summary.break_even("fast", "slow").value == 10
     assert summary.break_even("slow", "fast").value == math.inf
-    peaks = {"slow": 10, "fast": 8000}
+    peaks = {"slow": {1: 10, 2: 10, 8: 10}, "fast": {1: 10, 2: 10, 8: 8000}}
     metrics = cost.metrics_of(summary, peaks)
     assert metrics["bytes_fast"].value == 8000
     assert "break_even_fast_over_slow" in metrics and "break_even_slow_over_fast" not in metrics
@@ -162,7 +171,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_a_study_is_a_run_like_any_other(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_here(cost.main, *words, "runtime=cpu", "inner.steps=1", "warmup=1") == 0
+    assert run_here(cost.main, *words, "scale=cpu", "inner.steps=1", "warmup=1") == 0
     (mark,) = Path(words[0].removeprefix("loop.root=")).rglob("FINISHED")
     folder = mark.parent
     results = read(folder)
@@ -179,14 +188,37 @@ def test_a_study_is_a_run_like_any_other(words: list[str], capsys: pytest.Captur
     assert sum(r["kind"] == "break_even" for r in records) == 20
     assert yaml.safe_load((folder / "config.yaml").read_text())["inner"]["steps"] == 1
     before = (folder / "results.json").read_bytes()
-    assert run_here(cost.main, *words, "runtime=cpu", "inner.steps=1", "warmup=1") == 0
+    assert run_here(cost.main, *words, "scale=cpu", "inner.steps=1", "warmup=1") == 0
     assert (folder / "results.json").read_bytes() == before, "finished: skipped"
 
 
-def test_tables_pass_it_over(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    from scripts.rows import read_runs
+def test_no_comparison_of_methods_has_it(words: list[str]) -> None:
+    runs, unfinished = read_runs(Path(words[0].removeprefix("loop.root=")), None, None)
+    assert (len(runs), tables_of(runs), unfinished) == (1, [], [])
 
-    assert read_runs(Path(words[0].removeprefix("loop.root=")), None, None) == ([], [])
+
+def test_a_sweep_of_it_in_processes_fills_a_published_table_and_runs_nothing_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = [sys.executable, "-m", "reckoning.cost", "-m", "+sweep=run_time", "scale=cpu", "hydra/launcher=local"]
+    program += ["tokens=64", "repeats=2", "warmup=0", "questions=[1,18]", f"loop.root={tmp_path}"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    again = subprocess.run(
+        [*program, "runtime.threads=2", "hydra.sweeper.dry_run=true"], capture_output=True, text=True
+    )
+    assert "run_time: 2 runs, 0 finished" in again.stdout, "another number of threads takes other times"
+    again = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert "run_time: 2 runs, 2 finished" in again.stdout
+
+    table = published.read("reckoning").table("run_time")
+    runs, _ = read_runs(tmp_path, None, None)
+    keys = {f"inner.steps={run.config['inner']['steps']}": run.keys for run in runs}
+    joined = join(table, runs, lambda words: keys[words[-1]], "cpu")
+    assert not joined.missing and all(cell.low < cell.value < cell.high for cell in joined.cells)
+    text = render(grid_of(joined), "md")
+    assert len({cost_block(run, Colours([table]), "a").title for run in runs}) == 2, "the report draws what it writes"
+    assert "| N=1 | 1 question, RECKONING | 1.5 |" in text and "over its repeated measurements alone" in text
 
 
 @pytest.mark.parametrize(
@@ -198,18 +230,12 @@ def test_tables_pass_it_over(words: list[str], capsys: pytest.CaptureFixture[str
         (["repeats=0"], "repeats=0: use 1 or more"),
         (["shape.heads=3"], "a width that the heads divide"),
         (["shape.vocabulary=3"], "shape.vocabulary=3: use 26"),
+        (["threads=3"], "threads=3: set runtime.threads=3 in its place"),
         (["tokns=3"], "unknown key tokns: did you mean tokens?"),
     ],
 )
 def test_mistakes_are_named(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
 ) -> None:
-    assert run_here(cost.main, *words, f"loop.root={tmp_path}", "runtime=cpu", *more) == 2
+    assert run_here(cost.main, *words, f"loop.root={tmp_path}", "scale=cpu", *more) == 2
     assert message in capsys.readouterr().err
-
-
-def test_the_published_protocol_is_named_so() -> None:
-    assert cost.scale_of(CostConfig(), "cpu") == "paper"
-    assert cost.scale_of(CostConfig(tokens=512), "cuda") == "gpu"
-    assert cost.scale_of(CostConfig(shape=ShapeConfig(layers=2)), "cpu") == "cpu"
-    assert cost.scale_of(CostConfig(model=ModelConfig(name="models/gpt2")), "cuda") == "paper"

@@ -50,6 +50,7 @@ def write_run(
     items: list[dict[str, Any]] = [{"question": f"q{i}", "theory": f"t{i // 2}"} for i in range(QUESTIONS)]
     if method == "shortcuts":
         test = {f"accuracy_{rule}": Interval(count / QUESTIONS, QUESTIONS, 0, 1) for rule, count in RULES.items()}
+        test["accuracy_chance"] = Interval(0.5, QUESTIONS, 0.5, 0.5)  # exact, not counted
         for i, item in enumerate(items):
             wrong = "false" if gold(i) == "true" else "true"
             item |= {"answer": gold(i)} | {rule: gold(i) if i < count else wrong for rule, count in RULES.items()}

@@ -1,0 +1,80 @@
+"""Every key of `python -m reckoning.cost`; a module of its own, so that the processes of a sweep can import it."""
+
+from dataclasses import dataclass, field
+
+from common.bilevel import InnerConfig
+from common.errors import UserError
+from common.language.config import ModelConfig
+from common.run_name import run_name as run_name  # which registers the resolver
+from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
+
+
+@dataclass
+class ShapeConfig:
+    """Sizes of a GPT-2 of random weights, measured in place of model.name: no figure depends on the weights."""
+
+    layers: int = 0
+    """0: model.name is measured."""
+    width: int = 256
+    heads: int = 4
+    vocabulary: int = 50257
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not fit.
+
+        Raises:
+            UserError: a size is out of range, or the heads do not divide the width.
+        """
+        if self.layers < 0 or min(self.width, self.heads) < 1 or self.width % self.heads:
+            raise UserError(
+                f"shape.layers={self.layers}, shape.width={self.width}, shape.heads={self.heads}: use 0 (off) or more "
+                "layers, and a width that the heads divide"
+            )
+
+
+@dataclass
+class CostConfig:
+    """What `python -m reckoning.cost` reads."""
+
+    experiment: str = "run_time"
+    scale: str = "paper"
+    """Set by the scale file: paper, gpu or cpu."""
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    shape: ShapeConfig = field(default_factory=ShapeConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    """How RECKONING reads; inner.steps is N."""
+    tokens: int = 1024
+    """Of an example: knowledge, one question of 7 and its answer of 1."""
+    facts: int = 8
+    questions: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16, 18, 32, 64])
+    reread_most: int = 18
+    """Reading all again is measured up to so many questions: every one costs the same."""
+    repeats: int = 20
+    """Rounds through all points; the median counts."""
+    warmup: int = 2
+    """Rounds before them."""
+    confidence: float = 0.95
+    threads: int = 1
+    """runtime.threads once more, which the hash of other runs leaves out."""
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be measured.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        if len(set(self.questions)) < 2 or min(self.questions) < 1:
+            raise UserError(f"questions={self.questions}: two different numbers from 1 on are needed for a line")
+        if self.reread_most < sorted(set(self.questions))[1]:
+            raise UserError(f"reread_most={self.reread_most}: at least two of questions={self.questions} are needed")
+        if self.threads != self.runtime.threads:
+            raise UserError(f"threads={self.threads}: set runtime.threads={self.threads} in its place")
+        for key, least in {"facts": 1, "repeats": 1, "warmup": 0}.items():
+            if getattr(self, key) < least:
+                raise UserError(f"{key}={getattr(self, key)}: use {least} or more")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"confidence={self.confidence}: it is a probability; use 0.95 or 0.99")
