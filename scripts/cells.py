@@ -18,13 +18,10 @@ from scripts.rows import SHORTCUTS, Run, group_of, right
 BEST_RULE = "best_rule"
 """Metric of shortcut runs: the best of their rules on the test split, which flatters it."""
 NO_RULES = ("chance", "majority")
-<<<<<<< HEAD
 SCORES = ("label_match", "exact")
 """Fields of items that say whether the answer is right by another measure; null where it does not apply."""
-=======
 WIDTH = 1.96
 """Half the width of a 95 % interval, in standard deviations."""
->>>>>>> h-i4
 Settings = Callable[[Overrides], dict[str, Any]]
 """Overrides of a cell's run -> the settings that its hash covers, by dotted key, but for the seed."""
 
@@ -239,16 +236,12 @@ def _best_rule(runs: Sequence[Run], chosen: str) -> str:
 
 
 def scores_of(run: Run, metric: str) -> Scores | None:
-<<<<<<< HEAD
     """A metric of one run summed by context; None for one that is not counted from items, such as a time.
 
     `<metric>@<field>_<value>` counts the items with that value alone: `best_rule@length_2048`.
     """
-=======
-    """A metric of one run summed by theory; None for one that is not counted from items, such as a time."""
     if not run.learner:
         return None  # no items, such as a run of the run-time study
->>>>>>> h-i4
     sums: dict[str, list[float]] = {}
     metric, _, chosen = metric.partition("@")
     field, _, value = chosen.partition("_")
