@@ -7,7 +7,11 @@ from common.errors import UserError
 
 SPLITS = ("train", "dev", "test")
 BUCKETS = {"train": range(0, 12), "dev": range(12, 14), "test": range(14, 16)}
-"""Of 16 buckets; what is made to order is kept only by the split that its own content falls to."""
+"""Of 16 buckets, for what is at hand."""
+PRETRAIN = "pretrain"
+"""Text that a base model is pre-trained on: no split of a data set has any of it."""
+MADE = {**BUCKETS, "train": range(0, 11), PRETRAIN: range(11, 12)}
+"""For what is made to order: it is kept only by the split that its own content falls to."""
 
 
 def cut(keys: Iterable[str], shares: Mapping[str, float], seed: int, what: str = "groups") -> dict[str, str]:
@@ -41,7 +45,7 @@ def bucket(content: str) -> int:
 
 def belongs(content: str, split: str) -> bool:
     """Does `content`, made to order, fall to `split`?"""
-    return bucket(content) in BUCKETS[split]
+    return bucket(content) in MADE[split]
 
 
 def digest(content: str) -> str:

@@ -1,6 +1,8 @@
-"""Pre-train `common/language/tiny` on generated English (`scripts/tiny_english.py`), on one core; shows the time left.
+"""Pre-train an embedded model on generated English, on one core; shows the time left.
 
-    python -m scripts.pretrain_tiny                        writes common/language/tiny/model.safetensors
+    python -m scripts.pretrain_tiny                        writes common/language/tiny/model.safetensors, from
+                                                           scripts/tiny_english.py
+    python -m scripts.pretrain_tiny --model stories        the same for tiny_stories, from scripts/stories_english.py
     python -m scripts.pretrain_tiny --folder <a copy of common/language/tiny> --steps 300
 
 A killed run continues with the same command, from `runs/pretrain_tiny/<settings>`, and ends in the same bits. How the
@@ -13,8 +15,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +30,12 @@ from common.language.sources import WEIGHTS, digest_of
 from common.outer import share_of_peak
 from common.progress import Progress
 from common.seeding import seed_everything, set_deterministic
-from scripts.tiny_english import drill, passage
+from scripts import stories_english, tiny_english
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-TINY = Path("common/language/tiny")
 RECORD = "pretraining.json"
 PASSAGES = 64
 """More passages than any row holds: row r has passages r * PASSAGES onwards."""
@@ -62,12 +63,36 @@ class Recipe:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a model is trained on and where it lies. Passages and drills are pure functions of (seed, number)."""
+
+    folder: Path
+    recipe: Recipe
+    passage: Callable[[int, int], str]
+    drill: Callable[[int, int], str]
+    kinds: Mapping[str, Callable[[int, int], str]] = field(default_factory=dict)
+    """Kinds of passages whose loss is measured apart."""
+
+
+SOURCES = {
+    "tiny": Source(Path("common/language/tiny"), Recipe(), tiny_english.passage, tiny_english.drill),
+    "stories": Source(
+        Path("common/language/tiny_stories"),
+        Recipe(steps=1200, rows=10, length=256),
+        stories_english.passage,
+        stories_english.drill,
+        stories_english.KINDS,
+    ),
+}
+
+
 class Text:
     """Rows of running text: passages one after the other, an end-of-text token before each, cut at the row's end."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", recipe: Recipe, source: Source = SOURCES["tiny"]) -> None:
         """Row r is a pure function of the recipe's seed and r."""
-        self.tokenizer, self.recipe = tokenizer, recipe
+        self.tokenizer, self.recipe, self.source = tokenizer, recipe, source
         self.eos = int(tokenizer.eos_token_id)
 
     def batch(self, step: int) -> Tensor:
@@ -75,13 +100,13 @@ class Text:
         count = self.recipe.rows
         drills = round(count * max(1 / 8, 1 - step / max(1, self.recipe.drill)))
         first = step * count
-        return torch.cat([self.rows(first, drills, drill), self.rows(first + drills, count - drills)])
+        return torch.cat([self.rows(first, drills, self.source.drill), self.rows(first + drills, count - drills)])
 
-    def rows(self, first: int, count: int, write: Callable[[int, int], str] = passage) -> Tensor:
+    def rows(self, first: int, count: int, write: Callable[[int, int], str] | None = None) -> Tensor:
         """Token ids of rows `first` onwards, int64 [count, length + 1]."""
         found = torch.empty(count, self.recipe.length + 1, dtype=torch.long)
         for number in range(count):
-            found[number] = torch.tensor(self._row(first + number, write))
+            found[number] = torch.tensor(self._row(first + number, write or self.source.passage))
         return found
 
     def _row(self, number: int, write: Callable[[int, int], str]) -> list[int]:
@@ -150,15 +175,19 @@ def optimizers(network: nn.Module, recipe: Recipe) -> dict[str, torch.optim.Opti
 
 
 @torch.no_grad()
-def held_out_loss(network: nn.Module, text: Text, rows: int = 64) -> float:
+def held_out_loss(
+    network: nn.Module, text: Text, rows: int = 64, write: Callable[[int, int], str] | None = None
+) -> float:
     """Mean next-token loss, in nats, on text that is never trained on."""
     training = network.training
-    loss = next_token_loss(network.eval(), text.rows(HELD_OUT, rows)).item()
+    loss = next_token_loss(network.eval(), text.rows(HELD_OUT, rows, write)).item()
     network.train(training)
     return loss
 
 
-def pretrain(recipe: Recipe, folder: Path, work: Path, save_seconds: float = 60.0) -> dict[str, Any]:
+def pretrain(
+    recipe: Recipe, folder: Path, work: Path, save_seconds: float = 60.0, source: Source = SOURCES["tiny"]
+) -> dict[str, Any]:
     """Train from random weights, write them into `folder`, and return what is known of them.
 
     Args:
@@ -166,6 +195,7 @@ def pretrain(recipe: Recipe, folder: Path, work: Path, save_seconds: float = 60.
         folder: holds config.json and the tokenizer; gets the weights and a record of how they were made.
         work: checkpoints, from which a killed run continues.
         save_seconds: seconds between checkpoints.
+        source: the text.
     """
     from safetensors.torch import save as serialise
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -173,7 +203,7 @@ def pretrain(recipe: Recipe, folder: Path, work: Path, save_seconds: float = 60.
     set_deterministic(True)
     torch.set_num_threads(1)
     seed_everything(recipe.seed)
-    text = Text(AutoTokenizer.from_pretrained(folder, local_files_only=True), recipe)
+    text = Text(AutoTokenizer.from_pretrained(folder, local_files_only=True), recipe, source)
     network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True)).train()
     start_with_copying(network)
     tools = optimizers(network, recipe)
@@ -216,6 +246,9 @@ def pretrain(recipe: Recipe, folder: Path, work: Path, save_seconds: float = 60.
         "cpu": known["hardware"]["cpu"],
         "torch": known["libraries"]["torch"],
     }
+    losses = {kind: round(held_out_loss(network, text, 16, write), 4) for kind, write in source.kinds.items()}
+    if losses:
+        record["losses"] = losses
     write_atomic(folder / RECORD, json.dumps(record, indent=2) + "\n")
     return record
 
@@ -223,19 +256,26 @@ def pretrain(recipe: Recipe, folder: Path, work: Path, save_seconds: float = 60.
 def main() -> None:
     """Pre-train as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=SOURCES, default="tiny")
     for name, value in asdict(Recipe()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
-    parser.add_argument("--folder", type=Path, default=TINY)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value))
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/pretrain_tiny"))
-    given = vars(parser.parse_args())
-    folder, runs = given.pop("folder"), given.pop("runs")
-    recipe = Recipe(**given)
+    given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
+    model, runs = given.pop("model"), given.pop("runs")
+    source = SOURCES[model]
+    folder = given.pop("folder", source.folder)
+    if model != "tiny":
+        runs = runs / model
+    recipe = replace(source.recipe, **given)
     digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()[:12]
     if not (folder / "config.json").is_file():
-        raise SystemExit(f"error: --folder {folder}: no config.json; copy {TINY} there, or run scripts.make_tiny")
-    record = pretrain(recipe, folder, runs / digest)
+        raise SystemExit(
+            f"error: --folder {folder}: no config.json; copy {source.folder} there, or run scripts.make_tiny"
+        )
+    record = pretrain(recipe, folder, runs / digest, source=source)
     logger.info("%s: loss %.3f after %d s", folder / WEIGHTS, record["loss"], record["seconds"])
-    logger.info("conf/common/model/tiny.yaml: set digest: %s", record["digest"])
+    logger.info("conf/common/model/%s.yaml: set digest: %s", source.folder.name, record["digest"])
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from common.language.config import ModelConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-EMBEDDED = ("tiny", "small")
+EMBEDDED = ("tiny", "tiny_stories", "small")
 WEIGHTS = "model.safetensors"
 
 
 def source_of(name: str, key: str = "model.name") -> str:
-    """`tiny` and `small` lie inside this package; everything else is a folder, or a hub name and stays as it is.
+    """Embedded models lie inside this package; everything else is a folder, or a hub name and stays as it is.
 
     Raises:
         UserError: `name`, the value of `key`, looks like a folder and there is none.

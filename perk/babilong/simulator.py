@@ -32,6 +32,8 @@ FACTS = {1: (2, 10), 2: (4, 24), 3: (8, 40), 4: (2, 2), 5: (4, 24)}
 def tell(config: WorldConfig, task: int, seed: int, split: str, index: int, questions: int = 1) -> Story:
     """Story number `index` of a split, all its questions at the end and different from each other.
 
+    `questions`: how many; 0 is every one that the story answers, at least one.
+
     Raises:
         UserError: so many questions cannot be asked of such stories.
     """
@@ -44,8 +46,9 @@ def tell(config: WorldConfig, task: int, seed: int, split: str, index: int, ques
         if not belongs("\n".join(facts), split):
             continue
         rng.shuffle(candidates)
-        chosen = list({asked.text: asked for asked in candidates}.values())[:questions]
-        if len(chosen) == questions:
+        different = list({asked.text: asked for asked in candidates}.values())
+        chosen = different[: questions or None]
+        if len(chosen) >= max(1, questions):
             return Story(tuple(facts), tuple(chosen))
     raise UserError(
         f"data.questions={questions}: no story of task {task} with {low} to {high} facts answers so many; "
