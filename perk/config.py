@@ -251,8 +251,8 @@ class DataConfig:
     length: int = 8192
     """Tokens of a context (sheet section 2.5)."""
     shrink: int = 1
-    """Contexts are so many times shorter than all lengths say, so that a small scale keeps the published lengths' names
-    and ratios; segments keep theirs."""
+    """Contexts and segments are so many times shorter than all lengths say, so that a small scale keeps the published
+    lengths' names and ratios."""
     test_length: int = 0
     """Tokens of a context in the test split; 0 is `length`."""
     segment: int = 256
@@ -285,7 +285,7 @@ class DataConfig:
                 raise UserError(f"data.{key}={getattr(self, key)}: use {least} or more")
         if self.shrink < 1:
             raise UserError(f"data.shrink={self.shrink}: use 1 (lengths as they are) or more")
-        if self.segment > min(self.length_of("train"), self.length_of("test")):
+        if self.segment_tokens > min(self.length_of("train"), self.length_of("test")):
             raise UserError(
                 f"data.segment={self.segment}: longer than the context (data.length={self.length}, "
                 f"data.test_length={self.test_length}, data.shrink={self.shrink})"
@@ -317,6 +317,11 @@ class DataConfig:
         """The shares in which the train file is cut where the files of `missing` splits are not there."""
         wanted = {split: self.shares.get(split, 0.0) for split in ("train", *missing)}
         return {split: share / sum(wanted.values()) for split, share in wanted.items()}
+
+    @property
+    def segment_tokens(self) -> int:
+        """Tokens of a segment that is cut."""
+        return self.segment // self.shrink
 
     def length_of(self, split: str) -> int:
         """Tokens of a context in `split`."""

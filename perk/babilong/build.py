@@ -46,13 +46,13 @@ class _Builder:
         added = sum(self.tokens.counts([f" {fact}" for fact in facts]))
         length = config.length_of(self.split)
         budget = length if mine.budget is Budget.on_top else length - added
-        if budget < config.segment // 2:
+        if budget < config.segment_tokens // 2:
             raise UserError(
                 f"{name}: {len(facts)} facts take {added} of {length} tokens; raise data.length, or use "
                 "data.babilong.budget=on_top or data.babilong.most_facts"
             )
-        pieces, texts = passage(self.haystack, self.split, rng, self.tokens, budget, config.segment // FINE)
-        segments = segmented(pieces, config.segment)
+        pieces, texts = passage(self.haystack, self.split, rng, self.tokens, budget, config.segment_tokens // FINE)
+        segments = segmented(pieces, config.segment_tokens)
         placement = (mine.test_placement if self.split == "test" else None) or mine.placement
         where = places(segments, facts, placement, mine.order, rng)
         written = merged(segments, facts, where)
