@@ -34,6 +34,7 @@ def find(root: str | None, name: str, remedy: str) -> Path:
             packed = path.with_name(path.name + ending)
             if packed.exists():
                 return packed
-            if "*" in packed.name and len(found := sorted(packed.parent.glob(packed.name))) == 1:
-                return found[0]
+            fitting = [path for path in packed.parent.glob(packed.name) if path.is_file()] if "*" in packed.name else []
+            if len(fitting) == 1:
+                return fitting[0]
     raise UserError(f"data.root={root}: {name} is not below it; put it there, or {remedy}")

@@ -37,21 +37,21 @@ UNREACHED = (
         (
             {"unroll": Unroll.none},
             "inner.unroll=none: no outer gradient, so nothing trains; "
-            "use auto, stored, recompute, truncate or first_order",
+            "use auto, stored, recompute, truncate, tgu or first_order",
         ),
         (
             {"unroll": Unroll.truncate, "steps": 4, "keep": 5},
             "inner.keep=5 with inner.steps=4: use 0 to 4",
         ),
         ({"unroll": Unroll.truncate, "keep": -1}, "inner.keep=-1 with inner.steps=4: use 0 to 4"),
-        ({"keep": 2}, "inner.keep=2 has no meaning with inner.unroll=stored; use unroll=truncate or recompute"),
+        ({"keep": 2}, "inner.keep=2 has no meaning with inner.unroll=stored; use unroll=truncate, tgu or recompute"),
         (
             {"keep": 1, "unroll": Unroll.first_order},
-            "inner.keep=1 has no meaning with inner.unroll=first_order; use unroll=truncate or recompute",
+            "inner.keep=1 has no meaning with inner.unroll=first_order; use unroll=truncate, tgu or recompute",
         ),
         (
             {"keep": 1, "unroll": Unroll.auto},
-            "inner.keep=1 has no meaning with inner.unroll=auto; use unroll=truncate or recompute",
+            "inner.keep=1 has no meaning with inner.unroll=auto; use unroll=truncate, tgu or recompute",
         ),
         ({"unroll": Unroll.recompute, "steps": 3, "keep": 4}, "inner.keep=4 with inner.steps=3: use 0 to 3"),
         ({"unroll": Unroll.recompute, "keep": -1}, "inner.keep=-1 with inner.steps=4: use 0 to 4"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reckoning import methods
+from common.language import writer
 from reckoning.build import Parts
 from reckoning.config import DataConfig, EvaluationConfig, Learner, MethodConfig, TrainConfig
 from reckoning.evaluate import respond
@@ -18,13 +18,13 @@ from tests.reckoning.test_methods import WORDS, learner_of
 def adapted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many knowledge sets every call of the inner loop writes into weights."""
     calls: list[int] = []
-    adapt = methods.adapt
+    adapt = writer.adapt
 
     def counted(loss: Any, start: Any, parts: Any, **settings: Any) -> Any:
         calls.append(len(parts[0].ids) if parts[0].ids.dim() == 3 else 1)
         return adapt(loss, start, parts, **settings)
 
-    monkeypatch.setattr(methods, "adapt", counted)
+    monkeypatch.setattr(writer, "adapt", counted)
     return calls
 
 
@@ -70,7 +70,7 @@ def test_in_context_reads_the_knowledge_for_every_question_as_before(
         sizes.append(sum(map(len, prompts)))
         return decoded(model, weights, prompts, *rest, **settings)
 
-    monkeypatch.setattr(methods, "_decoded", counted)
+    monkeypatch.setattr(writer, "_decoded", counted)
     learner = learner_of(tokenizer, MethodConfig(learner=Learner.in_context))
     single = answers(learner, group_questions(problems("test"), 1), 0)
     assert sizes == [3, 3, 3, 3], "batches of evaluation.batch_problems rows stay as large as they were"
