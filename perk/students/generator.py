@@ -45,7 +45,9 @@ def generate(
                 records.append(record)
                 left -= count
     if len(records) < FEWEST:
-        raise UserError(f"data.length={length}: holds {len(records)} student records; use a length that holds {FEWEST}")
+        raise UserError(
+            f"{length} tokens hold {len(records)} student records, {FEWEST} are needed; raise data.length or lower data.shrink"
+        )
     asked: dict[str, str] = {}
     for _ in range(ATTEMPTS * questions):
         if (pair := ASK[config.ask](records, config.variant, rng)) is not None:

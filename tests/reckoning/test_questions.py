@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from common.language import writer
+from reckoning import methods
 from reckoning.build import Parts
 from reckoning.config import DataConfig, EvaluationConfig, Learner, MethodConfig, TrainConfig
 from reckoning.evaluate import respond
@@ -70,7 +71,7 @@ def test_in_context_reads_the_knowledge_for_every_question_as_before(
         sizes.append(sum(map(len, prompts)))
         return decoded(model, weights, prompts, *rest, **settings)
 
-    monkeypatch.setattr(writer, "_decoded", counted)
+    monkeypatch.setattr(methods, "_decoded", counted)
     learner = learner_of(tokenizer, MethodConfig(learner=Learner.in_context))
     single = answers(learner, group_questions(problems("test"), 1), 0)
     assert sizes == [3, 3, 3, 3], "batches of evaluation.batch_problems rows stay as large as they were"
