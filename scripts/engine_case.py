@@ -81,7 +81,9 @@ class Bench:
         self.facts = torch.randint(case.vocabulary, shape, generator=draw).to(case.device)
         self.questions = torch.randint(case.vocabulary, (case.tasks, 1, case.tokens), generator=draw).to(case.device)
         self.learners = [*self.start.values(), self.rates.numbers]
-        if case.judged and not stacking_pays(self.task_loss, self.start, self.facts[0], torch.device(case.device)):
+        if case.judged and not stacking_pays(
+            self.task_loss, self.start, self.facts[0], torch.device(case.device), shared=bool(case.rank)
+        ):
             self.case = case = replace(case, stacked=False)
         self.inner: Any = self.part_loss
         if case.compiled:

@@ -14,6 +14,8 @@ from common.weights import Weights, select
 
 BASE = "base"
 """Folder beside an adapter's files: its base, where no other place has it."""
+ALL_LINEAR = "all-linear"
+"""What peft calls every linear layer but the output."""
 MATRICES = "lora_"
 """Part of the names of what `peft` adds, and of nothing else."""
 
@@ -47,8 +49,11 @@ class Adapter:
         from peft import LoraConfig as Settings
         from peft import get_peft_model
 
+        chosen = config.settings(int(getattr(network.config, "num_hidden_layers", 0)))
+        if chosen.get("layers_to_transform") and chosen["target_modules"] == ALL_LINEAR:  # peft takes one or the other
+            chosen["target_modules"] = _linear_layers(network)
         settings = Settings(
-            **config.settings(int(getattr(network.config, "num_hidden_layers", 0))),
+            **chosen,
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in network.modules()),
             task_type="CAUSAL_LM",
         )
@@ -123,6 +128,17 @@ class AdapterFiles:
             base.save_pretrained(str(Path(folder) / BASE), state_dict=plain)
             settings.base_model_name_or_path = _from_here(self.place / BASE)
         self.wrapped.save_pretrained(folder, save_embedding_layers=False)
+
+
+def _linear_layers(network: nn.Module) -> list[str]:
+    """Ends of the names of the linear layers, but for the output's."""
+    head = network.get_output_embeddings()
+    linear = [
+        name
+        for name, module in network.named_modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module is not head
+    ]
+    return sorted({name.rpartition(".")[2] for name in linear})
 
 
 def _from_here(path: Path) -> str:

@@ -101,7 +101,8 @@ class Writer:
         """With `inner.stack`: adapt tasks one by one all the same where one like `rows` is work enough."""
         if self.stacked:
             given = to_rows(rows, **self.tensors)
-            self.stacked = stacking_pays(self.loss, self.slow, given, given.ids.device)
+            shared = any(not weight.requires_grad for weight in self.model.network.parameters())
+            self.stacked = stacking_pays(self.loss, self.slow, given, given.ids.device, shared=shared)
 
     def plan(self, rows: Rows, tasks: int, outer: Callable[[Weights], Tensor]) -> None:
         """For `inner.unroll=auto`: choose by the memory of the outer gradient of `outer` through steps on `rows`."""
