@@ -130,7 +130,7 @@ class AdapterFiles:
         self.wrapped.save_pretrained(folder, save_embedding_layers=False)
 
 
-def _linear_layers(network: nn.Module) -> list[str]:
+def _linear_layers(network: Any) -> list[str]:
     """Ends of the names of the linear layers, but for the output's."""
     head = network.get_output_embeddings()
     linear = [
