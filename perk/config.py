@@ -353,4 +353,11 @@ def kept_steps(length: int) -> int:
     return 2 if length <= 4096 else 1
 
 
+def equal_batch(most: int, tokens: int, length: int, shrink: int) -> int:
+    """Problems in a batch of about `tokens` tokens of context, 1 to `most`, so that a step costs the same at every
+    `length`."""
+    return max(1, min(most, tokens * shrink // length))
+
+
 OmegaConf.register_new_resolver("kept_steps", kept_steps, replace=True)
+OmegaConf.register_new_resolver("equal_batch", equal_batch, replace=True)

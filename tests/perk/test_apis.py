@@ -131,4 +131,4 @@ def test_an_apibench_line_without_what_is_needed_is_named(tmp_path: Path) -> Non
 
 def test_a_window_for_one_document_is_refused(small: Any) -> None:
     with pytest.raises(UserError, match="do not hold two API documents"):
-        build(small("api_retrieval", "data.length=1024"), Words())["train"][0]
+        build(small("api_retrieval", "data.length=128"), Words())["train"][0]

@@ -176,7 +176,7 @@ def test_a_split_of_any_size_takes_no_time_to_open(small: Any) -> None:
 
 
 def test_128k_tokens_are_met_and_the_test_split_may_be_longer(small: Any) -> None:
-    config = small("babilong_qa1", "data.shrink=1", "data.length=256", "data.test_length=131072")
+    config = small("babilong_qa1", "data.test_length=131072", "data.segment=256")
     splits = build(config, load("words", None))
     problem = splits["test"][0]
     assert problem.tokens - problem.added == pytest.approx(131072, rel=0.01)
@@ -222,9 +222,9 @@ def test_stories_of_the_test_file_leave_the_training_file(small: Any, tmp_path: 
         (["data.babilong.world.persons=9"], "world.persons=9: use 1 to 8"),
         (["data.babilong.world.facts=[5,2]"], "world.facts"),
         (["data.babilong.order=drawn", "data.babilong.placement=grouped"], "a group keeps its story's order"),
-        (["data.length=512", "data.segment=512", "data.babilong.budget=inside", "data.babilong.task=3"], "facts take"),
+        (["data.length=64", "data.segment=64", "data.babilong.budget=inside", "data.babilong.task=3"], "facts take"),
         (["data.babilong.order=drawn", "data.babilong.index=none"], "nothing would tell the order"),
-        (["data.segment=4096"], "data.segment=4096: longer than the context"),
+        (["data.segment=512"], "data.segment=512: longer than the context"),
         (["data.count.dev=-1"], "data.count="),
         (["data.count={train:0,dev:1,test:1}"], "say how many to generate"),
         (["data.files.train=x.txt", "data.questions=2"], "real babilong have one question a context"),

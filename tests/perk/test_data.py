@@ -13,7 +13,7 @@ from perk import data
 from perk.config import Task
 from perk.problems import Kept, Problem, Question, from_json, keep
 from perk.tokens import Words
-from tests.perk.conftest import SMALL
+from tests.perk.conftest import small_words
 
 EXPERIMENTS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "perk" / "experiment").glob("*.yaml"))
 
@@ -44,7 +44,7 @@ def test_the_experiments_are_those_of_the_paper() -> None:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_shows_its_data_without_a_file(run: Any, tmp_path: Path, experiment: str) -> None:
-    code, out, err = run(f"+experiment={experiment}", *SMALL)
+    code, out, err = run(*small_words(experiment))
     assert code == 0, err
     for part in (
         "problems (contexts)",
@@ -107,7 +107,7 @@ EXPORTS = ["babilong_qa1", "babilong_qa3", "student_aggregate", "hotpotqa", "tri
 @pytest.mark.parametrize("experiment", EXPORTS)
 def test_written_data_are_read_like_real_ones(run: Any, small: Any, tmp_path: Path, experiment: str) -> None:
     out = tmp_path / "out"
-    assert run(f"+experiment={experiment}", *SMALL, f"data.export={out}")[0] == 0
+    assert run(*small_words(experiment), f"data.export={out}")[0] == 0
     names = {split: next(path.name for path in out.iterdir() if f"_{split}." in path.name) for split in SPLITS}
     files = ",".join(f"{split}:{name}" for split, name in names.items())
     made = small(experiment)
@@ -130,7 +130,7 @@ def test_a_mistake_ends_with_one_line_that_names_the_key(run: Any) -> None:
         (["data.students.ask=guess"], "data.students.ask"),
         (["data.babilong.haystack.source=nowhere"], "nowhere"),
     ):
-        code, _, err = run("+experiment=babilong_qa1", *SMALL, *words)
+        code, _, err = run(*small_words("babilong_qa1"), *words)
         assert code == 2 and err.startswith("error: ") and what in err, err
 
 

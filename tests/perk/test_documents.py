@@ -210,7 +210,6 @@ def test_questions_with_a_gold_title_of_the_test_file_leave_the_training_file(sm
     words = [
         f"data.root={tmp_path}",
         "data.files={train:train.jsonl,test:test.jsonl}",
-        "data.shrink=1",
         "data.length=32",
         "data.segment=16",
     ]

@@ -77,7 +77,7 @@ def test_generated_answers_are_worked_out_again(small: Any, ask: Ask, variant: s
 
 
 def test_a_context_holds_as_many_records_as_fit_and_names_its_support(small: Any) -> None:
-    config = small("student_relation", "data.shrink=1", "data.length=1024", "data.questions=3")
+    config = small("student_relation", "data.length=1024", "data.questions=3")
     for problem in build(config, Words())["test"]:
         assert 1024 - 45 < problem.tokens <= 1024
         assert len({question.text for question in problem.questions}) == 3
@@ -87,7 +87,7 @@ def test_a_context_holds_as_many_records_as_fit_and_names_its_support(small: Any
 
 
 def test_no_two_splits_share_an_id_a_name_or_a_combination_of_attributes(small: Any) -> None:
-    config = small("student_recall", "data.shrink=1", "data.length=8192")
+    config = small("student_recall", "data.length=8192")
     seen: dict[str, tuple[set[str], set[str], set[tuple[str, ...]]]] = {}
     for split in SPLITS:
         records = [record for index in range(3) for record in database_of(config, Words(), split, index).records]
@@ -111,7 +111,7 @@ def scores(config: Any) -> dict[str, float]:
 
 def test_constants_do_well_on_the_published_kind_and_badly_on_the_repaired_one(small: Any) -> None:
     """The sheet's warning: 86 to 90 % of highest and lowest at about 200 records, so about 60 % of all."""
-    sizes = ["data.count={train:15,dev:1,test:25}", "data.shrink=1", "data.length=7000", "data.questions=3"]
+    sizes = ["data.count={train:15,dev:1,test:25}", "data.length=7000", "data.questions=3"]
     published = scores(small("student_aggregate", *sizes))
     repaired = scores(small("student_aggregate", "data.students.variant=repaired", *sizes))
     assert 0.5 < published["range_ends"] < 0.7
@@ -170,7 +170,7 @@ def test_files_are_cut_by_database(small: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (["data.length=512", "data.segment=256"], "64 tokens hold 2 student records"),
+        (["data.length=64"], "64 tokens hold 2 student records"),
         (["data.students.ask=aggregate", "data.questions=4"], "answer only 3 different questions"),
         (["data.task=apis", "data.questions=2"], "generated apis have one question a context"),
         (["data.students.grades=[9]"], "data.students.grades=[9]"),
