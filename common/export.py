@@ -20,6 +20,21 @@ def export(folder: Path, *parts: Any) -> None:
     Raises:
         UserError: the disk is full or the place not writable.
     """
+    try:
+        write(folder, *parts)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot write the trained model into {folder}: {error}; free space there or set loop.root to a bigger "
+            "disk, then run the same command again and it continues"
+        ) from error
+
+
+def write(folder: Path, *parts: Any) -> None:
+    """As `export`, with the error for the caller to put into words; an older `folder` goes as a whole.
+
+    Raises:
+        OSError, SafetensorError: the disk is full or the place not writable; `folder` is as before.
+    """
     temporary = temporary_beside(folder)
     try:
         temporary.mkdir(parents=True)
@@ -28,10 +43,5 @@ def export(folder: Path, *parts: Any) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(temporary, folder)
         sync_folder(folder.parent)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"cannot write the trained model into {folder}: {error}; free space there or set loop.root to a bigger "
-            "disk, then run the same command again and it continues"
-        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -16,7 +16,7 @@ from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
 from common.splits import SPLITS
 from perk.apis.config import ApisConfig
 from perk.babilong.config import BabilongConfig
-from perk.documents.config import DocumentsConfig
+from perk.documents.config import DocumentsConfig, Kind
 from perk.students.config import StudentsConfig
 
 
@@ -317,6 +317,12 @@ class DataConfig:
         """The shares in which the train file is cut where the files of `missing` splits are not there."""
         wanted = {split: self.shares.get(split, 0.0) for split in ("train", *missing)}
         return {split: share / sum(wanted.values()) for split, share in wanted.items()}
+
+    @property
+    def supported(self) -> bool:
+        """Do its questions come with the facts that give the answer?"""
+        documents = self.task is Task.documents and (self.made or self.documents.kind is Kind.hotpotqa)
+        return documents or self.task is Task.babilong
 
     @property
     def segment_tokens(self) -> int:

@@ -51,22 +51,37 @@ class Templates:
         Raises:
             UserError: a segment does not fit the model's window, or all together have nothing to predict.
         """
-        numbers = problem.labels or range(len(problem.segments))
+        return self.memorised(problem.segments, problem.labels or range(len(problem.segments)), problem.id)
+
+    def memorised(self, segments: Sequence[str], numbers: Sequence[int], name: str) -> list[Row]:
+        """The same for segments of the given numbers; `name` of their context is for messages.
+
+        Raises:
+            UserError: as `segments`.
+        """
         rows = [
-            self._row(self.config.label.format(index=number), text, f"{problem.id}, segment {place}")
-            for place, (number, text) in enumerate(zip(numbers, problem.segments, strict=True))
+            self._row(self.config.label.format(index=number), text, f"{name}, segment {place}")
+            for place, (number, text) in enumerate(zip(numbers, segments, strict=True))
         ]
         if not any(predicted(row) for row in rows):
             raise UserError(
-                f"{problem.id}: a context of {sum(len(row.ids) for row in rows)} token has nothing to predict, so "
+                f"{name}: a context of {sum(len(row.ids) for row in rows)} token has nothing to predict, so "
                 "nothing can be memorised; give a longer one, or a label in data.templates.label"
             )
         return rows
 
     def question(self, problem: Problem, question: Question, target: Target) -> Row:
         """The question on its own, and what is to be said (section 1.8)."""
-        prompt = self.config.question.format(count=len(problem.segments), question=question.text)
+        prompt = self.prompt(question.text, len(problem.segments))
         return self._row(prompt, self.target(question, target), question.id, end=True)
+
+    def prompt(self, question: str, count: int) -> str:
+        """What a learner reads that has memorised `count` segments."""
+        return self.config.question.format(count=count, question=question)
+
+    def asked(self, question: str, count: int) -> list[int]:
+        """The same as tokens."""
+        return self._tokens(self.prompt(question, count))
 
     def in_context(self, segments: Sequence[str], question: Question, target: Target, reserve: int) -> tuple[Row, int]:
         """Segments, question and target in one row, and how many tokens of the segments' beginning were left out, so
@@ -104,7 +119,11 @@ class Templates:
 
     def read(self, response: str, question: Question, target: Target) -> str:
         """The answer in a response; empty where its support is not followed by one."""
-        if not self.supported(question, target):
+        return self.said(response, supported=self.supported(question, target))
+
+    def said(self, response: str, *, supported: bool) -> str:
+        """The same where it is known whether the target begins with supporting facts."""
+        if not supported:
             return response.strip()
         found = self._answer.search(response)
         return found[1].strip() if found else ""

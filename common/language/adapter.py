@@ -1,10 +1,12 @@
 """LoRA on a frozen base: attached by `peft`, kept in checkpoints without the base, written as `peft` reads it."""
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -18,6 +20,14 @@ ALL_LINEAR = "all-linear"
 """What peft calls every linear layer but the output."""
 MATRICES = "lora_"
 """Part of the names of what `peft` adds, and of nothing else."""
+SETTINGS, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+"""The files of an adapter, as `peft` calls them."""
+DECIDING = ("r", "lora_alpha", "use_rslora", "target_modules", "layers_to_transform", "rank_pattern", "alpha_pattern")
+"""Settings by which the same matrices are put elsewhere, or scaled otherwise."""
+SAMPLE = 256
+"""Numbers of a tensor that its fingerprint looks at, about."""
+_WRAPPED = "base_model.model."
+"""Before the names of the network's weights in `peft`'s own."""
 
 
 def fast_weights(network: nn.Module, patterns: list[str]) -> Weights:
@@ -100,8 +110,92 @@ class Adapter:
 
     def files(self, folder: Path) -> "AdapterFiles":
         """For `common.export.export` into `folder`."""
-        changed = any(MATRICES not in name for name in self.trained)
-        return AdapterFiles(self._wrapped, folder if changed or not self._base_has_files else None)
+        return AdapterFiles(self._wrapped, folder if self._brings_base else None)
+
+    def adapted(self, weights: Weights, exported: Path) -> "AdaptedFiles":
+        """For `common.export.write` into any folder: the adapter with `weights` in place of its own.
+
+        `exported` is the folder that `files` were written into, which has the base if no other place has it.
+
+        Raises:
+            UserError: some of `weights` are none of the adapter's, or the base is nowhere to be loaded from.
+        """
+        if strange := [name for name in weights if MATRICES not in name]:
+            raise UserError(
+                f"{len(strange)} of the weights that were written into, such as {strange[0]}, belong to no adapter, so "
+                "no adapter can hold them; train with inner.weights=['*lora_*']"
+            )
+        place = exported / BASE
+        if self._brings_base and not place.is_dir():
+            raise UserError(f"{place}: no such folder, and the base has no other; finish the training of the run first")
+        matrices = {name: w for name, w in self.network.named_parameters() if MATRICES in name} | weights
+        return AdaptedFiles(self._wrapped, matrices, place if self._brings_base else None)
+
+    def read(self, folder: Path) -> Weights:
+        """The matrices of an adapter like this one in `folder`, under the names of the network's own.
+
+        Raises:
+            UserError: there is none, it is damaged, or it has other settings.
+        """
+        from peft import PeftConfig
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        for name in (SETTINGS, TENSORS):
+            if not (folder / name).is_file():
+                raise UserError(f"{folder}: no adapter ({name} is missing); give a folder that one was saved into")
+        try:
+            settings = PeftConfig.from_pretrained(str(folder))
+            tensors = load_file(folder / TENSORS)
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
+            raise UserError(f"{folder}: damaged adapter ({error}); copy or save it again") from error
+        self._check(folder, settings)
+        names = {
+            _WRAPPED + name.replace(".default.", "."): (name, w)
+            for name, w in self.network.named_parameters()
+            if MATRICES in name
+        }
+        found: Weights = {}
+        for key, (name, own) in names.items():
+            if key not in tensors or tensors[key].shape != own.shape:
+                there = list(tensors[key].shape) if key in tensors else "missing"
+                raise UserError(
+                    f"{folder / TENSORS}: {key} is {there}, this model needs {list(own.shape)}; the adapter belongs to "
+                    "another model, or is damaged"
+                )
+            found[name] = tensors[key].to(own)
+        if strange := tensors.keys() - names.keys():
+            raise UserError(f"{folder / TENSORS}: {min(strange)} has no place in this model; it belongs to another")
+        return found
+
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits that tell one base from another, by a sample of every tensor that is not the adapter's;
+        whatever learns besides the adapter counts as base.
+        """
+        digest = hashlib.sha256()
+        for name, weight in self.network.named_parameters():
+            if MATRICES not in name:
+                flat = weight.detach().flatten()
+                sample = flat[:: max(1, flat.numel() // SAMPLE)].to("cpu", torch.float32).contiguous()
+                digest.update(f"{name}{list(weight.shape)}".encode() + sample.numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    @property
+    def _brings_base(self) -> bool:
+        return any(MATRICES not in name for name in self.trained) or not self._base_has_files
+
+    def _check(self, folder: Path, settings: Any) -> None:
+        """Refuse settings that mean another function of the same matrices."""
+        (own,) = self._wrapped.peft_config.values()
+        if settings.peft_type != own.peft_type:
+            raise UserError(f"{folder}: an adapter of kind {settings.peft_type}, this model has {own.peft_type}")
+        for key in DECIDING:
+            there, here = (_comparable(getattr(each, key)) for each in (settings, own))
+            if there != here:
+                raise UserError(
+                    f"{folder}: an adapter with {key}={there}, this model's has {here}; open it with the run that it "
+                    "was saved from, or one of the same model.lora"
+                )
 
 
 class AdapterFiles:
@@ -139,6 +233,27 @@ def _linear_layers(network: Any) -> list[str]:
         if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D") and module is not head
     ]
     return sorted({name.rpartition(".")[2] for name in linear})
+
+
+class AdaptedFiles:
+    """One adapter of many on the same base, as `peft` reads it; no base beside it."""
+
+    def __init__(self, wrapped: Any, matrices: Weights, base: Path | None) -> None:
+        """`base`: None where it was loaded from."""
+        self.wrapped, self.matrices, self.base = wrapped, matrices, base
+
+    def save_pretrained(self, folder: str) -> None:
+        """Write them."""
+        (settings,) = self.wrapped.peft_config.values()
+        if self.base is not None:
+            settings.base_model_name_or_path = _from_here(self.base)
+        state = {_WRAPPED + name: value.detach() for name, value in self.matrices.items()}
+        self.wrapped.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+
+
+def _comparable(value: Any) -> Any:
+    """Sets as lists, in order; nothing as None."""
+    return (sorted(value) if isinstance(value, set | list | tuple) else value) or None
 
 
 def _from_here(path: Path) -> str:

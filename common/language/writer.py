@@ -72,7 +72,14 @@ class Writer:
         return to_rows(tasks[0], shares=own, multiple=self.multiple, **self.tensors)
 
     def write(
-        self, rows: Rows, *, tasks: int, training: bool, micro_batch: int | None = None, start: Weights | None = None
+        self,
+        rows: Rows,
+        *,
+        tasks: int,
+        training: bool,
+        micro_batch: int | None = None,
+        start: Weights | None = None,
+        steps: int | None = None,
     ) -> Adapted:
         """Take the inner steps on `rows` of `tasks` tasks, with an outer graph while `training`.
 
@@ -82,13 +89,18 @@ class Writer:
             training: whether an outer gradient follows.
             micro_batch: rows in one graph, None for `inner.micro_batch`.
             start: other weights to begin from, such as those that hold an earlier text.
+            steps: None for as many as were set for training, or for test time.
+
+        Raises:
+            UserError: `steps` is below 1.
         """
         unroll = self.unroll if training else Unroll.none
+        own = self.inner.steps if training else self.evaluation_steps
         return adapt(
             self.loss,
             self.start(tasks) if start is None else start,
             micro_batches(rows, self.inner.micro_batch if micro_batch is None else micro_batch),
-            steps=self.inner.steps if training else self.evaluation_steps,
+            steps=own if steps is None else steps,
             rule=self.rule,
             rates=self.rates,
             unroll=unroll,

@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.splits import SPLITS, cut, digest
 from perk.babilong.config import Budget
 from perk.babilong.haystack import Haystack, open_haystack
-from perk.babilong.passage import passage, segmented
+from perk.babilong.passage import FINE, passage, segmented
 from perk.babilong.placing import indexed, merged, places
 from perk.babilong.simulator import tell
 from perk.babilong.stories import Asked, Story, read_stories
@@ -19,8 +19,6 @@ from perk.problems import Made, Problem, Question
 from perk.tokens import Tokens
 
 logger = logging.getLogger(__name__)
-FINE = 4
-"""Sentences longer than a segment's FINEth part are cut, so that segments come out about equal."""
 Case = tuple[Story, tuple[Asked, ...]]
 
 

@@ -10,6 +10,8 @@ from perk.tokens import Tokens
 
 BATCH, SHORT = 64, 8
 """Sentences counted at once, at most; tokens of a short one."""
+FINE = 4
+"""Sentences longer than a segment's FINEth part are cut, so that segments come out about equal."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def passage(
     while batch := list(islice(sentences, min(BATCH, left // SHORT + 1))):
         for (name, text), count in zip(batch, tokens.counts([f" {text}" for _, text in batch]), strict=True):
             names[name] = None
-            for part in [Piece(text, count, True)] if count <= longest else split_long(text, tokens, longest):
+            for part in pieces_of(text, count, tokens, longest):
                 if part.tokens > left:
                     last = shortened(part, tokens, left)
                     return ([*pieces, last] if last.tokens else pieces), list(names)
@@ -49,6 +51,11 @@ def passage(
         f"data.babilong.haystack: the {split} split holds only {budget - left} of {budget} tokens; "
         "give more text, or shorten data.length"
     )
+
+
+def pieces_of(text: str, count: int, tokens: Tokens, longest: int) -> list[Piece]:
+    """A sentence of `count` tokens, whole or in parts of at most about `longest`."""
+    return [Piece(text, count, True)] if count <= longest else split_long(text, tokens, longest)
 
 
 def split_long(text: str, tokens: Tokens, longest: int) -> list[Piece]:

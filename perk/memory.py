@@ -1,0 +1,304 @@
+"""Read once, ask often: contexts written into weights that are kept, swapped, continued and saved.
+
+    reader = perk.load("runs/perk/babilong_qa1/scale-cpu")
+    memory = reader.read(text)                  # a few gradient steps; the text is not needed any more
+    memory.ask("Where is Mary?")                # no context is read
+    memory.append(more)                         # goes on from what is written
+    memory.save("memories/mary")                # a standard peft adapter
+    reader.open("memories/mary").ask("Where is Mary?")
+
+A memory is a set of tensors beside one frozen base, so any number of them share a reader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from common.errors import UserError
+from common.files import write_synced
+from common.language.adapter import SETTINGS
+from common.language.decode import continuations
+from common.schema import Device
+from common.textfile import read_text
+from perk.config import Target, TrainConfig
+from perk.methods import Perk
+from perk.segments import segments_of
+from perk.templates import token_shares
+
+if TYPE_CHECKING:
+    from common.weights import Weights
+    from perk.build import Parts
+
+SIDE = "memory.json"
+"""Beside the adapter's files: how much was read, into which base, and how to ask."""
+SCHEMA = 1
+Context = str | Path | Sequence[str]
+"""Running text, a file of it (UTF-8, perhaps packed as .gz or .xz), or segments, which are taken as they are."""
+
+
+def load(run: str | Path, device: Device | str | None = None) -> Reader:
+    """The selected model of a trained run, ready to read. `device` is auto, cpu or cuda; None takes the run's own.
+
+    Raises:
+        UserError: no such run, no selected checkpoint, a method without memory, or the model is gone.
+    """
+    from perk.evaluate import restored
+
+    folder = Path(run).expanduser()
+    try:
+        where = None if device is None else Device(device)
+    except ValueError:
+        raise UserError(f"device={device}: use one of {', '.join(Device)}") from None
+    config, parts = restored(folder, where)
+    if not isinstance(parts.learner, Perk):
+        raise UserError(
+            f"run={folder}: method.learner={config.method.learner} writes nothing into weights; give a run of a method "
+            "that does, such as method=perk"
+        )
+    return Reader(folder, config, parts, parts.learner)
+
+
+def read(
+    context: Context, run: str | Path, *, micro_batch: int | None = None, inner_steps: int | None = None
+) -> Memory:
+    """`load(run).read(context)`, for one context; `memory.reader` reads further ones.
+
+    Raises:
+        UserError: as these.
+    """
+    return load(run).read(context, micro_batch=micro_batch, inner_steps=inner_steps)
+
+
+class Reader:
+    """A trained model that reads contexts into memories; its own weights stay as they are."""
+
+    def __init__(self, folder: Path, config: TrainConfig, parts: Parts, learner: Perk) -> None:
+        """`folder` of the run that `config` and `parts` are of, `parts.learner` being `learner`; all of it is the
+        reader's from now on.
+        """
+        self.folder, self.config, self.parts, self.learner = folder, config, parts, learner
+        learner.learns.eval()
+        learner.writer.stacked = False  # one context at a time
+
+    def read(self, context: Context, *, micro_batch: int | None = None, inner_steps: int | None = None) -> Memory:
+        """Write a context into a memory of its own.
+
+        Args:
+            context: text is cut into segments of about `data.segment` tokens as the builders cut theirs.
+            micro_batch: segments in one graph: less memory, the same memory written; 0 takes all, None the run's own.
+            inner_steps: None takes the run's own.
+
+        Raises:
+            UserError: nothing to memorise, a segment that does not fit the model, a file that cannot be read, or a
+                number out of range.
+        """
+        weights, count = self._written(context, None, 0, micro_batch, inner_steps)
+        return Memory(self, weights, count)
+
+    def open(self, folder: str | Path) -> Memory:
+        """A memory that was saved, by this reader or by another of the same base and `model.lora`.
+
+        Raises:
+            UserError: there is none, it is damaged, or it belongs to another base or adapter.
+        """
+        place = Path(folder).expanduser()
+        adapter = self.parts.model.adapter
+        if adapter is None:
+            raise UserError(f"{self.folder}: method.adapter=false, so no saved memory fits; use a run with an adapter")
+        side = _side(place)
+        own = adapter.fingerprint()
+        if side.fingerprint != own:
+            raise UserError(
+                f"{place}: written into the base {side.base} ({side.fingerprint}), this reader's is "
+                f"{self.config.model.name} ({own}); load a run on that base, or read the text again"
+            )
+        found, slow = adapter.read(place), dict(self.parts.model.network.named_parameters())
+        fast = self.learner.writer.slow
+        if any(not value.equal(slow[name]) for name, value in found.items() if name not in fast):
+            raise UserError(
+                f"{place}: matrices that inner.weights={self.config.inner.weights} leaves alone are not those of "
+                f"{self.folder}; open it with the run that it was saved from"
+            )
+        return Memory(self, {name: found[name] for name in fast}, side.segments)
+
+    def _written(
+        self,
+        context: Context,
+        start: Weights | None,
+        count: int,
+        micro_batch: int | None,
+        inner_steps: int | None,
+    ) -> tuple[Weights, int]:
+        """Weights that hold `context` on top of `start`, which holds `count` segments; and how many they hold then."""
+        if (micro_batch or 0) < 0:
+            raise UserError(f"micro_batch={micro_batch}: use 0 (all segments at once) or more")
+        segments = self._cut(context)
+        numbers = range(count, count + len(segments))
+        rows = self.parts.templates.memorised(segments, numbers, "context")
+        writer = self.learner.writer
+        adapted = writer.write(
+            writer.rows([rows], [token_shares(rows)]),
+            tasks=1,
+            training=False,
+            micro_batch=self.learner.micro_batch if micro_batch is None else micro_batch,
+            start=start,
+            steps=inner_steps,
+        )
+        return adapted.weights, numbers.stop
+
+    def _cut(self, context: Context) -> list[str]:
+        from perk.tokens import load as load_tokens
+
+        if isinstance(context, Path):
+            context = read_text(context)
+        if isinstance(context, str):
+            data = self.config.data
+            segments = segments_of(context, load_tokens(data.tokenizer, data.root), data.segment_tokens)
+        else:
+            segments = list(context)
+        if not segments:
+            raise UserError("an empty context: there is nothing to memorise; give some text")
+        if blank := [place for place, text in enumerate(segments) if not text.strip()]:
+            raise UserError(f"segment {blank[0]} of {len(segments)} is empty; leave it out")
+        return segments
+
+
+class Memory:
+    """What was read, in weights."""
+
+    def __init__(self, reader: Reader, weights: Weights, segments: int) -> None:
+        """`weights` are the fast ones, `segments` says how many they hold."""
+        self.reader, self.weights, self.segments = reader, weights, segments
+
+    @overload
+    def ask(self, question: str) -> str: ...
+    @overload
+    def ask(self, question: list[str]) -> list[str]: ...
+    def ask(self, question: str | list[str]) -> str | list[str]:
+        """Greedy answers. Where the model says the supporting facts first, what follows them; "" if nothing does.
+
+        Raises:
+            UserError: a question does not fit the model.
+        """
+        said = self.respond(question)
+        return self._answer(said) if isinstance(said, str) else [self._answer(text) for text in said]
+
+    @overload
+    def respond(self, question: str) -> str: ...
+    @overload
+    def respond(self, question: list[str]) -> list[str]: ...
+    def respond(self, question: str | list[str]) -> str | list[str]:
+        """All that the model says, of at most `evaluation.max_new_tokens` tokens; several questions are one batch.
+
+        Raises:
+            UserError: as `ask`.
+        """
+        parts = self.reader.parts
+        templates = parts.templates
+        asked = [question] if isinstance(question, str) else question
+        if not asked:
+            return []
+        prompts = [templates.asked(each, self.segments) for each in asked]
+        if (longest := max(map(len, prompts))) >= parts.model.window:
+            raise UserError(f"a question of {longest} tokens, the model reads {parts.model.window}; ask a shorter one")
+        (found,) = continuations(
+            parts.model,
+            self.weights,
+            [prompts],
+            eos=templates.eos,
+            new_tokens=self.reader.config.evaluation.max_new_tokens,
+            stacked=False,
+        )
+        texts = [templates.tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
+        return texts[0] if isinstance(question, str) else texts
+
+    def append(self, context: Context, *, micro_batch: int | None = None, inner_steps: int | None = None) -> None:
+        """Write more into this memory: the inner steps again, on the new segments alone, from the weights that hold the
+        earlier ones. The optimiser's state starts fresh and the rates with those of the first step; segments are
+        numbered on. What was read before may be forgotten, and reading all at once gives another memory.
+
+        Raises:
+            UserError: as `Reader.read`; the memory is as before.
+        """
+        self.weights, self.segments = self.reader._written(
+            context, self.weights, self.segments, micro_batch, inner_steps
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write a standard peft adapter on the base, whole or not at all; an older memory in `folder` is replaced.
+
+        `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(<base>), folder)` answers the same; the base is
+        named in adapter_config.json, and memory.json has the prompt.
+
+        Raises:
+            UserError: all weights are fast, so that there is no adapter; `folder` holds something else; or it cannot be
+                written.
+        """
+        from safetensors import SafetensorError
+
+        from common.export import write
+        from perk.train import MODEL
+
+        place = Path(folder).expanduser()
+        reader = self.reader
+        adapter = reader.parts.model.adapter
+        if adapter is None:
+            raise UserError(
+                f"{reader.folder}: method.adapter=false writes into all weights, which no adapter holds; keep such "
+                "memories in this process, or train with method.adapter=true"
+            )
+        if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or (place / SIDE).is_file())):
+            raise UserError(f"{place} is there and no saved memory; name another folder")
+        files = adapter.adapted(self.weights, reader.folder / MODEL)
+        prompt = reader.parts.templates.prompt("{question}", self.segments)
+        side = _Side(SCHEMA, reader.config.model.name, adapter.fingerprint(), self.segments, prompt)
+        try:
+            write(place, files, side)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"cannot write the memory into {place}: {error}; free space there, or name another folder"
+            ) from error
+
+    def _answer(self, said: str) -> str:
+        config = self.reader.config
+        supported = config.method.target is Target.support and config.data.supported
+        return self.reader.parts.templates.said(said, supported=supported)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The content of `memory.json`."""
+
+    schema: int
+    base: str
+    """`model.name` of the run."""
+    fingerprint: str
+    """Of the base's weights."""
+    segments: int
+    prompt: str
+    """What to give the model, with {question} to be replaced."""
+
+    def save_pretrained(self, folder: str) -> None:
+        """Write it, as `common.export.write` asks its parts to."""
+        write_synced(Path(folder) / SIDE, f"{json.dumps(vars(self), indent=2, ensure_ascii=False)}\n".encode())
+
+
+def _side(folder: Path) -> _Side:
+    path = folder / SIDE
+    if not path.is_file():
+        found = f"it holds {SETTINGS}, so an adapter of other code" if (folder / SETTINGS).is_file() else "none there"
+        raise UserError(f"{folder}: no saved memory ({SIDE} is missing; {found}); give a folder of memory.save")
+    try:
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        side = _Side(**value)
+        right = [isinstance(each, int) for each in (side.schema, side.segments)]
+        right += [isinstance(each, str) for each in (side.base, side.fingerprint, side.prompt)]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); save the memory again") from error
+    if side.schema != SCHEMA or not all(right):
+        raise UserError(f"{path}: schema {side.schema}, this version reads {SCHEMA}; save the memory again with it")
+    return side
