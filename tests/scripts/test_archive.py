@@ -17,7 +17,7 @@ from scripts.rows import read_runs
 from tests.scripts.test_tables import write_run
 
 HOST, USER = "node17", "ada"
-SECRETS = (f"/home/{USER}", HOST, USER)
+SECRETS = (f"/users/{USER}", HOST, USER)
 ARCHIVE = Path("docs/results/reckoning.runs.tar.xz")
 
 
@@ -39,11 +39,11 @@ def made(root: str, method: str, *, started: str = "2026-11-01T00:00:00+00:00", 
     """A run as training leaves it, full of where it was made."""
     folder = write_run(Path(root), method, 30, **settings)
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    config["data"] |= {"root": f"/home/{USER}/data", "cache": f"/home/{USER}/runs/data"}
+    config["data"] |= {"root": f"/users/{USER}/data", "cache": f"/users/{USER}/runs/data"}
     edit(
-        folder / "config.yaml", **config, loop={"root": f"/home/{USER}/runs"}, tracker={"entity": USER, "tags": [HOST]}
+        folder / "config.yaml", **config, loop={"root": f"/users/{USER}/runs"}, tracker={"entity": USER, "tags": [HOST]}
     )
-    command = f"python /home/{USER}/code/reckoning/train.py -m +sweep=table1 scale=cpu loop.root=/home/{USER}/runs"
+    command = f"python /users/{USER}/code/reckoning/train.py -m +sweep=table1 scale=cpu loop.root=/users/{USER}/runs"
     command += f" hydra.launcher.nodelist={HOST} tracker.entity={USER} hydra/launcher=local"
     hardware = {"host": HOST, "cpu": "AMD EPYC", "cores": 2}
     edit(folder / "environment.json", command=command, hardware=hardware, started=started)
