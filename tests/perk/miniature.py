@@ -13,7 +13,7 @@ from perk.problems import Problem, Question
 from tests.reckoning.miniature import make_tokenizer
 
 KINDS = ("gpt2", "llama", "qwen2")
-WINDOW = 48
+WINDOW = 80
 TEXTS = (
     "Mary went to the kitchen. Rain fell all day. John took the milk there.",
     "Daniel moved to the garden. The old house was cold and the door stood open.",
@@ -22,7 +22,7 @@ TEXTS = (
     "John went to the garden. It was late.",
 )
 """Segments of unequal length."""
-WORDS = "doc_0123456789: documents have been memorised. Question: Answer: Where is was How many <support> </support>"
+WORDS = "doc_0 doc_1 doc_2 doc_3 doc_4: 0 1 2 3 4 5 documents have been memorised.\nQuestion: Where was is?\nAnswer:"
 
 
 def problems() -> list[Problem]:
@@ -40,7 +40,7 @@ def problems() -> list[Problem]:
 
 def tokenizer() -> Any:
     """Words and signs of the texts above."""
-    return make_tokenizer(" ".join((*TEXTS, WORDS, "<answer> </answer> kitchen garden hallway office")))
+    return make_tokenizer(" ".join((*TEXTS, WORDS, "<support> </support> <answer> </answer>")))
 
 
 def settings_of(kind: str, vocabulary: int) -> Any:
