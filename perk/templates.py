@@ -25,7 +25,11 @@ SLOTS = {
     "support": ({"support", "answer"}, set()),
 }
 """Template -> (slots it must have, slots it may have besides)."""
+SHORTER = "lower data.segment (documents and records are not cut), or use a model with a longer window"
+ASK_LESS = "leave the supporting facts out (method.target=answer), or use a model with a longer window"
 _PIECE = re.compile(r"\w+|[^\w\s]")
+_HERE = "\0"
+"""Where the context goes; no text holds it."""
 
 
 class Templates:
@@ -42,8 +46,9 @@ class Templates:
         self.config, self.tokenizer, self.window = config, tokenizer, window
         self.eos = int(tokenizer.eos_token_id)
         before, after = _around_answer(config.support)
+        begin = f".*{_loose(before)}" if before.strip() else "^"  # the support may hold the same words
         end = f"{_loose(after)}|$" if after.strip() else "$"
-        self._answer = re.compile(rf"{_loose(before)}\s*(.*?)\s*(?:{end})", re.IGNORECASE | re.DOTALL)
+        self._answer = re.compile(rf"{begin}\s*(.*?)\s*(?:{end})", re.IGNORECASE | re.DOTALL)
 
     def segments(self, problem: Problem) -> list[Row]:
         """One row a segment, its label given and its text to be memorised (sheet section 1.7).
@@ -53,20 +58,21 @@ class Templates:
         """
         numbers = problem.labels or range(len(problem.segments))
         rows = [
-            self._row(self.config.label.format(index=number), text, f"{problem.id}, segment {place}")
+            self._row(self.config.label.format(index=number), text, f"{problem.id}, segment {place}", SHORTER)
             for place, (number, text) in enumerate(zip(numbers, problem.segments, strict=True))
         ]
         if not any(predicted(row) for row in rows):
             raise UserError(
-                f"{problem.id}: a context of {sum(len(row.ids) for row in rows)} token has nothing to predict, so "
-                "nothing can be memorised; give a longer one, or a label in data.templates.label"
+                f"{problem.id}: a context of {_count(sum(len(row.ids) for row in rows), 'token')} in "
+                f"{_count(len(rows), 'segment')} has nothing to predict, so nothing can be memorised; give a longer "
+                "one, or a label in data.templates.label"
             )
         return rows
 
     def question(self, problem: Problem, question: Question, target: Target) -> Row:
         """The question on its own, and what is to be said (section 1.8)."""
         prompt = self.config.question.format(count=len(problem.segments), question=question.text)
-        return self._row(prompt, self.target(question, target), question.id, end=True)
+        return self._row(prompt, self.target(question, target), question.id, ASK_LESS, end=True)
 
     def in_context(self, segments: Sequence[str], question: Question, target: Target, reserve: int) -> tuple[Row, int]:
         """Segments, question and target in one row, and how many tokens of the segments' beginning were left out, so
@@ -76,11 +82,10 @@ class Templates:
             UserError: not even the question fits.
         """
         context = "".join(self.config.in_context_segment.format(index=i, text=text) for i, text in enumerate(segments))
-        before, after = self.config.in_context.split("{context}")
-        said = self._tokens(self.target(question, target)) + [self.eos]
-        head = self._tokens(before)
-        tail = self._tokens(after.format(question=question.text))
+        around = self.config.in_context.format(context=_HERE, question=question.text)
+        head, tail = map(self._tokens, around.split(_HERE))
         body = self._tokens(context)
+        said = [*self._tokens(self.target(question, target)), self.eos]
         room = self.window - len(head) - len(tail) - max(reserve, len(said))
         if room <= 0:
             raise UserError(
@@ -109,14 +114,11 @@ class Templates:
         found = self._answer.search(response)
         return found[1].strip() if found else ""
 
-    def _row(self, given: str, said: str, name: str, *, end: bool = False) -> Row:
+    def _row(self, given: str, said: str, name: str, remedy: str, *, end: bool = False) -> Row:
         prompt, target = self._tokens(given), self._tokens(said)
         ids = (*prompt, *target, *([self.eos] if end else []))
         if len(ids) > self.window:
-            raise UserError(
-                f"{name}: {len(ids)} tokens, the model reads {self.window}; lower data.segment, or use a model with a "
-                "longer window"
-            )
+            raise UserError(f"{name}: {len(ids)} tokens, the model reads {self.window}; {remedy}")
         return Row(ids, len(prompt), name=name)
 
     def _tokens(self, text: str) -> list[int]:
@@ -135,16 +137,31 @@ def token_shares(rows: Sequence[Row]) -> list[float]:
 
 
 def _around_answer(template: str) -> tuple[str, str]:
-    """The literal text right before and after {answer}."""
+    """The literal text right before and after {answer}.
+
+    Raises:
+        UserError: nothing would tell the answer from the support.
+    """
     literals = [(text, slot) for text, slot, _, _ in Formatter().parse(template)]
     place = next(i for i, (_, slot) in enumerate(literals) if slot == "answer")
     after = literals[place + 1][0] if place + 1 < len(literals) else ""
+    follows = place + 1 < len(literals) and literals[place + 1][1] is not None
+    if (place and not literals[place][0].strip()) or (follows and not after.strip()):
+        raise UserError(
+            f"data.templates.support={template!r}: nothing stands between the answer and the support, so it could not "
+            "be read back; put a word or a sign there"
+        )
     return literals[place][0], after
 
 
 def _loose(text: str) -> str:
-    """A pattern for `text` with any blanks between its pieces, as a word-level decoder sets them."""
-    return r"\s*".join(re.escape(piece) for piece in _PIECE.findall(text))
+    """A pattern for `text` with any blanks between its pieces, as a word-level decoder sets them; words are whole."""
+    pieces = (rf"\b{piece}\b" if piece[0].isalnum() else re.escape(piece) for piece in _PIECE.findall(text))
+    return r"\s*".join(pieces)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _slots(template: str) -> Iterator[str]:
@@ -154,11 +171,14 @@ def _slots(template: str) -> Iterator[str]:
 def _check_slots(name: str, template: str) -> None:
     needed, more = SLOTS[name]
     try:
-        found = set(_slots(template))
+        slots = list(_slots(template))
     except ValueError as error:
         raise UserError(f"data.templates.{name}={template!r}: {error}; write {{{{ for a brace") from error
+    found = set(slots)
     if missing := needed - found:
         raise UserError(f"data.templates.{name}={template!r}: put {{{sorted(missing)[0]}}} into it")
     if strange := found - needed - more:
         known = ", ".join(f"{{{slot}}}" for slot in sorted(needed | more))
         raise UserError(f"data.templates.{name}={template!r}: unknown slot {{{sorted(strange)[0]}}}; it has {known}")
+    if (times := slots.count("context")) > 1:
+        raise UserError(f"data.templates.{name}={template!r}: it has {{context}} {times} times; once is possible")

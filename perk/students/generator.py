@@ -46,7 +46,8 @@ def generate(
                 left -= count
     if len(records) < FEWEST:
         raise UserError(
-            f"{length} tokens hold {len(records)} student records, {FEWEST} are needed; raise data.length or lower data.shrink"
+            f"{length} tokens hold {len(records)} student records, {FEWEST} are needed; raise data.length, or lower "
+            "data.shrink"
         )
     asked: dict[str, str] = {}
     for _ in range(ATTEMPTS * questions):
