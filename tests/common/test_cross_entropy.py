@@ -254,6 +254,35 @@ def test_a_stack_of_weights_gives_every_task_its_own() -> None:
     torch.testing.assert_close(losses.under(weights, ids), torch.stack(expected))
 
 
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("kind", ["gpt2", "phi", "qwen2_tied"])
+def test_losses_with_their_states_are_the_plain_losses(
+    kind: str, chunked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the states are what the head is applied to; one derivative more of both, by states and losses together."""
+    if not chunked:
+        monkeypatch.setattr(cross_entropy, "SMALL_VOCABULARY", 24)
+    model = network(kind).eval()
+    losses, ids = TokenLosses(model), torch.randint(23, (2, 6))
+    assert losses.chunked == chunked
+    found, states = losses.with_states(ids)
+    output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
+    torch.testing.assert_close(found, by_logits(model, ids), rtol=1e-6, atol=1e-6)
+    assert states.shape == (2, 6, 8)
+    torch.testing.assert_close(states, output.hidden_states[-1])
+    weights = list(model.parameters())
+
+    def second(losses: Tensor, states: Tensor) -> tuple[Tensor, ...]:
+        total = (losses * states[:, 1:].square().sum(-1)).sum()
+        first = torch.autograd.grad(total, weights, create_graph=True, allow_unused=True)
+        there = [gradient for gradient in first if gradient is not None]
+        return (*there, *torch.autograd.grad(there, weights, there, allow_unused=True, materialize_grads=True))
+
+    near = 1e-5 if kind in ("gpt2", "phi") else 1e-3  # its norms round to float32
+    expected = second(by_logits(model, ids), output.hidden_states[-1])
+    torch.testing.assert_close(second(found, states), expected, rtol=near, atol=near)
+
+
 def test_lora_of_peft_on_the_model_but_not_on_its_head() -> None:
     import peft
 
@@ -277,3 +306,5 @@ def test_a_small_vocabulary_keeps_the_logits_of_the_model(
 def test_rows_of_one_token_are_refused() -> None:
     with pytest.raises(ValueError, match="rows of one token have nothing to predict"):
         TokenLosses(network("gpt2"))(torch.zeros(2, 1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="rows of one token have nothing to predict"):
+        TokenLosses(network("gpt2")).with_states(torch.zeros(2, 1, dtype=torch.int64))

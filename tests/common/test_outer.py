@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from common.bilevel import OuterConfig
+from common.bilevel import OuterConfig, Schedule
 from common.errors import UserError
 from common.inner import adapt
 from common.outer import Outer, share_of_peak
@@ -148,6 +148,36 @@ def test_the_rate_rises_linearly_to_its_peak_and_falls_linearly_to_zero(
     warm: int, total: int, shares: list[float]
 ) -> None:
     assert [share_of_peak(step, warm, total) for step in range(len(shares))] == pytest.approx(shares)
+
+
+def test_a_cosine_falls_slowly_at_both_ends_and_like_torchs_own() -> None:
+    shares = [share_of_peak(step, 2, 8, Schedule.cosine) for step in range(10)]
+    assert shares[:3] == [0.5, 1.0, 1.0] and shares[8:] == [0.0, 0.0]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6)
+    for share in shares[2:9]:
+        assert share == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        theirs.step()
+    linear = [share_of_peak(step, 2, 8) for step in range(10)]
+    assert shares[3] > linear[3] and shares[5] == pytest.approx(linear[5]) and shares[7] < linear[7]
+    assert [share_of_peak(step, 0, 1, Schedule.cosine) for step in range(3)] == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("schedule", Schedule)
+def test_the_optimiser_takes_the_schedule_that_it_is_given_and_continues_it(schedule: Schedule) -> None:
+    network, rates = make()
+    outer = Outer(OuterConfig(**CONFIG), network, rates, 4, schedule)
+    expected = [pytest.approx(0.02 * share_of_peak(step, 1, 4, schedule)) for step in range(4)]
+    seen = []
+    for step in range(4):
+        if step == 2:
+            state = copy.deepcopy(outer.state_dict())
+            outer = Outer(OuterConfig(**CONFIG), network, rates, 4, schedule)
+            outer.load_state_dict(state)
+        seen.append(outer.optimizer.param_groups[0]["lr"])
+        train(outer, network, rates, 1)
+    assert seen == expected
 
 
 def test_the_schedule_moves_all_groups_in_proportion() -> None:
