@@ -83,6 +83,9 @@ class MethodConfig:
             )
 
 
+STARTS = ("default", "gaussian", "orthogonal")
+
+
 @dataclass
 class AdapterConfig(LoraConfig):
     """The memory: LoRA in peft's terms (sheet section 1.6)."""
@@ -96,17 +99,37 @@ class AdapterConfig(LoraConfig):
     top_layers: int = 0
     """Adapt only so many of the last layers; 0 adapts all. The paper: 4 of models of 7 and 8 billion parameters."""
     init: str = "default"
-    """How A and B start: `default` (A random, B zero), or a name that peft's init_lora_weights knows, as `gaussian`."""
+    """How A and B start: `default` (A uniform, B zero), `gaussian` (A normal, B zero) or `orthogonal` (neither zero).
+    peft's other starts change the base."""
 
     def settings(self, layers: int) -> dict[str, Any]:
-        """As in `LoraConfig`."""
-        chosen = range(layers - self.top_layers, layers) if self.top_layers else None
+        """As in `LoraConfig`.
+
+        Raises:
+            UserError: the network has fewer layers than are to be adapted.
+        """
+        if not 0 <= self.top_layers <= layers:
+            raise UserError(f"model.lora.top_layers={self.top_layers}: use 0 (all) to {layers}, which the model has")
+        left = "|".join(map(str, range(layers - self.top_layers))) if self.top_layers else ""
         return {
             **super().settings(layers),
             "use_rslora": self.stabilised,
-            "layers_to_transform": None if chosen is None else list(chosen),
+            # peft's layers_to_transform does not go with all-linear; the first number in a name is its layer's
+            "exclude_modules": rf"(?:[^.\d][^.]*\.)*(?:{left})\..*" if left else None,
             "init_lora_weights": True if self.init == "default" else self.init,
         }
+
+    def __post_init__(self) -> None:
+        """As in `LoraConfig`.
+
+        Raises:
+            UserError: also for an unknown start, or one that does not go with the rank.
+        """
+        super().__post_init__()
+        if self.init not in STARTS:
+            raise UserError(f"model.lora.init={self.init}: use one of {', '.join(STARTS)}")
+        if self.init == "orthogonal" and self.rank % 2:
+            raise UserError(f"model.lora.init=orthogonal with model.lora.rank={self.rank}: the rank must be even")
 
 
 @dataclass

@@ -67,7 +67,7 @@ def respond(
     length: int = 0,
     position: str | None = None,
 ) -> list[Item]:
-    """Greedy answers to every question, scored; `select` is quiet. `length` 0 is that of the configuration."""
+    """Greedy answers to every question, scored; `select` is quiet. `length` of the contexts, 0 for `data.length`."""
     from common.progress import Progress
     from perk.scoring import score
 
@@ -81,7 +81,7 @@ def respond(
             responses += parts.learner.respond(problems[start : start + size], tokens)
             if not select:
                 progress.update(len(responses))
-    length = length or config.data.test_length or config.data.length
+    length = length or config.data.length
     return score(problems, responses, config.data, config.method, parts.templates, length=length, position=position)
 
 
@@ -93,9 +93,9 @@ def measure(
     from perk.scoring import accuracy_of, summarise
 
     asked, confidence = config.evaluation, config.evaluation.confidence
-    items = respond(parts, problems, config)
+    own = config.data.test_length or config.data.length if split == "test" else config.data.length
+    items = respond(parts, problems, config, length=own)
     metrics = summarise(items, confidence)
-    own = items[0].length
     for length in dict.fromkeys(asked.lengths):
         if length != own:
             there = data.load(with_length(config.data, split, length))[split]
@@ -104,8 +104,8 @@ def measure(
             [item for item in items if item.length == length and item.position is None], confidence
         )
     for position in dict.fromkeys(asked.positions):
-        there = data.load(with_position(config.data, position))[split]
-        found = respond(parts, there, config, position=position)
+        there = data.load(with_position(config.data, split, position))[split]
+        found = respond(parts, there, config, length=own, position=position)
         metrics[f"accuracy_position_{position}"] = accuracy_of(found, confidence)
         items += found
     return metrics, items
@@ -113,24 +113,36 @@ def measure(
 
 def with_length(config: DataConfig, split: str, length: int) -> DataConfig:
     """The data set with contexts of another length in the split that is asked."""
-    return replace(config, test_length=length) if split == "test" else replace(config, length=length)
+    return _alone(replace(config, test_length=length) if split == "test" else replace(config, length=length), split)
 
 
-def with_position(config: DataConfig, position: str) -> DataConfig:
-    """The data set with the gold document, or the facts, at another position in the test split.
+def with_position(config: DataConfig, split: str, position: str) -> DataConfig:
+    """The data set with the gold document, or the facts, at another position in the split that is asked.
 
     Raises:
         UserError: the task has no such position.
     """
+    moved, tests = config, split == "test"
     try:
         if config.task is Task.apis:
-            return replace(config, apis=replace(config.apis, test_position=Position(position)))
-        if config.task is Task.babilong:
-            return replace(config, babilong=replace(config.babilong, test_placement=Placement(position)))
+            gold = Position(position)
+            apis = replace(config.apis, test_position=gold) if tests else replace(config.apis, position=gold)
+            moved = replace(config, apis=apis)
+        elif config.task is Task.babilong:
+            facts, mine = Placement(position), config.babilong
+            mine = replace(mine, test_placement=facts) if tests else replace(mine, placement=facts)
+            moved = replace(config, babilong=mine)
+        else:
+            raise UserError(f"evaluation.positions=[{position}]: {config.task} have no positions; use []")
     except ValueError:
         known: list[str] = [*Position] if config.task is Task.apis else [*Placement]
         raise UserError(f"evaluation.positions: {position} is none of {', '.join(known)}") from None
-    raise UserError(f"evaluation.positions=[{position}]: {config.task} have no positions; use []")
+    return _alone(moved, split)
+
+
+def _alone(config: DataConfig, split: str) -> DataConfig:
+    """The other splits as small as can be, for they are not asked; what a problem is does not depend on how many."""
+    return replace(config, count={each: config.count[each] if each == split else 1 for each in config.count})
 
 
 @contextmanager
@@ -190,6 +202,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     from common.splits import SPLITS
     from common.tracker import make_tracker
     from perk import data
+    from perk.build import look
     from perk.methods import Perk
 
     folder = Path(config.run)
@@ -205,10 +218,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         micro_batch=config.micro_batch or own.micro_batch,
         confidence=config.confidence,
     )
+    splits = data.load(trained.data)
+    look(parts, splits, trained)
     if isinstance(parts.learner, Perk):
         parts.learner.writer.evaluation_steps = trained.evaluation.inner_steps or trained.inner.steps
         parts.learner.micro_batch = trained.evaluation.micro_batch
-    metrics, _ = measure(parts, data.load(trained.data)[config.split], trained, config.split)
+    metrics, _ = measure(parts, splits[config.split], trained, config.split)
     text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
     write_atomic(folder / f"evaluation-{config.split}.json", text + "\n")
     who = RunIdentity("perk", trained.experiment, trained.method.name, trained.scale, trained.seed)

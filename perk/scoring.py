@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.intervals import Interval, accuracy_interval
-from perk.audit import audit, matches_of
+from perk.audit import MOST, audit, matches_of
 from perk.babilong.vocabulary import labels_of
 from perk.config import DataConfig, MethodConfig, Task
 from perk.metrics import exact_match, label_match
@@ -98,9 +98,10 @@ def to_json(item: Item) -> dict[str, Any]:
 def shortcut_rows(
     train: Sequence[Problem], test: Sequence[Problem], data: DataConfig, confidence: float
 ) -> tuple[dict[str, Interval], list[dict[str, Any]]]:
-    """`accuracy_<rule>` for the rows that need no network, and which questions each got right."""
+    """`accuracy_<rule>` for the rows that need no network, and which questions each got right; of the first
+    `perk.audit.MOST` contexts."""
     rules = audit(train, test, data, confidence)
-    asked = [(problem, question) for problem in test for question in problem.questions]
+    asked = [(problem, question) for problem in test[:MOST] for question in problem.questions]
     records: list[dict[str, Any]] = [
         {"question": question.id, "context": problem.id, "kind": question.kind, "answer": question.answers[0],
          "right": {rule.name: rule.right[place] for rule in rules}}

@@ -57,10 +57,9 @@ class Adapter:
                 warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
                 self._wrapped = get_peft_model(network, settings)
         except ValueError as error:
-            raise UserError(
-                f"model.lora.targets={config.targets}: {str(error).strip().splitlines()[0]}; give the ends of the "
-                "names of linear layers, such as [c_attn] for GPT-2, or ['all-linear']"
-            ) from error
+            raise _unknown(config, str(error).strip().splitlines()[0]) from error
+        for target in _missing(network, config):  # peft is content if one is found
+            raise _unknown(config, f"no layer's name ends in {target}")
         self.network = network
         self.trained = select(network, config.train, "model.lora.train") if config.train else {}
         for weight in self.trained.values():
@@ -123,6 +122,20 @@ class AdapterFiles:
             base.save_pretrained(str(Path(folder) / BASE), state_dict=plain)
             settings.base_model_name_or_path = _from_here(self.place / BASE)
         self.wrapped.save_pretrained(folder, save_embedding_layers=False)
+
+
+def _missing(network: nn.Module, config: LoraConfig) -> list[str]:
+    """The targets that no adapted layer goes by."""
+    named = config.targets if config.targets != ["all-linear"] else []
+    adapted = [f".{name}" for name, _ in network.named_parameters() if MATRICES in name]
+    return [target for target in named if not any(f".{target}.{MATRICES}" in name for name in adapted)]
+
+
+def _unknown(config: LoraConfig, reason: str) -> UserError:
+    return UserError(
+        f"model.lora.targets={config.targets}: {reason}; give the ends of the names of linear layers, such as [c_attn] "
+        "for GPT-2, or ['all-linear']"
+    )
 
 
 def _from_here(path: Path) -> str:
