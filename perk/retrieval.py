@@ -1,5 +1,6 @@
 """BM25 over passages, by the library bm25s."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ class Index:
         """
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it would tell of every index
         if not texts:
             raise ValueError("nothing to index")
         self._count = len(texts)

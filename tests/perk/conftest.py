@@ -1,12 +1,16 @@
-"""Small data settings for the tests of PERK's data."""
+"""Small data settings for the tests of PERK's data, and one small run, shared by the tests of whole runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
 
 from common.schema import to_typed
+from tests.reckoning.miniature import run_here
+from tests.starter import Starter
 
 SMALL = ["scale=cpu", "data.count={train:6,dev:4,test:6}", "data.cache=null"]
 
@@ -28,3 +32,63 @@ def composed() -> Callable[..., Any]:
 def small(composed: Callable[..., Any]) -> Callable[..., Any]:
     """Experiment and overrides -> data settings of a few problems without cache."""
     return lambda experiment, *words: composed(f"+experiment={experiment}", *SMALL, *words).data
+
+
+@dataclass(frozen=True)
+class Mini:
+    """A model on disk that reads generated stories, and commands on it."""
+
+    folder: Path
+
+    def words(self, root: Path, *given: str) -> list[str]:
+        """A training command that takes a second or two; `given` overrides it."""
+        return [
+            "+experiment=babilong_qa1", "scale=cpu", f"model.name={self.folder}", "model.digest=null",
+            "model.lora.rank=2", "model.lora.dropout=0.1", f"loop.root={root}", "data.cache=null",
+            "data.count={train:12,dev:3,test:4}", "data.length=512", "data.segment=128", "inner.steps=3",
+            "outer.steps=4", "outer.batch_problems=2", "loop.log_every=1", "loop.evaluate_every=2",
+            "evaluation.max_new_tokens=4", *given,
+        ]  # fmt: skip
+
+    def train(self, root: Path, *more: str) -> int:
+        """Run the training command in this process; returns its exit code."""
+        from perk.train import main
+
+        return run_here(main, *self.words(root, *more))
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Mini:
+    """One layer of random weights behind the tokenizer of the embedded model of stories."""
+    import torch
+    from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
+
+    from common.language.sources import source_of
+
+    folder = tmp_path_factory.mktemp("mini")
+    words = AutoTokenizer.from_pretrained(source_of("tiny_stories"))
+    words.save_pretrained(folder)
+    torch.manual_seed(0)
+    settings = GPTNeoXConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    GPTNeoXForCausalLM(settings).save_pretrained(folder)
+    return Mini(folder)
+
+
+@pytest.fixture(scope="session")
+def trained(mini: Mini, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of PERK."""
+    root = tmp_path_factory.mktemp("trained")
+    assert mini.train(root) == 0
+    (folder,) = (root / "perk" / "babilong_qa1").iterdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def starter() -> Iterator[Starter]:
+    """Starts the training command in processes of their own."""
+    found = Starter("perk.train", "transformers.models.gpt_neox.modeling_gpt_neox", "perk.build", "perk.evaluate")
+    with found.process:  # closes its pipes, at which it ends
+        yield found

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.reckoning import miniature
-from tests.reckoning.starter import Starter
+from tests.starter import Starter
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def trained(mini: Mini, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def starter() -> Iterator[Starter]:
     """Starts the training command in processes of their own."""
-    found = Starter()
+    gpt2 = "transformers.models.gpt2.modeling_gpt2"
+    found = Starter("reckoning.train", gpt2, "reckoning.build", "reckoning.scoring", "reckoning.shortcut_rows")
     with found.process:  # closes its pipes, at which it ends
         yield found

@@ -11,7 +11,7 @@ import pytest
 
 from reckoning import train
 from tests.reckoning.miniature import lines, metrics_of, only_run, run_here, write_lines
-from tests.reckoning.starter import Starter
+from tests.starter import Starter
 
 Failing = Callable[..., str]
 

@@ -1,4 +1,4 @@
-"""Starts the training command often and at once.
+"""Starts a training command often and at once.
 
 One process imports the libraries and then forks a child for every start, so that a start costs a fraction of a second
 and not a cold one. The child is a real process running the real command: it can be killed, and its limits are its own.
@@ -9,24 +9,27 @@ import subprocess
 import sys
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[1]
 PROGRAM = """
 import json, os, sys
-import transformers.models.gpt2.modeling_gpt2
+from importlib import import_module
 from transformers import AutoModelForCausalLM, AutoTokenizer
-import common.export, common.outer, common.run, reckoning.build, reckoning.scoring, reckoning.shortcut_rows
-import reckoning.train
+import common.export, common.outer, common.run
 
+command, *more = sys.argv[1:]
+for name in more:
+    import_module(name)
+main = import_module(command).main
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
         output, before, words = json.loads(line)
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, 1), os.dup2(file, 2)
-        sys.argv = ["reckoning.train", *words]
+        sys.argv = [command, *words]
         exec(before)
         try:
-            reckoning.train.main()
+            main()
             code = 0
         except SystemExit as stop:
             code = int(stop.code or 0)
@@ -41,11 +44,10 @@ for line in sys.stdin:
 class Starter:
     """The process that forks; one child at a time."""
 
-    def __init__(self) -> None:
-        """The libraries are imported while the caller goes on."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT
-        )
+    def __init__(self, command: str, *more: str) -> None:
+        """The modules of `command`, and `more` that it defers, are imported while the caller goes on."""
+        words = [sys.executable, "-c", PROGRAM, command, *more]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT)
 
     def start(self, output: Path, words: list[str], before: str = "") -> int:
         """Process id of a new start of the command; `before` is Python that it runs first."""
