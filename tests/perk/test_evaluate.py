@@ -130,12 +130,17 @@ def test_what_is_not_a_run_or_not_there_is_refused(
 
 
 def test_in_context_runs_are_evaluated_at_other_lengths_too(mini: Any, tmp_path: Path) -> None:
-    assert mini.train(tmp_path, "method=ft_icr", "outer.steps=1", "evaluation.lengths=[1024,8192]") == 0
+    words = ["method=ft_icr", "outer.steps=1", "evaluation.lengths=[1024,8192]", "data.test_length=1024"]
+    assert mini.train(tmp_path, *words) == 0
     folder = only_run(tmp_path)
     own = json.loads((folder / "results.json").read_text())["test"]
     assert own["accuracy_length_8192"]["count"] == 4
     said = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    assert [item["length"] for item in said] == [512] * 4 + [1024] * 4 + [8192] * 4
+    assert [item["length"] for item in said] == [1024] * 4 + [8192] * 4
+    assert own["accuracy_length_1024"] == own["accuracy"]
     assert "the model reads 512 tokens, so the first" in (folder / "log.txt").read_text()
     assert run_here(main, f"run={folder}") == 0
     assert found(folder) == own
+    assert run_here(main, f"run={folder}", "split=dev", "lengths=[512]") == 0
+    dev = found(folder, "dev")
+    assert dev["accuracy_length_512"] == dev["accuracy"], "data.test_length is the test split's"

@@ -65,7 +65,11 @@ def test_groups_of_unequal_size_write_the_adapter_of_one_batch(make: Callable[..
     counts = [int(group.scored[:, 1:].sum()) for group in groups]
     assert len(set(counts)) > 1 and sum(counts) == sum(map(predicted, parts.templates.segments(problem)))
     whole = written(parts, problem)
+    seen: list[int] = []
+    loss = learner.writer.loss
+    learner.writer.loss = lambda weights, rows: (seen.append(len(rows.ids)), loss(weights, rows))[1]
     close(written(parts, problem, size), whole)
+    assert seen == 4 * [len(group.ids) for group in groups] and max(seen) == size
     start = dict(parts.model.network.named_parameters())
     assert all(not torch.equal(value, start[name]) for name, value in whole.items())
 
@@ -199,6 +203,18 @@ def test_stacks_take_one_pass_over_all_contexts(make: Callable[..., Parts], monk
     parts, batch = make(stack=True), problems()
     monkeypatch.setattr(torch.func, "vmap", None)
     meta_gradient(parts, batch)
+
+
+@pytest.mark.parametrize("stack", [False, True], ids=["one by one", "stacked"])
+@pytest.mark.parametrize(("gigabytes", "expected"), [(1000.0, Unroll.stored), (1e-9, Unroll.recompute)])
+def test_what_auto_chooses_gives_the_exact_meta_gradient(
+    make: Callable[..., Parts], gigabytes: float, expected: Unroll, stack: bool
+) -> None:
+    batch = problems()[1:]
+    parts = make(unroll=Unroll.auto, memory_gb=gigabytes, stack=stack)
+    perk_of(parts).plan(batch, len(batch))
+    assert perk_of(parts).writer.unroll is expected
+    close(meta_gradient(parts, batch)[1], meta_gradient(make(unroll=Unroll.stored), batch)[1])
 
 
 # ---- what a learner reads, says and leaves alone
