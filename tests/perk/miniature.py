@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from common.bilevel import InnerConfig
+from common.weights import Weights
 from perk.build import Parts, build
 from perk.config import AdapterConfig, EvaluationConfig, MethodConfig, ModelConfig, TrainConfig
+from perk.methods import Perk
 from perk.problems import Problem, Question
 from tests.reckoning.miniature import make_tokenizer
 
@@ -98,6 +100,27 @@ def parts_of(
                 spread = torch.rand(parts.rates.numbers.shape, generator=draw, dtype=torch.float64)
                 parts.rates.numbers.mul_(1 + 0.2 * spread)
     return parts
+
+
+def perk_of(parts: Parts) -> Perk:
+    """The learner, which has an inner loop."""
+    assert isinstance(parts.learner, Perk)
+    return parts.learner
+
+
+def written(parts: Parts, problem: Problem, micro_batch: int = 0) -> Weights:
+    """The adapter that holds a context, its segments read in groups of `micro_batch`."""
+    learner = perk_of(parts)
+    learner.micro_batch = micro_batch
+    return learner._adapt([problem], training=False).weights
+
+
+def close(found: Weights, expected: Weights, name: str = "") -> None:
+    """Every tensor up to 1e-11 of its largest entry."""
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        scale = float(value.detach().abs().max())
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-11 * scale + 1e-15, msg=f"{name} {key}")
 
 
 def meta_gradient(parts: Parts, batch: Sequence[Problem]) -> tuple[float, dict[str, torch.Tensor]]:
