@@ -53,6 +53,8 @@ def settings_of(kind: str, vocabulary: int) -> Any:
     if kind == "gpt2":
         drop = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return hf.GPT2Config(n_embd=8, n_layer=2, n_head=2, n_positions=WINDOW, **drop, **ends)
+    if kind == "mamba":
+        return hf.MambaConfig(hidden_size=8, num_hidden_layers=2, state_size=4, pad_token_id=0, **ends)
     more: dict[str, Any] = {"num_key_value_heads": 1, "max_position_embeddings": WINDOW, "pad_token_id": 0}
     sizes = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
     return {"llama": hf.LlamaConfig, "qwen2": hf.Qwen2Config}[kind](**sizes, **more, **ends)

@@ -145,3 +145,14 @@ def test_token_weights_are_left_out_where_they_are_not_wanted(make: Callable[...
     assert isinstance(make().weigher, Weigher)
     parts = make(method=MethodConfig(token_weights=False))
     assert parts.weigher is None and parts.learner.writer.also == []  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("make", ["mamba"], indirect=True)
+def test_a_state_space_model_reads_contexts_of_any_length_in_its_prompt(make: Callable[..., Parts]) -> None:
+    method = MethodConfig(learner=Learner.in_context, target=Target.answer, adapter=False, token_weights=False)
+    parts, batch = make(method=method), problems()
+    loss, gradient = meta_gradient(parts, batch)
+    assert loss > 0 and all(value.any() for value in gradient.values())
+    answers = parts.learner.respond(batch, 5)
+    assert [len(texts) for texts in answers] == [2, 1, 1] and in_context(parts).cut == 0
+    assert answers == [*parts.learner.respond(batch[:1], 5), *parts.learner.respond(batch[1:], 5)]
