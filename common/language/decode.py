@@ -1,4 +1,4 @@
-"""Greedy decoding for ragged prompts, with one set of weights or one a task; keys and values are kept."""
+"""Greedy decoding for ragged prompts, with one set of weights or one a task; what was read is kept."""
 
 import inspect
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.language.model import LanguageModel
-from common.weights import Weights, call
+from common.weights import Weights, call, unstack
 
 
 class Reader(Protocol):
@@ -73,6 +73,37 @@ class CachedReader:
         return scores[None], pairs
 
 
+class StateReader:
+    """Keeps the state of a network without keys and values, such as Mamba: row by row, for a state has no padding."""
+
+    def __init__(self, network: nn.Module, weights: Weights, *, stacked: bool) -> None:
+        """`stacked`: `weights` have a leading task axis; else one task."""
+        self.network, self.weights, self.stacked = network, weights, stacked
+        self.states: list[list[Any]] = []
+
+    def start(self, ids: Tensor, ends: Tensor) -> Tensor:
+        """Each row up to its end."""
+        self.states = [[None] * ids.shape[1] for _ in ids]
+        places = enumerate(ends.tolist())
+        return self._read([[ids[task, row, : end + 1] for row, end in enumerate(own)] for task, own in places])
+
+    def grow(self, tokens: Tensor) -> Tensor:
+        """A row that has ended is read all the same; its scores mean nothing."""
+        return self._read(tokens[..., None])
+
+    def _read(self, rows: Any) -> Tensor:
+        """Scores of what follows the pieces [tasks][rows][tokens], which follow what was read before."""
+        scores = []
+        for task, pieces in enumerate(rows):
+            weights = unstack(self.weights, task) if self.stacked else self.weights
+            for row, piece in enumerate(pieces):
+                before = self.states[task][row]
+                output = call(self.network, weights, input_ids=piece[None], cache_params=before, use_cache=True)
+                self.states[task][row] = output.cache_params
+                scores.append(output.logits[0, -1])
+        return torch.stack(scores).view(len(rows), len(rows[0]), -1)
+
+
 @torch.no_grad()
 def greedy(
     reader: Reader,
@@ -133,6 +164,8 @@ def continuations(
     stacked: bool,
 ) -> list[list[list[int]]]:
     """`greedy` with a cache, under `weights`; `prompts` [tasks][rows], one task unless the weights are stacked."""
-    reader = CachedReader(model.network, weights, model.window, stacked=stacked)
+    reader: Reader = CachedReader(model.network, weights, model.window, stacked=stacked)
+    if "cache_params" in inspect.signature(model.network.forward).parameters:
+        reader = StateReader(model.network, weights, stacked=stacked)
     device = next(iter(weights.values())).device
     return greedy(reader, prompts, eos=eos, new_tokens=new_tokens, window=model.window, device=device)

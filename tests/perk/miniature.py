@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from common.bilevel import InnerConfig
+from common.weights import Weights
 from perk.build import Parts, build
 from perk.config import AdapterConfig, EvaluationConfig, MethodConfig, ModelConfig, TrainConfig
+from perk.methods import Perk
 from perk.problems import Problem, Question
 from tests.reckoning.miniature import make_tokenizer
 
@@ -51,6 +53,8 @@ def settings_of(kind: str, vocabulary: int) -> Any:
     if kind == "gpt2":
         drop = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         return hf.GPT2Config(n_embd=8, n_layer=2, n_head=2, n_positions=WINDOW, **drop, **ends)
+    if kind == "mamba":
+        return hf.MambaConfig(hidden_size=8, num_hidden_layers=2, state_size=4, pad_token_id=0, **ends)
     more: dict[str, Any] = {"num_key_value_heads": 1, "max_position_embeddings": WINDOW, "pad_token_id": 0}
     sizes = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
     return {"llama": hf.LlamaConfig, "qwen2": hf.Qwen2Config}[kind](**sizes, **more, **ends)
@@ -98,6 +102,27 @@ def parts_of(
                 spread = torch.rand(parts.rates.numbers.shape, generator=draw, dtype=torch.float64)
                 parts.rates.numbers.mul_(1 + 0.2 * spread)
     return parts
+
+
+def perk_of(parts: Parts) -> Perk:
+    """The learner, which has an inner loop."""
+    assert isinstance(parts.learner, Perk)
+    return parts.learner
+
+
+def written(parts: Parts, problem: Problem, micro_batch: int = 0) -> Weights:
+    """The adapter that holds a context, its segments read in groups of `micro_batch`."""
+    learner = perk_of(parts)
+    learner.micro_batch = micro_batch
+    return learner._adapt([problem], training=False).weights
+
+
+def close(found: Weights, expected: Weights, name: str = "") -> None:
+    """Every tensor up to 1e-11 of its largest entry."""
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        scale = float(value.detach().abs().max())
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-11 * scale + 1e-15, msg=f"{name} {key}")
 
 
 def meta_gradient(parts: Parts, batch: Sequence[Problem]) -> tuple[float, dict[str, torch.Tensor]]:

@@ -17,7 +17,12 @@ METHODS = {
 
 def compare(mini: Any, starter: Starter, root: Path, method: str, *, kills: int, steps: int, seed: int) -> list[str]:
     settings = [f"method={method}", *METHODS[method], f"outer.steps={steps}", "loop.save_every=1"]
-    settings += ["loop.evaluate_every=5", "evaluation.max_new_tokens=2", "inner.steps=2"]
+    settings += [
+        "loop.evaluate_every=5",
+        "evaluation.max_new_tokens=1",
+        "inner.steps=2",
+        "data.count={train:6,dev:1,test:1}",
+    ]
     straight, killed = root / "straight", root / "killed"
     starter.start(root / "straight.txt", mini.words(straight, *settings, f"hydra.run.dir='{straight}'"))
     assert starter.wait() == 0, (root / "straight.txt").read_text()
@@ -32,7 +37,7 @@ def compare(mini: Any, starter: Starter, root: Path, method: str, *, kills: int,
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_kills_leave_no_trace(mini: Any, starter: Starter, tmp_path: Path, method: str) -> None:
-    hits = compare(mini, starter, tmp_path, method, kills=2, steps=12, seed=len(method))
+    hits = compare(mini, starter, tmp_path, method, kills=2, steps=10, seed=len(method))
     assert len(hits) == 2, "the run ended before it could be killed twice"
 
 

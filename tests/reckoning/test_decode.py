@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.language.decode import CachedReader, greedy
+from common.language.decode import CachedReader, continuations, greedy
+from common.language.model import LanguageModel
 from common.weights import Weights, select
 from tests.reckoning.miniature import make_network
 
@@ -52,6 +53,34 @@ def rows(seed: int, count: int) -> list[list[int]]:
 def decode(network: Any, weights: Weights, prompts: list[list[list[int]]], new_tokens: int) -> list[list[list[int]]]:
     reader = CachedReader(network, weights, WINDOW, stacked=len(prompts) > 1)
     return greedy(reader, prompts, eos=EOS, new_tokens=new_tokens, window=WINDOW, device=CPU)
+
+
+def mamba(seed: int) -> Any:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    torch.manual_seed(seed)
+    ends = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": EOS}
+    config = MambaConfig(
+        vocab_size=VOCABULARY, hidden_size=8, num_hidden_layers=2, state_size=4, initializer_range=0.8, **ends
+    )
+    return MambaForCausalLM(config).double().eval()
+
+
+@pytest.mark.parametrize("new_tokens", [1, 9])
+def test_a_network_with_a_state_gets_what_generate_gives_each_row_alone(new_tokens: int) -> None:
+    """One task, and a stack of two with weights of their own and different numbers of rows."""
+    networks = [mamba(1), mamba(2)]
+    prompts = [rows(0, 5), rows(1, 3)]
+    expected = [
+        [alone(network, prompt, new_tokens) for prompt in own] for network, own in zip(networks, prompts, strict=True)
+    ]
+    assert len({tuple(row) for own in expected for row in own}) > 2
+    model = LanguageModel(networks[0], WINDOW)
+    weights = [select(network) for network in networks]
+    both = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
+    how: dict[str, Any] = {"eos": EOS, "new_tokens": new_tokens}
+    assert continuations(model, weights[0], prompts[:1], stacked=False, **how) == expected[:1]
+    assert continuations(model, both, prompts, stacked=True, **how) == expected
 
 
 @pytest.mark.parametrize("new_tokens", [1, 5, 40])
