@@ -53,8 +53,8 @@ class Mini:
         return [
             "+experiment=babilong_qa1", "scale=cpu", f"model.name={self.folder}", "model.digest=null",
             "model.lora.rank=2", "model.lora.dropout=0.1", f"loop.root={root}", "data.cache=null",
-            "data.count={train:12,dev:3,test:4}", "data.length=512", "data.segment=128", "inner.steps=3",
-            "outer.steps=4", "outer.batch_problems=2", "loop.log_every=1", "loop.evaluate_every=2",
+            "data.count={train:12,dev:3,test:4}", "data.shrink=8", "data.length=512", "data.segment=128",
+            "inner.steps=3", "outer.steps=4", "outer.batch_problems=2", "loop.log_every=1", "loop.evaluate_every=2",
             "evaluation.max_new_tokens=4", *given,
         ]  # fmt: skip
 

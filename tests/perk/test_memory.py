@@ -34,7 +34,9 @@ PLACE = "runs/perk/babilong_qa1/scale-cpu"
 """Where the documentation has its run."""
 TINY = [
     "+experiment=babilong_qa1", "scale=cpu", "data.count={train:2,dev:1,test:3}", "data.length=384", "data.segment=128",
-    "data.cache=null", "runtime.dtype=float64", "outer.batch_problems=2", "loop.log_every=1", "loop.evaluate_every=0",
+    "data.shrink=8", "data.cache=null",
+    "runtime.dtype=float64", "outer.batch_problems=2", "loop.log_every=1", "loop.evaluate_every=0",
+    "evaluation.max_new_tokens=24",
 ]  # fmt: skip
 SHORT = ["data.count={train:1,dev:1,test:1}", "outer.batch_problems=1", "evaluation.max_new_tokens=1"]
 MARY = ["mary went to the kitchen.", "the river was cold.", "john went to the garden. the night was long."]
