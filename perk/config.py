@@ -215,9 +215,10 @@ class EvaluationConfig:
     inner_steps: int = 0
     """Inner steps at test time; 0 means as many as in training."""
     lengths: list[int] = field(default_factory=list)
-    """Further lengths of test contexts, as `data.length`: metrics accuracy_length_<length>."""
+    """Further lengths of test contexts, as `data.length`: metrics accuracy_length_<length>, of the own length too."""
     positions: list[str] = field(default_factory=list)
-    """Further positions of the gold document or of the facts in the test split: metrics accuracy_position_<name>."""
+    """Further positions of the gold document or of the facts in the test split: metrics accuracy_position_<name>, of
+    the own position too."""
     confidence: float = 0.95
     patience: int = 0
     """Stop after so many dev evaluations without improvement; 0 never stops early."""

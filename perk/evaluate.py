@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -23,11 +23,12 @@ from common.errors import UserError
 from common.schema import Device, plain, to_typed
 from perk.apis.config import Position
 from perk.babilong.config import Placement
-from perk.config import DataConfig, Learner, Task, TrainConfig
+from perk.config import DataConfig, EvaluationConfig, Learner, Task, TrainConfig
 
 if TYPE_CHECKING:
     from common.intervals import Interval
     from perk.build import Parts
+    from perk.data import Splits
     from perk.problems import Problem
     from perk.scoring import Item
 
@@ -66,6 +67,7 @@ def respond(
     select: bool = False,
     length: int = 0,
     position: str | None = None,
+    further: str | None = None,
 ) -> list[Item]:
     """Greedy answers to every question, scored; `select` is quiet. `length` of the contexts, 0 for `data.length`."""
     from common.progress import Progress
@@ -82,7 +84,46 @@ def respond(
             if not select:
                 progress.update(len(responses))
     length = length or config.data.length
-    return score(problems, responses, config.data, config.method, parts.templates, length=length, position=position)
+    return score(
+        problems, responses, config.data, config.method, parts.templates,
+        length=length, position=position, further=further,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over a split: the problems as the data set has them, or at another length or position."""
+
+    data: DataConfig
+    length: int
+    """Tokens of the contexts as `data.length` counts them."""
+    position: str | None = None
+    """Where the gold document or the facts stand; None where positions are not asked for."""
+    further: str | None = None
+    """What differs from the data set: `length`, `position`, or None."""
+
+    def names(self, asked: EvaluationConfig) -> list[str]:
+        """What its items count for, besides all metrics of the data set as it is: `length_8192`, `position_pre`."""
+        names = [f"length_{self.length}"] if asked.lengths and self.further in (None, "length") else []
+        return names + ([f"position_{self.position}"] if self.position is not None else [])
+
+
+def passes(config: TrainConfig, split: str = "test") -> list[Pass]:
+    """The data set as it is, then further lengths, then further positions; none twice.
+
+    Raises:
+        UserError: the task has no such position.
+    """
+    data, asked = config.data, config.evaluation
+    own = data.test_length or data.length if split == "test" else data.length
+    place = position_of(data, split) if asked.positions else None
+    lengths = [each for each in dict.fromkeys(asked.lengths) if each != own]
+    positions = [each for each in dict.fromkeys(asked.positions) if each != place]
+    return [
+        Pass(data, own, place),
+        *(Pass(with_length(data, split, each), each, further="length") for each in lengths),
+        *(Pass(with_position(data, split, each), own, each, further="position") for each in positions),
+    ]
 
 
 def measure(
@@ -93,21 +134,34 @@ def measure(
     from perk.scoring import accuracy_of, summarise
 
     asked, confidence = config.evaluation, config.evaluation.confidence
-    own = config.data.test_length or config.data.length if split == "test" else config.data.length
-    items = respond(parts, problems, config, length=own)
-    metrics = summarise(items, confidence)
-    for length in dict.fromkeys(asked.lengths):
-        if length != own:
-            there = data.load(with_length(config.data, split, length))[split]
-            items += respond(parts, there, config, length=length)
-        metrics[f"accuracy_length_{length}"] = accuracy_of(
-            [item for item in items if item.length == length and item.position is None], confidence
-        )
-    for position in dict.fromkeys(asked.positions):
-        there = data.load(with_position(config.data, split, position))[split]
-        found = respond(parts, there, config, length=own, position=position)
-        metrics[f"accuracy_position_{position}"] = accuracy_of(found, confidence)
+    metrics: dict[str, Interval] = {}
+    items: list[Item] = []
+    for each in passes(config, split):
+        there = problems if each.further is None else data.load(each.data)[split]
+        found = respond(parts, there, config, length=each.length, position=each.position, further=each.further)
+        metrics |= {} if each.further else summarise(found, confidence)
+        metrics |= {f"accuracy_{name}": accuracy_of(found, confidence) for name in each.names(asked)}
         items += found
+    return metrics, items
+
+
+def measure_rules(splits: Splits, config: TrainConfig) -> tuple[dict[str, Interval], list[dict[str, Any]]]:
+    """What the rows without a network report of the test split: `accuracy_<rule>`, at every length and position that is
+    asked `accuracy_<rule>@length_<length>` and `accuracy_<rule>@position_<name>`, and each rule's score on every item.
+    """
+    from perk import data
+    from perk.scoring import shortcut_rows
+
+    asked = config.evaluation
+    metrics: dict[str, Interval] = {}
+    items: list[dict[str, Any]] = []
+    for each in passes(config):
+        test = splits["test"] if each.further is None else data.load(each.data)["test"]
+        found, records = shortcut_rows(splits["train"], test, config.data, asked.confidence)
+        metrics |= {} if each.further else found
+        metrics |= {f"{rule}@{name}": interval for name in each.names(asked) for rule, interval in found.items()}
+        where = {"length": each.length, "position": each.position, "further": each.further}
+        items += [record | where for record in records]
     return metrics, items
 
 
@@ -138,6 +192,16 @@ def with_position(config: DataConfig, split: str, position: str) -> DataConfig:
         known: list[str] = [*Position] if config.task is Task.apis else [*Placement]
         raise UserError(f"evaluation.positions: {position} is none of {', '.join(known)}") from None
     return _alone(moved, split)
+
+
+def position_of(config: DataConfig, split: str) -> str | None:
+    """Where the gold document or the facts stand in a split; None for a task without positions."""
+    tests = split == "test"
+    if config.task is Task.apis:
+        return str((config.apis.test_position if tests else None) or config.apis.position)
+    if config.task is Task.babilong:
+        return str((config.babilong.test_placement if tests else None) or config.babilong.placement)
+    return None
 
 
 def _alone(config: DataConfig, split: str) -> DataConfig:

@@ -23,7 +23,7 @@ class Item:
     length: int
     """Tokens of the context as `data.length` counts them."""
     position: str | None
-    """Where the gold document or the facts stand in this pass over the test split; None as the data set has it."""
+    """Where the gold document or the facts stand in this pass over the split; None where positions are not asked."""
     answer: str
     """The first accepted answer."""
     said: str
@@ -35,6 +35,8 @@ class Item:
     label_match: bool | None
     """BABILong's official metric; None elsewhere."""
     response: str
+    further: str | None = None
+    """`length` or `position` where this pass changed it; such items count for that length or position alone."""
 
 
 def score(
@@ -46,6 +48,7 @@ def score(
     *,
     length: int,
     position: str | None = None,
+    further: str | None = None,
 ) -> list[Item]:
     """One item a question."""
     matches = matches_of(data.task)
@@ -57,9 +60,8 @@ def score(
             named = label_match(said, question.answers[0], question.text, labels) if labels else None
             right, exact = matches(said, question.answers), exact_match(said, question.answers)
             answer = question.answers[0]
-            items.append(
-                Item(question.id, problem.id, question.kind, length, position, answer, said, right, exact, named, text)
-            )
+            where = (question.id, problem.id, question.kind, length, position)
+            items.append(Item(*where, answer, said, right, exact, named, text, further))
     return items
 
 
@@ -98,13 +100,13 @@ def to_json(item: Item) -> dict[str, Any]:
 def shortcut_rows(
     train: Sequence[Problem], test: Sequence[Problem], data: DataConfig, confidence: float
 ) -> tuple[dict[str, Interval], list[dict[str, Any]]]:
-    """`accuracy_<rule>` for the rows that need no network, and which questions each got right; of the first
-    `perk.audit.MOST` contexts."""
+    """`accuracy_<rule>` for the rows that need no network, and the score of each, from 0 to 1, for every question; of
+    the first `perk.audit.MOST` contexts."""
     rules = audit(train, test, data, confidence)
     asked = [(problem, question) for problem in test[:MOST] for question in problem.questions]
     records: list[dict[str, Any]] = [
         {"question": question.id, "context": problem.id, "kind": question.kind, "answer": question.answers[0],
-         "right": {rule.name: rule.right[place] for rule in rules}}
+         **{rule.name: rule.right[place] for rule in rules}}
         for place, (problem, question) in enumerate(asked)
     ]  # fmt: skip
     return {f"accuracy_{rule.name}": rule.interval for rule in rules}, records

@@ -42,9 +42,9 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from common.run import Run, RunIdentity
     from perk import data
     from perk.build import build, look
-    from perk.evaluate import measure, respond
+    from perk.evaluate import measure, measure_rules, respond
     from perk.problems import relabelled
-    from perk.scoring import accuracy, shortcut_rows, to_json
+    from perk.scoring import accuracy, to_json
 
     who = RunIdentity("perk", config.experiment, config.method.name, config.scale, config.seed)
     with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who) as run:
@@ -52,7 +52,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
             return run.results
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
-            metrics, records = shortcut_rows(splits["train"], splits["test"], config.data, config.evaluation.confidence)
+            metrics, records = measure_rules(splits, config)
             run.log(0, "test", **{name: interval.value for name, interval in metrics.items()})
             return run.finish(metrics, records)
 

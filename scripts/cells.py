@@ -238,15 +238,17 @@ def _best_rule(runs: Sequence[Run], chosen: str) -> str:
 def scores_of(run: Run, metric: str) -> Scores | None:
     """A metric of one run summed by context; None for one that is not counted from items, such as a time.
 
-    `<metric>@<field>_<value>` counts the items with that value alone: `best_rule@length_2048`.
+    `<metric>@<field>_<value>` counts the items with that value alone: `best_rule@length_2048`. Items of a further pass
+    over the test split, which changed a field, count only where that field chooses.
     """
     if not run.learner:
         return None  # no items, such as a run of the run-time study
     sums: dict[str, list[float]] = {}
     metric, _, chosen = metric.partition("@")
     field, _, value = chosen.partition("_")
+    choosing = field or metric.removeprefix("accuracy_").partition("_")[0]
     for item in results.read_predictions(run.folder):
-        if chosen and str(item.get(field)) != value:
+        if (chosen and str(item.get(field)) != value) or item.get("further") not in (None, choosing):
             continue
         pair = _pair(item, metric, run.learner == SHORTCUTS)
         if pair is None:

@@ -207,7 +207,7 @@ def rows_of(table: Table) -> list[Row]:
 
 def _method_row(runs: Sequence[Run], apart: str) -> Row:
     method = runs[0].config["method"]
-    items = [item for run in runs for item in results.read_predictions(run.folder)]
+    items = [item for run in runs for item in items_of(run)]
     whole = method.get("knowledge", "given") == "given" and method.get("question", True)
     block = {runs[0].results.paper: 0, "in_context": 1}.get(runs[0].learner, 2) if whole else 2
     recalls = [float(item["recall"]["exact"]) for item in items if item.get("recall") is not None]
@@ -232,7 +232,7 @@ def _method_row(runs: Sequence[Run], apart: str) -> Row:
 
 def _rule_rows(runs: Sequence[Run]) -> list[Row]:
     rows = []
-    read = [(run, item) for run in runs for item in results.read_predictions(run.folder)]
+    read = [(run, item) for run in runs for item in items_of(run)]
     for metric, known in runs[0].results.test.items() if runs else ():
         rule = metric.removeprefix("accuracy_")
         if rule not in read[0][1]:
@@ -251,6 +251,11 @@ def _rule_rows(runs: Sequence[Run]) -> list[Row]:
             )
         )
     return rows
+
+
+def items_of(run: Run) -> list[dict[str, Any]]:
+    """The items of the test split as the data set has it; not those of further passes at other lengths or positions."""
+    return [item for item in results.read_predictions(run.folder) if item.get("further") is None]
 
 
 def group_of(item: Mapping[str, Any]) -> str:

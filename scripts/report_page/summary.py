@@ -67,7 +67,7 @@ def audit(runs: Sequence[Run]) -> DataTable | None:
     found = tables_of([run for run in runs if run.learner == SHORTCUTS])
     if not found:
         return None
-    names = [name for table in found for name in table.runs[0].results.test]
+    names = [name for table in found for name in table.runs[0].results.test if "@" not in name]
     rules = list(dict.fromkeys(name.removeprefix("accuracy_") for name in names))
     head = [Head("data", number=False), Head("scale", number=False), Head("runs"), Head("best rule", number=False)]
     head += [Head(EXPLAINED.get(rule, rule.replace("_", " "))) for rule in rules]

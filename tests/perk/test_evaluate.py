@@ -54,10 +54,11 @@ def test_further_lengths_and_positions_are_metrics_of_their_own(run: Path) -> No
     assert run_here(main, f"run={run}", "lengths=[512,1024]", "positions=[pre,post]", "micro_batch=1") == 0
     metrics, own = found(run), json.loads((run / "results.json").read_text())["test"]
     assert set(metrics) - set(own) == {
-        "accuracy_length_512", "accuracy_length_1024", "accuracy_position_pre", "accuracy_position_post",
+        "accuracy_length_512", "accuracy_length_1024",
+        "accuracy_position_scattered", "accuracy_position_pre", "accuracy_position_post",
     }  # fmt: skip
     assert {name: metrics[name] for name in own} == own, "groups of segments write the same adapter"
-    assert metrics["accuracy_length_512"] == own["accuracy"]
+    assert metrics["accuracy_length_512"] == metrics["accuracy_position_scattered"] == own["accuracy"]
     assert all(interval["count"] == 4 for interval in metrics.values())
 
 

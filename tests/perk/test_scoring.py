@@ -78,5 +78,5 @@ def test_rules_are_scored_on_every_test_question(small: Callable[..., Any]) -> N
     assert {"accuracy_chance", "accuracy_constant"} <= set(metrics)
     assert len(records) == len(splits["test"])
     for name, interval in metrics.items():
-        mean = sum(record["right"][name.removeprefix("accuracy_")] for record in records) / len(records)
+        mean = sum(record[name.removeprefix("accuracy_")] for record in records) / len(records)
         assert interval.value == pytest.approx(mean), name

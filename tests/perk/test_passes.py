@@ -1,0 +1,101 @@
+"""The passes over a split: as the data set has it, at further lengths, at further positions, none of them twice."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perk import data
+from perk.apis.config import Position
+from perk.babilong.config import Placement
+from perk.config import TrainConfig
+from perk.evaluate import measure_rules, passes, position_of
+from tests.reckoning.miniature import only_run
+
+FEW = ["scale=cpu", "data.cache=null", "data.count={train:6,dev:2,test:3}"]
+
+
+@pytest.fixture
+def asked(composed: Callable[..., TrainConfig]) -> Callable[..., TrainConfig]:
+    return lambda experiment, *words: composed(f"+experiment={experiment}", *FEW, *words)
+
+
+def where(config: TrainConfig, split: str = "test") -> list[tuple[int, str | None, str | None]]:
+    return [(each.length, each.position, each.further) for each in passes(config, split)]
+
+
+def test_the_data_set_as_it_is_comes_first_and_counts_for_its_own_length_and_position(asked: Any) -> None:
+    assert where(asked("babilong_qa1", "data.length=1024")) == [(1024, None, None)]
+    config = asked("babilong_qa1", "data.length=1024", "evaluation.lengths=[2048,1024,512,2048]")
+    assert where(config) == [(1024, None, None), (2048, None, "length"), (512, None, "length")]
+    config = asked("api_retrieval", "data.apis.position=post", "evaluation.positions=[pre,post]")
+    assert where(config) == [(8192, "post", None), (8192, "pre", "position")]
+    assert [each.names(config.evaluation) for each in passes(config)] == [["position_post"], ["position_pre"]]
+
+
+def test_the_test_split_may_have_a_length_and_a_position_of_its_own(asked: Any) -> None:
+    words = ["data.test_length=2048", "data.babilong.test_placement=mid", "data.length=1024"]
+    config = asked("babilong_qa2", *words, "evaluation.lengths=[1024,2048]", "evaluation.positions=[mid,scattered]")
+    assert where(config) == [(2048, "mid", None), (1024, None, "length"), (2048, "scattered", "position")]
+    assert where(config, "dev") == [(1024, "scattered", None), (2048, None, "length"), (1024, "mid", "position")]
+    own, shorter, moved = passes(config)
+    assert [each.names(config.evaluation) for each in (own, shorter, moved)] == [
+        ["length_2048", "position_mid"], ["length_1024"], ["position_scattered"],
+    ]  # fmt: skip
+    assert shorter.data.length_of("test") == 1024 // config.data.shrink
+    assert moved.data.babilong.test_placement is Placement.scattered
+    assert position_of(asked("student_recall").data, "test") is None
+
+
+@pytest.mark.parametrize("position", list(Position))
+def test_the_own_pass_is_the_one_that_asking_for_its_position_would_give(asked: Any, position: Position) -> None:
+    """So it is right not to go over it twice."""
+    own = asked("api_retrieval", "data.length=2048", f"data.apis.position={position}").data
+    other = Position.pre if position is not Position.pre else Position.post
+    config = asked(
+        "api_retrieval", "data.length=2048", f"data.apis.position={other}", f"evaluation.positions=[{position}]"
+    )
+    moved = passes(config)[1]
+    assert list(data.load(own)["test"]) == list(data.load(moved.data)["test"]) != list(data.load(config.data)["test"])
+
+
+def test_rules_are_scored_in_every_pass_and_learn_constants_from_the_training_split(asked: Any) -> None:
+    config = asked("api_retrieval", "data.length=2048", "evaluation.positions=[pre,rnd]", "evaluation.lengths=[4096]")
+    metrics, items = measure_rules(data.load(config.data), config)
+    assert [(i["length"], i["position"], i["further"]) for i in items[::3]] == [
+        (2048, "rnd", None), (4096, None, "length"), (2048, "pre", "position"),
+    ]  # fmt: skip
+    assert metrics["accuracy_first_document@position_pre"].value == 1.0
+    assert metrics["accuracy_first_document"] == metrics["accuracy_first_document@position_rnd"]
+    assert metrics["accuracy_chance@length_4096"].value < metrics["accuracy_chance"].value
+    slices = {name.partition("@")[2] for name in metrics}
+    assert slices == {"", "length_2048", "length_4096", "position_pre", "position_rnd"}
+    rules = {name.removeprefix("accuracy_") for name in metrics if "@" not in name}
+    for name, interval in metrics.items():
+        rule, _, part = name.removeprefix("accuracy_").partition("@")
+        field, _, value = part.partition("_")
+        of = [
+            i[rule]
+            for i in items
+            if (str(i[field]) == value and i["further"] in (None, field) if part else not i["further"])
+        ]
+        assert interval.value == pytest.approx(sum(of) / len(of)) and interval.count == len(of) == 3
+    assert all(rules < set(item) for item in items)
+
+
+def test_a_run_of_rules_obeys_lengths_as_trained_ones_do(mini: Any, tmp_path: Path) -> None:
+    words = ["evaluation.lengths=[256]", "outer.steps=1", "data.count={train:4,dev:1,test:2}", "loop.evaluate_every=0"]
+    found = {}
+    for method in ("shortcuts", "ft_icr"):
+        assert mini.train(tmp_path / method, f"method={method}", *words) == 0
+        folder = only_run(tmp_path / method)
+        test = json.loads((folder / "results.json").read_text())["test"]
+        items = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+        found[method] = [
+            (i["question"], i["context"], i["length"], i["position"], i["further"], i["answer"]) for i in items
+        ]
+        wanted = {f"length_{length}" for length in (256, 512)}
+        assert wanted <= {name.partition("@" if method == "shortcuts" else "_")[2] for name in test}
+    assert found["shortcuts"] == found["ft_icr"] and len(found["ft_icr"]) == 4
