@@ -12,13 +12,13 @@
           Ours: {overrides: [method=ours], against: Baseline, source: seen, values: {2 hops: 99.5}}
 
 A cell's overrides are those of its table, column and row; scale and seed come from the command line. Row or column may
-name another `metric`; `over` lists overrides whose runs are averaged, `minus` overrides whose runs are subtracted. A
-value of null was published, but could not be read; a column that a row's `values` leave out is ours alone. `skip` lists
-columns that a row does not have; `scales` lists those at which a row can be run, elsewhere (and with `[]` everywhere)
-its published numbers stand alone. A word published in place of a number is `{text: out of memory}`. A row's metric that
-ends in `@column` counts only the items of the column's metric: `best_rule@column` in a column with
-`accuracy_length_2048` is `best_rule@length_2048`. `tolerance` is for runs of the published size; `axis` says what the
-columns count.
+name another `metric`; `over` lists overrides whose runs are averaged (a row's overrides win over those of its column),
+`minus` overrides whose runs are subtracted. A value of null was published, but could not be read; a column that a row's
+`values` leave out is ours alone. `skip` lists columns that a row does not have; `scales` lists those at which a row can
+be run, elsewhere (and with `[]` everywhere) its published numbers stand alone. A word published in place of a number is
+`{text: out of memory}`. A row's metric that ends in `@column` counts only the items of the column's metric:
+`best_rule@column` in a column with `accuracy_length_2048` is `best_rule@length_2048`. `tolerance` is for runs of the
+published size; `axis` says what the columns count.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,7 +167,9 @@ class Table:
         base = merged(self.overrides, column.overrides, row.overrides)
         if not metric or not base:
             raise UserError(f"{where}: no {'overrides' if metric else 'metric'}; give the row or the column some")
-        runs = tuple(merged(base, each) for each in row.over or column.over or [()])
+        # what a column averages belongs to the column, so the row's own words win
+        again = () if row.over else row.overrides
+        runs = tuple(merged(base, each, again) for each in row.over or column.over or [()])
         minus = row.minus or column.minus
         published = _published(row, column_name, where)
         less = tuple(merged(run, minus) for run in runs) if minus else ()

@@ -92,12 +92,13 @@ def _value(job: Overrides, key: str) -> str | None:
 
 
 def plan(overrides: Iterable[Overrides], compose: Compose) -> list[Job]:
-    """Compose every job, which finds mistakes before anything runs, and look for what is there.
+    """Compose every job, which finds mistakes before anything runs, and look for what is there. Of jobs with the same
+    settings in other words the first stands for all.
 
     Raises:
         UserError: a cell does not compose, named by its overrides.
     """
-    jobs: list[Job] = []
+    jobs: dict[str, Job] = {}
     finished: dict[str, Path] | None = None
     for words in overrides:
         config = compose(words)
@@ -108,8 +109,8 @@ def plan(overrides: Iterable[Overrides], compose: Compose) -> list[Job]:
         digest = results.config_hash(settings)
         method = (settings.get("method") or {}).get("name", "")
         kind = (str(settings.get("experiment")), str(settings.get("scale")), str(method))
-        jobs.append(Job(words, folder, digest, kind, finished.get(digest)))
-    return jobs
+        jobs.setdefault(digest, Job(words, folder, digest, kind, finished.get(digest)))
+    return list(jobs.values())
 
 
 def _folder_of(config: DictConfig) -> Path:

@@ -219,6 +219,8 @@ class EvaluationConfig:
     positions: list[str] = field(default_factory=list)
     """Further positions of the gold document or of the facts in the test split: metrics accuracy_position_<name>, of
     the own position too."""
+    problems: int = 0
+    """Problems of a further length or position, the first ones of the split; 0 takes all."""
     confidence: float = 0.95
     patience: int = 0
     """Stop after so many dev evaluations without improvement; 0 never stops early."""
@@ -229,8 +231,9 @@ class EvaluationConfig:
         Raises:
             UserError: a value is out of range.
         """
-        least_of = {"batch_problems": 1, "micro_batch": 0, "max_new_tokens": 1, "inner_steps": 0, "patience": 0}
-        for key, least in least_of.items():
+        least_of = {"batch_problems": 1, "max_new_tokens": 1}
+        for key in ("batch_problems", "max_new_tokens", "micro_batch", "inner_steps", "problems", "patience"):
+            least = least_of.get(key, 0)
             if getattr(self, key) < least:
                 raise UserError(f"evaluation.{key}={getattr(self, key)}: use {least} or more")
         if min(self.lengths, default=16) < 16:

@@ -121,8 +121,8 @@ def passes(config: TrainConfig, split: str = "test") -> list[Pass]:
     positions = [each for each in dict.fromkeys(asked.positions) if each != place]
     return [
         Pass(data, own, place),
-        *(Pass(with_length(data, split, each), each, further="length") for each in lengths),
-        *(Pass(with_position(data, split, each), own, each, further="position") for each in positions),
+        *(Pass(with_length(data, split, each, asked.problems), each, further="length") for each in lengths),
+        *(Pass(with_position(data, split, each, asked.problems), own, each, "position") for each in positions),
     ]
 
 
@@ -130,14 +130,13 @@ def measure(
     parts: Parts, problems: Sequence[Problem], config: TrainConfig, split: str = "test"
 ) -> tuple[dict[str, Interval], list[Item]]:
     """What a run reports of a split: metrics with intervals and the answers, also at further lengths and positions."""
-    from perk import data
     from perk.scoring import accuracy_of, summarise
 
     asked, confidence = config.evaluation, config.evaluation.confidence
     metrics: dict[str, Interval] = {}
     items: list[Item] = []
     for each in passes(config, split):
-        there = problems if each.further is None else data.load(each.data)[split]
+        there = asked_of(each, problems, config, split)
         found = respond(parts, there, config, length=each.length, position=each.position, further=each.further)
         metrics |= {} if each.further else summarise(found, confidence)
         metrics |= {f"accuracy_{name}": accuracy_of(found, confidence) for name in each.names(asked)}
@@ -149,14 +148,13 @@ def measure_rules(splits: Splits, config: TrainConfig) -> tuple[dict[str, Interv
     """What the rows without a network report of the test split: `accuracy_<rule>`, at every length and position that is
     asked `accuracy_<rule>@length_<length>` and `accuracy_<rule>@position_<name>`, and each rule's score on every item.
     """
-    from perk import data
     from perk.scoring import shortcut_rows
 
     asked = config.evaluation
     metrics: dict[str, Interval] = {}
     items: list[dict[str, Any]] = []
     for each in passes(config):
-        test = splits["test"] if each.further is None else data.load(each.data)["test"]
+        test = asked_of(each, splits["test"], config)
         found, records = shortcut_rows(splits["train"], test, config.data, asked.confidence)
         metrics |= {} if each.further else found
         metrics |= {f"{rule}@{name}": interval for name in each.names(asked) for rule, interval in found.items()}
@@ -165,13 +163,25 @@ def measure_rules(splits: Splits, config: TrainConfig) -> tuple[dict[str, Interv
     return metrics, items
 
 
-def with_length(config: DataConfig, split: str, length: int) -> DataConfig:
-    """The data set with contexts of another length in the split that is asked."""
-    return _alone(replace(config, test_length=length) if split == "test" else replace(config, length=length), split)
+def asked_of(each: Pass, own: Sequence[Problem], config: TrainConfig, split: str = "test") -> Sequence[Problem]:
+    """The problems of a pass; `own` are those of the split as the data set has it."""
+    from perk import data
+
+    if each.further is None:
+        return own
+    most = config.evaluation.problems
+    there = data.load(each.data)[split]
+    return there[:most] if most else there
 
 
-def with_position(config: DataConfig, split: str, position: str) -> DataConfig:
-    """The data set with the gold document, or the facts, at another position in the split that is asked.
+def with_length(config: DataConfig, split: str, length: int, most: int = 0) -> DataConfig:
+    """The data set with contexts of another length in the split that is asked, `most` of them (0: all)."""
+    longer = replace(config, test_length=length) if split == "test" else replace(config, length=length)
+    return _alone(longer, split, most)
+
+
+def with_position(config: DataConfig, split: str, position: str, most: int = 0) -> DataConfig:
+    """The data set with the gold document, or the facts, at another position in the split that is asked, `most` of it.
 
     Raises:
         UserError: the task has no such position.
@@ -191,7 +201,7 @@ def with_position(config: DataConfig, split: str, position: str) -> DataConfig:
     except ValueError:
         known: list[str] = [*Position] if config.task is Task.apis else [*Placement]
         raise UserError(f"evaluation.positions: {position} is none of {', '.join(known)}") from None
-    return _alone(moved, split)
+    return _alone(moved, split, most)
 
 
 def position_of(config: DataConfig, split: str) -> str | None:
@@ -204,9 +214,13 @@ def position_of(config: DataConfig, split: str) -> str | None:
     return None
 
 
-def _alone(config: DataConfig, split: str) -> DataConfig:
-    """The other splits as small as can be, for they are not asked; what a problem is does not depend on how many."""
-    return replace(config, count={each: config.count[each] if each == split else 1 for each in config.count})
+def _alone(config: DataConfig, split: str, most: int) -> DataConfig:
+    """Of the split that is asked `most` problems (0: all), of the others as few as can be; what a problem is does not
+    depend on how many there are.
+    """
+    own = config.count[split]
+    wanted = min(own, most) if own and most else own
+    return replace(config, count={each: wanted if each == split else 1 for each in config.count})
 
 
 @contextmanager

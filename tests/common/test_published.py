@@ -42,6 +42,15 @@ def test_a_cell_has_the_overrides_of_table_column_and_row() -> None:
     assert ("gain", "mean") not in cells
 
 
+def test_what_a_row_sets_holds_for_what_its_column_averages_too() -> None:
+    text = TEXT.replace("rules: {overrides: [method=rules]", "rules: {overrides: [method=rules, data.hops=9]")
+    cells = {(cell.row, cell.column): cell.runs for cell in parsed(text).table("demo").cells()}
+    assert cells["rules", "mean"] == 2 * (("+experiment=demo", "method=rules", "data.hops=9"),)
+    text = text.replace("metric: best_rule, once: true", "over: [[data.hops=4]]")
+    cells = {(cell.row, cell.column): cell.runs for cell in parsed(text).table("demo").cells()}
+    assert cells["rules", "mean"] == (("+experiment=demo", "method=rules", "data.hops=4"),)
+
+
 def test_published_unreached_and_own_cells_are_told_apart() -> None:
     cells = {(cell.row, cell.column): cell.published for cell in parsed().table("demo").cells()}
     assert cells["base", "A"] == Published(90.0, Source.seen)

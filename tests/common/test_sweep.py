@@ -75,6 +75,14 @@ def test_a_finished_run_is_found_by_its_settings_whatever_its_folder_is_called(p
     assert not planned("seed=6")[0].finished
 
 
+def test_the_same_settings_in_other_words_are_run_once(tmp_path: Path) -> None:
+    words = ("+experiment=proofwriter_repaired", "scale=cpu", f"loop.root={tmp_path}")
+    again, other = (*words, "method=reckoning", "loop.keep=3"), (*words, "method=ft_icr")
+    with sweep.composing("reckoning") as compose:
+        jobs = sweep.plan([words, again, other], compose)
+    assert [job.overrides for job in jobs] == [words, other]
+
+
 def test_a_begun_run_is_told_from_one_to_start(planned) -> None:
     (job,) = planned()
     (job.folder / "checkpoints" / "step-000100").mkdir(parents=True)

@@ -61,6 +61,15 @@ def test_the_own_pass_is_the_one_that_asking_for_its_position_would_give(asked: 
     assert list(data.load(own)["test"]) == list(data.load(moved.data)["test"]) != list(data.load(config.data)["test"])
 
 
+def test_further_passes_may_have_fewer_problems_the_first_ones(asked: Any) -> None:
+    words = ["data.length=1024", "evaluation.lengths=[2048]", "evaluation.problems="]
+    some, every = (passes(asked("babilong_qa1", *words[:2], words[2] + most))[1].data for most in ("2", "0"))
+    assert list(data.load(some)["test"]) == list(data.load(every)["test"])[:2] and len(data.load(every)["test"]) == 3
+    config = asked("babilong_qa1", *words[:2], "evaluation.problems=2")
+    _, items = measure_rules(data.load(config.data), config)
+    assert [item["length"] for item in items] == [1024] * 3 + [2048] * 2
+
+
 def test_rules_are_scored_in_every_pass_and_learn_constants_from_the_training_split(asked: Any) -> None:
     config = asked("api_retrieval", "data.length=2048", "evaluation.positions=[pre,rnd]", "evaluation.lengths=[4096]")
     metrics, items = measure_rules(data.load(config.data), config)

@@ -165,6 +165,18 @@ def test_items_are_chosen_by_their_fields_and_hang_on_their_context(tmp_path: Pa
     assert scores_of(run, "label_match") is None, "it applies to no item"
 
 
+def test_items_of_a_further_pass_count_only_where_their_field_chooses(tmp_path: Path) -> None:
+    run = contexts(tmp_path, "ft_icr")
+    items = results.read_predictions(run.folder)
+    further = [item | {"further": "length", "length": 4096, "correct": True, "kind": "where"} for item in items]
+    results.write(run.folder, run.results, [*(item | {"further": None} for item in items), *further])
+    right = sum(item["correct"] for item in items)
+    for metric, count in {"accuracy": 40, "accuracy_kind_where": 20, "accuracy@length_4096": 40}.items():
+        scores = scores_of(run, metric)
+        assert scores is not None and scores.wholes.sum() == count, metric
+    assert sum(rows_of(tables_of([run])[0])[0].correct) == right < 40
+
+
 def test_rules_are_counted_within_their_column(tmp_path: Path) -> None:
     contexts(tmp_path, "ft_icr")
     contexts(tmp_path, "shortcuts")
