@@ -10,10 +10,11 @@ import pytest
 from common.bilevel import Unroll
 from common.errors import UserError
 from scripts import benchmark_engine
-from scripts.benchmark_engine import lines, run_case, table, wrong
+from scripts.benchmark import Group, Row, lines, run_case, table, wrong
+from scripts.case_results import MIB, Result
 from scripts.engine_case import time_by_kind
-from scripts.engine_groups import Case, Group, Row, groups, quick_groups
-from scripts.engine_results import MIB, Result, auto_notes, growth_note, pair_note, truncation_notes
+from scripts.engine_groups import Case, groups, quick_groups
+from scripts.engine_results import auto_notes, growth_note, pair_note, truncation_notes
 
 TINY = Case("stored", steps=2, tasks=2, rows=2, tokens=6, layers=1, width=16, heads=2, vocabulary=32, repeats=1)
 
