@@ -9,6 +9,7 @@ import csv
 import importlib
 import io
 import multiprocessing
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, ClassVar
 
 from common.environment import describe
@@ -98,19 +100,24 @@ def run_case(case: AnyCase) -> Result:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(LIBRARIES)
     mine, its = processes.Pipe(duplex=False)
-    process = processes.Process(target=_measured, args=(case, its))
-    process.start()
-    its.close()
-    try:
-        found = mine.recv()
-    except EOFError:
-        found = {}
-    process.join()
-    return to_result(found or {"error": f"exit status {process.exitcode}"})
+    with NamedTemporaryFile() as said:
+        process = processes.Process(target=_measured, args=(case, its, said.name))
+        process.start()
+        its.close()
+        try:
+            found = mine.recv()
+        except EOFError:
+            process.join()
+            last = Path(said.name).read_text(errors="replace").strip().rpartition("\n")[2]
+            found = {"error": f"exit status {process.exitcode} {last}".strip()}
+        process.join()
+    return to_result(found)
 
 
-def _measured(case: AnyCase, answer: Connection) -> None:
-    """What a case's process does."""
+def _measured(case: AnyCase, answer: Connection, words: str) -> None:
+    """What a case's process does; its stderr, where torch's profiler talks, goes to the file `words`."""
+    with open(words, "wb") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
     try:
         found = importlib.import_module(case.module).measure(case)
     except UserError as error:

@@ -48,7 +48,7 @@ SIZES = {
     "cpu": Size(
         layers=4, width=64, heads=4, key_heads=2, hidden=176, vocabulary=1024, rank=16, segment=64, question=16,
         new_tokens=16, dtype="float32", training=(256, 512, 1024), reading=(512, 1024, 2048, 4096),
-        answering=(512, 1024, 2048, 4096, 8192),
+        answering=(512, 2048, 4096, 8192, 16384),
     ),
     "0.5b": Size(
         layers=24, width=896, heads=14, key_heads=2, hidden=4864, vocabulary=151936, rank=256, segment=256, question=64,
@@ -132,7 +132,7 @@ def quick_groups(size: str) -> list[Group]:
 
 
 def _once(row: Row) -> Row:
-    return replace(row, case=replace(row.case, repeats=1))
+    return replace(row, case=replace(row.case, repeats=1), memory=None, time=None)
 
 
 def training(size: str, lengths: Sequence[int], kept: Sequence[int]) -> Group:
@@ -141,8 +141,8 @@ def training(size: str, lengths: Sequence[int], kept: Sequence[int]) -> Group:
     for tokens in lengths:
         for keep in kept:
             pair = [
-                Row(f"{tokens} tokens, T={keep}, {engine}", Case("train", engine, tokens, size, keep))
-                for engine in (HIGHER, Unroll.tgu)
+                Row(f"{tokens} tokens, T={keep}, {engine}", Case("train", engine, tokens, size, keep), most, most)
+                for engine, most in ((HIGHER, None), (Unroll.tgu, 1.0))
             ]
             rows += block(*pair)
             for row, name in zip(pair, (HIGHER, "ours"), strict=True):
@@ -209,8 +209,8 @@ def answering(size: str, lengths: Sequence[int]) -> Group:
     rows: list[Row] = []
     for tokens in lengths:
         cases = (
-            Case("answer", FT_ICR, tokens, size),
-            Case("answer", PERK, tokens, size, accumulation=max(1, tokens // SIZES[size].answering[0])),
+            Case("answer", FT_ICR, tokens, size, repeats=1),
+            Case("answer", PERK, tokens, size, accumulation=tokens // SIZES[size].answering[0], repeats=1),
         )
         labels[tokens] = (f"{tokens} tokens, FT-ICR", f"{tokens} tokens, PERK")
         rows += block(*(Row(label, case) for label, case in zip(labels[tokens], cases, strict=True)))
