@@ -1,7 +1,8 @@
 """Benchmarks as groups of cases, each case in a process of its own; their tables, with ratios to a reference.
 
 Memory is the process's resident peak above model and libraries; "allocated" is what torch asked for, whatever the C
-library kept. A group's first reference runs again at its end: how far the two are apart is the noise.
+library kept. Seconds on one thread are those that the process had, so that other processes take none of them. A
+group's first reference runs again at its end: how far the two are apart is the noise.
 """
 
 import argparse

@@ -33,7 +33,7 @@ RATE, EPS = 1e-3, 1e-3
 """Of the inner AdamW. With the usual eps of 1e-8 the direction of what has hardly any gradient is a sign of rounding,
 and then no two programs in single precision agree on the outer gradient to 1e-4.
 """
-QUESTIONS = 4
+QUESTIONS = 6
 """Asked one after the other; the first warms up."""
 NO_END = -1
 """No token ends an answer, so that all are of one length."""
