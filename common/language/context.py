@@ -20,7 +20,7 @@ class KeptContext:
 
     def read(self, room: int = 0) -> Any:
         """Keys and values of the context, with space for `room` more tokens: up to there nothing is copied when one is
-        added. With 0 they are a plain `DynamicCache` of `transformers`.
+        added, and beyond it a `ValueError` ends an answer. With 0 they are a plain `DynamicCache` of `transformers`.
         """
         from transformers import DynamicCache
 
@@ -95,6 +95,8 @@ def _spacious() -> type:
             if not self.is_initialized:
                 self.buffers = [_longer(states, self.room) for states in (key_states, value_states)]
                 self.is_initialized = True
+            if end > self.buffers[0].shape[-2]:
+                raise ValueError(f"{end} tokens, there is space for {self.buffers[0].shape[-2]}; read with more room")
             for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
                 buffer[..., start:end, :] = states
             self.keys, self.values = (buffer[..., :end, :] for buffer in self.buffers)
