@@ -104,8 +104,10 @@ class Case(AnyCase):
 
     @property
     def exact(self) -> bool:
-        """In training the gradient of `higher` with the same T, in reading the same memory as in one batch."""
-        return self.work in ("train", "read")
+        """In training the gradient of `higher` with the same T, in reading the same memory as in one batch; in bfloat16
+        rounding is too coarse to tell.
+        """
+        return self.work in ("train", "read") and SIZES[self.size].dtype == "float32"
 
 
 def groups(size: str) -> list[Group]:

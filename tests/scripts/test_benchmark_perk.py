@@ -82,6 +82,11 @@ def test_every_group_has_its_own_labels_and_references_among_them(size: str) -> 
     assert all(row.case.repeats == 1 and row.memory is None for each in quick_groups(size) for row in each.rows)
 
 
+def test_bfloat16_is_too_coarse_to_compare() -> None:
+    assert SMALL.exact and Case("read", PERK, 1024).exact and not Case("answer", PERK, 1024).exact
+    assert not Case("train", "tgu", 1024, "0.5b").exact
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_the_long_context_of_the_grid_is_read_in_as_many_groups(size: str) -> None:
     """Eight times the shortest: there is a pair to compare."""
