@@ -15,6 +15,7 @@ from perk.config import Learner, TrainConfig
 from perk.data import Splits
 from perk.methods import InContext, Perk
 from perk.objective import Weigher
+from perk.positions import Stretch, while_training
 from perk.templates import Templates
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ class Parts:
     weigher: Weigher | None
     templates: Templates
     learner: Perk | InContext
+    stretch: Stretch | None = None
+    """Positions at test time; None where they are those of training."""
 
     @property
     def tracked(self) -> dict[str, Stateful]:
@@ -51,11 +54,12 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     bars.disable_progress_bar()  # they would cut the run's own in two
     tokenizer = load_tokenizer(config.model)
     lora = config.model.lora if config.method.adapter else replace(config.model.lora, rank=0, targets=[], train=[])
-    settings = replace(config.model, lora=lora)
+    settings = while_training(replace(config.model, lora=lora))
     model = models.load(settings, len(tokenizer), device=device, dtype=dtype)
     templates = Templates(config.data.templates, tokenizer, model.window)
     if config.method.learner is not Learner.perk:
-        return Parts(model, None, None, templates, InContext(model, templates, config.method))
+        stretch = Stretch(model, templates, config.model) if config.model.yarn else None
+        return Parts(model, None, None, templates, InContext(model, templates, config.method), stretch)
     # rates and weigher stay float32 beside bfloat16 weights: their steps are smaller than its spacing
     wide = torch.promote_types(dtype, torch.float32)
     rates = make_rates(config.inner, list(fast_weights(model.network, config.inner.weights))).to(device, wide)

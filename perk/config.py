@@ -141,7 +141,8 @@ class ModelConfig(CommonModelConfig):
     """Largest sequence that the in-context learner reads, in tokens; 0 is the model's own. For models with rotary
     positions (the paper: 131072 for contexts beyond 32K)."""
     yarn: float = 0.0
-    """YaRN factor by which rotary positions are stretched at test time and in training; 0 is off (the paper: 4)."""
+    """YaRN factor by which the in-context learner's rotary positions are stretched when a split is measured; training
+    and the selection of the model have the model's own. 0 is off (the paper: 4)."""
 
     def adjust(self, settings: Any) -> None:
         """As in the common one, and positions.
@@ -378,6 +379,18 @@ class TrainConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse impossible combinations.
+
+        Raises:
+            UserError: positions are to be stretched for a learner that never reads beyond a segment.
+        """
+        if self.model.yarn and self.method.learner is Learner.perk:
+            raise UserError(
+                f"model.yarn={self.model.yarn} with method.learner=perk: it reads segments and questions alone, whose "
+                "positions would be rotated otherwise than in training; use 0"
+            )
 
 
 def kept_steps(length: int) -> int:

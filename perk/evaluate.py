@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,7 @@ def respond(
     responses = []
     with (
         _evaluating(parts, config),
+        parts.stretch.applied() if parts.stretch and not select else nullcontext(),
         Progress(0, len(problems), bar=False if select or in_sweep() else None, name="answers") as progress,
     ):
         for start in range(0, len(problems), size):

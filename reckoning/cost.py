@@ -24,7 +24,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from common.breakeven import Line, break_even
 from common.entry import entry
 from common.errors import UserError
 from common.intervals import Interval
@@ -59,14 +60,6 @@ NO_END = 1e9
 ConfigStore.instance().store(name="cost_schema", node=CostConfig)
 
 
-@dataclass(frozen=True)
-class Line:
-    """Seconds for n questions: read + question * n."""
-
-    read: float
-    question: float
-
-
 def line_through(totals: Mapping[int, float]) -> Line:
     """Least squares of the relative error, neither part below 0; `totals`: number of questions -> seconds."""
     import numpy as np
@@ -75,14 +68,6 @@ def line_through(totals: Mapping[int, float]) -> Line:
     rows = np.array([[1 / seconds, number / seconds] for number, seconds in totals.items()])
     (read, question), _ = nnls(rows, np.ones(len(rows)))
     return Line(float(read), float(question))
-
-
-def break_even(ours: Line, other: Line) -> float:
-    """The smallest number of questions from which on `ours` takes less time; infinite where it never does."""
-    saved, spent = other.question - ours.question, ours.read - other.read
-    if saved < 0 or (saved == 0 and spent >= 0):
-        return math.inf
-    return 1 if saved == 0 else max(1, math.floor(spent / saved) + 1)
 
 
 def measure(example: Example, there: Mapping[str, Way], config: CostConfig, device: torch.device) -> dict[str, Any]:

@@ -5,7 +5,6 @@ one, the answer is one token. Letters are tokens of the vocabulary as they come:
 which, so no tokenizer is needed.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +18,13 @@ from common.errors import UserError
 from common.inner import adapt
 from common.language.adapter import fast_weights
 from common.language.batch import Rows, micro_batches
+from common.language.context import KeptContext
 from common.language.model import LanguageModel
 from common.language.objective import logits, mean_loss
 from common.rates import make_rates
 from common.rules import make_rule
 from common.twice.policy import Need, needing
-from common.weights import Weights, call, select
+from common.weights import Weights, select
 
 LETTERS = 26
 QUESTION, ANSWER = 7, 1
@@ -73,8 +73,8 @@ def ways(model: LanguageModel, inner: InnerConfig, example: Example) -> dict[str
     context, encoding = _InContext(model, example), _Encoding(model, inner, example)
     return {
         "ft_icr": Way(lambda: None, context.reread, rereads=True),
-        "ft_icr_cached": Way(context.read, context.one_by_one),
-        "ft_icr_batched": Way(context.read, context.at_once),
+        "ft_icr_cached": Way(context.kept.read, context.kept.one_by_one),
+        "ft_icr_batched": Way(context.kept.read, context.kept.at_once),
         "reckoning": Way(encoding.read, encoding.one_by_one),
         "reckoning_batched": Way(encoding.read, encoding.at_once),
     }
@@ -86,39 +86,15 @@ class _InContext:
     def __init__(self, model: LanguageModel, example: Example) -> None:
         self.network, self.weights = model.network, select(model.network)
         self.context = example.facts.flatten()
+        self.kept = KeptContext(self.network, self.weights, self.context)
 
     def reread(self, _: None, questions: Tensor) -> Tensor:
         """As published: the whole sequence for every question."""
         return torch.cat([self._answer(torch.cat([self.context, question])[None]) for question in questions])
 
-    def read(self) -> Any:
-        """Keys and values of the context."""
-        return self._forward(self.context[None], use_cache=True, logits_to_keep=1).past_key_values
-
-    def one_by_one(self, cache: Any, questions: Tensor) -> Tensor:
-        """Each question behind the cached context, which is cut back to it afterwards."""
-        found = []
-        for question in questions:
-            output = self._forward(question[None], past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache.crop(-len(question))
-            found.append(output.logits[:, -1])
-        return torch.cat(found)
-
-    def at_once(self, cache: Any, questions: Tensor) -> Tensor:
-        """All questions as the rows of one batch, each with its copy of the cached context."""
-        copies = copy.copy(cache)
-        copies.layers = [copy.copy(layer) for layer in cache.layers]  # repeating makes new tensors, not new layers
-        copies.batch_repeat_interleave(len(questions))
-        output = self._forward(questions, past_key_values=copies, use_cache=True, logits_to_keep=1)
-        return output.logits[:, -1]
-
     def _answer(self, ids: Tensor) -> Tensor:
         with torch.no_grad(), needing(Need.first):
             return logits(self.network, self.weights, ids, keep=1)[:, -1]
-
-    def _forward(self, ids: Tensor, **how: Any) -> Any:
-        with torch.no_grad(), needing(Need.first):
-            return call(self.network, self.weights, input_ids=ids, **how)
 
 
 class _Encoding:

@@ -6,8 +6,7 @@ call (compilation, warm-up), floating-point operations, and a fingerprint of the
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.bilevel import Snapshots, Unroll
-from common.cuda.memory import MemoryMeter, give_back
 from common.errors import UserError
 from common.footprint import footprint
 from common.inner import adapt
@@ -27,6 +25,7 @@ from common.rules import SGD, AdamW, UpdateRule
 from common.weights import Weights, call, select, stack
 from scripts.engine_groups import EPS, RATE, Case
 from scripts.engine_others import higher, make_plain, next_token_loss, torch_func, torchopt
+from scripts.measuring import allocated_peak, gradients_of, peak_of, seconds_of, settle
 
 
 def network_of(case: Case) -> nn.Module:
@@ -144,48 +143,6 @@ class Bench:
         return partial(self.ours, *self.plan())
 
 
-def settle(bench: Bench) -> None:
-    """Drop gradients and give freed memory back, so that a peak is this call's own."""
-    for learner in bench.learners:
-        learner.grad = None
-    give_back(torch.device(bench.case.device))
-
-
-def peak_of(run: Callable[[], None], device: str) -> int:
-    """Most memory that one call holds above what was there before it."""
-    with MemoryMeter(torch.device(device)) as meter:
-        run()
-    return meter.peak
-
-
-def allocated_peak(run: Callable[[], None], device: str) -> int:
-    """The same in bytes that torch allocated, whatever the C library gave back or kept."""
-    if device == "cuda":
-        return peak_of(run, device)
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=False) as recorded:
-        run()
-    events = recorded.profiler.kineto_results.events()
-    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    level = peak = 0
-    for _, change in changes:
-        level += change
-        peak = max(peak, level)
-    return peak
-
-
-def fingerprint(learners: Iterable[Tensor]) -> list[float]:
-    """Norm of their gradient, and its unit vector times a fixed random one; empty where there is no gradient."""
-    found = [w.grad.flatten() for w in learners if w.grad is not None]
-    if not found:
-        return []
-    flat = torch.cat(found).double().cpu()
-    probe = torch.randn(len(flat), generator=torch.Generator().manual_seed(2), dtype=torch.double)
-    norm = flat.norm().item()
-    return [norm, (flat @ probe).item() / norm if norm else 0.0]
-
-
 def product_flops(into: torch.Size, left: torch.Size, right: torch.Size, **_: Any) -> int:
     """Of a product that is added in place, which torch's counter leaves out."""
     return 2 * left.numel() * right[-1]
@@ -205,26 +162,22 @@ def measure(case: Case) -> dict[str, Any]:
     run_one = one.outer_gradient()
 
     def timed(bench: Bench, run: Callable[[], None]) -> float:
-        settle(bench)
-        began = time.perf_counter()
-        run()
-        if case.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
+        settle(bench.learners, case.device)
+        return seconds_of(run, case.device)
 
     first = timed(one, run_one)
-    settle(one)
+    settle(one.learners, case.device)
     allocated = allocated_peak(run_one, case.device)
     flops = 0
     if not case.compiled:
-        settle(one)
+        settle(one.learners, case.device)
         with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
             run_one()
         flops = counter.get_total_flops() * (1 if case.stacked else case.tasks)
-    settle(one)
-    settle(bench)
+    settle(one.learners, case.device)
+    settle(bench.learners, case.device)
     peak = peak_of(run, case.device)
-    gradient, rates = fingerprint(bench.start.values()), fingerprint([bench.rates.numbers])
+    gradient, rates = gradients_of(bench.start.values()), gradients_of([bench.rates.numbers])
     seconds = [timed(bench, run) for _ in range(case.repeats)]
     return {
         "seconds": seconds, "first": first, "peak": peak, "allocated": allocated, "flops": flops,
@@ -245,7 +198,7 @@ def time_by_kind(case: Case) -> dict[str, float]:
     bench = Bench(case)
     run = bench.outer_gradient()
     run()
-    settle(bench)
+    settle(bench.learners, case.device)
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as recorded:
         run()
     seconds = dict.fromkeys(("products", "elementwise", "copies and memory", "autograd and Python"), 0.0)

@@ -1,15 +1,15 @@
 """What the engine benchmark measures: groups of cases, each with its question, its reference and its targets."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from common.bilevel import Unroll
 from common.errors import UserError
-from scripts.engine_results import Result, auto_notes, growth_note, pair_note, truncation_notes
+from scripts.benchmark import AnyCase, Group, Row, block
+from scripts.case_results import Result
+from scripts.engine_results import auto_notes, growth_note, pair_note, truncation_notes
 
-Notes = Callable[[Mapping[str, Result]], list[str]]
-"""Results by label -> lines below the table."""
 OTHERS = ("higher", "torch.func", "torchopt")
 RATE = {"sgd": 0.05, "adamw": 1e-3}
 EPS = 1e-4
@@ -19,9 +19,10 @@ is a sign of that rounding, and then no two programs in single precision agree o
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(AnyCase):
     """One outer gradient to measure; a JSON object on the command line of `scripts.engine_case`."""
 
+    module: ClassVar[str] = "scripts.engine_case"
     engine: str
     """higher, torch.func, torchopt, or one of the unrolls of this engine."""
     steps: int = 8
@@ -47,9 +48,6 @@ class Case:
     budget: float = 0.0
     """Memory budget of `auto`, bytes."""
     snapshots: str = "device"
-    threads: int = 1
-    repeats: int = 3
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Refuse what the other engines cannot do, rather than measure something else.
@@ -83,28 +81,6 @@ class Case:
         return not cut and not (self.engine == "higher" and self.rule == "adamw")  # it has Adam alone
 
 
-@dataclass(frozen=True)
-class Row:
-    """A case of a group; targets are ratios to the reference, of resident memory and of time."""
-
-    label: str
-    case: Case
-    memory: float | None = None
-    time: float | None = None
-    against: str = ""
-    """Label of its reference."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Cases that answer one question together. Rows with one reference stand together, the reference among them."""
-
-    name: str
-    question: str
-    rows: tuple[Row, ...]
-    notes: Notes = lambda results: []
-
-
 def row(base: Case, engine: str, *, memory: float | None = None, time: float | None = None, **changes: Any) -> Row:
     """`base` with another engine and what `changes` says; the label names these."""
     case = replace(base, engine=engine, **changes)
@@ -126,11 +102,6 @@ def _word(name: str, value: Any) -> str:
     if name in ("tokens", "tasks"):
         return f"{value} {name if value > 1 else name.rstrip('s')}"
     return "compiled" if name == "compiled" else f"{'K' if name == 'steps' else name}={value}"
-
-
-def block(*rows: Row) -> tuple[Row, ...]:
-    """Rows whose reference is the first of them."""
-    return tuple(replace(each, against=rows[0].label) for each in rows)
 
 
 FULL = Case("higher")
@@ -163,7 +134,7 @@ def quick_groups() -> list[Group]:
 
 
 def _uncompiled(rows: tuple[Row, ...]) -> list[Row]:
-    return [each for each in rows if not each.case.compiled]
+    return [each for each in rows if not getattr(each.case, "compiled", False)]
 
 
 def _untargeted(each: Row) -> Row:
@@ -318,11 +289,3 @@ def auto() -> Group:
 
     question = "Does auto take the fastest that fits the memory budget? K=8, one task"
     return Group("auto", question, block(*fixed, *budgets.values()), notes)
-
-
-def with_run(group: Group, *, threads: int, device: str, repeats: int | None) -> Group:
-    """The same cases on these threads and this device; `repeats=None` leaves the group's own."""
-    changes: dict[str, Any] = {"threads": threads, "device": device}
-    changes |= {} if repeats is None else {"repeats": repeats}
-    rows = tuple(replace(each, case=replace(each.case, **changes)) for each in group.rows)
-    return replace(group, rows=rows)

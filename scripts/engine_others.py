@@ -33,8 +33,9 @@ class PlainLora(nn.Module):
         self.lora_A, self.lora_B = layer.lora_A[name], layer.lora_B[name]
 
     def forward(self, x: Tensor) -> Tensor:
-        added: Tensor = self.base_layer(x) + self.lora_B(self.lora_A(x)) * self.scaling
-        return added
+        plain: Tensor = self.base_layer(x)
+        added = self.lora_B(self.lora_A(x.to(self.lora_A.weight.dtype))) * self.scaling
+        return (plain + added).to(plain.dtype)
 
 
 def make_plain(network: nn.Module) -> None:
@@ -49,13 +50,13 @@ def make_plain(network: nn.Module) -> None:
 
 def higher(bench: "Bench") -> None:
     """The library that the released codes patch; its one Adam has no decoupled decay, and another place for eps."""
-    library = _library("higher")
+    patches = library("higher")
     for facts, question in zip(bench.facts, bench.questions, strict=True):
         groups = [{"params": [w]} for w in bench.start.values()]
         inner: torch.optim.Optimizer = torch.optim.SGD(groups, lr=1.0)
         if bench.case.rule == "adamw":
             inner = torch.optim.Adam(groups, lr=1.0, eps=EPS)
-        with library.innerloop_ctx(bench.network, inner, copy_initial_weights=False) as (fast, steps):
+        with patches.innerloop_ctx(bench.network, inner, copy_initial_weights=False) as (fast, steps):
             for step in range(bench.case.steps):
                 loss = next_token_loss(fast(input_ids=facts, use_cache=False).logits, facts)
                 steps.step(loss, override={"lr": list(bench.rates(step).values())})
@@ -89,20 +90,20 @@ def torch_func(bench: "Bench") -> None:
 
 def torchopt(bench: "Bench") -> None:
     """TorchOpt's MetaSGD; one constant rate, as it learns none."""
-    library, network = _library("torchopt"), bench.network
+    functions, network = library("torchopt"), bench.network
     for facts, question in zip(bench.facts, bench.questions, strict=True):
-        inner = library.MetaSGD(network, lr=RATE["sgd"])
-        before = library.extract_state_dict(network, by="reference")
+        inner = functions.MetaSGD(network, lr=RATE["sgd"])
+        before = functions.extract_state_dict(network, by="reference")
         for _ in range(bench.case.steps):
             inner.step(next_token_loss(network(input_ids=facts, use_cache=False).logits, facts))
             # it takes the two names of the tied embedding for two weights, whose gradient would be another one
             shared = network.get_submodule("transformer.wte")._parameters
             network.get_submodule("lm_head")._parameters["weight"] = shared["weight"]
         next_token_loss(network(input_ids=question, use_cache=False).logits, question).backward()
-        library.recover_state_dict(network, before)
+        functions.recover_state_dict(network, before)
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
     """A library that nothing but this benchmark needs.
 
     Raises:

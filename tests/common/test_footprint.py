@@ -12,7 +12,8 @@ from common.inner import adapt
 from common.rates import LearnedRates
 from common.rules import AdamW
 from common.weights import Weights, select
-from scripts.engine_case import Bench, Case, allocated_peak, settle
+from scripts.engine_case import Bench, Case
+from scripts.measuring import allocated_peak, settle
 
 logger = logging.getLogger(__name__)  # measured sizes: pytest --log-cli-level=INFO
 TOLERANCE = 0.2
@@ -40,7 +41,7 @@ def test_the_prediction_is_what_torch_allocates(rule: str, work: str) -> None:
         bench = bench_of(engine, rule=rule, keep=keep, **WORK[work])
         run = bench.outer_gradient()
         run()  # what is made once
-        settle(bench)
+        settle(bench.learners, "cpu")
         found = allocated_peak(run, "cpu")
         expected = cost.peak(Unroll(engine), bench.case.steps, keep)
         logger.info("%s keep=%d: %.2f MB predicted, %.2f MB allocated", engine, keep, expected / 1e6, found / 1e6)

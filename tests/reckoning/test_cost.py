@@ -12,6 +12,7 @@ import yaml
 
 from common import published
 from common.bilevel import InnerConfig
+from common.breakeven import Line, break_even
 from common.errors import UserError
 from common.inner import adapt
 from common.language.batch import Row, to_rows
@@ -23,7 +24,7 @@ from common.results import read
 from common.rules import make_rule
 from common.weights import call, select
 from reckoning import cost
-from reckoning.cost import Line, Summary, break_even, line_through
+from reckoning.cost import Summary, line_through
 from reckoning.reading import Example, example_of, ways
 from scripts.cells import join
 from scripts.grids import render

@@ -10,10 +10,11 @@ import pytest
 from common.bilevel import Unroll
 from common.errors import UserError
 from scripts import benchmark_engine
-from scripts.benchmark_engine import lines, run_case, table, wrong
+from scripts.benchmark import Group, Row, lines, run_case, table, wrong
+from scripts.case_results import MIB, Result
 from scripts.engine_case import time_by_kind
-from scripts.engine_groups import Case, Group, Row, groups, quick_groups
-from scripts.engine_results import MIB, Result, auto_notes, growth_note, pair_note, truncation_notes
+from scripts.engine_groups import Case, groups, quick_groups
+from scripts.engine_results import auto_notes, growth_note, pair_note, truncation_notes
 
 TINY = Case("stored", steps=2, tasks=2, rows=2, tokens=6, layers=1, width=16, heads=2, vocabulary=32, repeats=1)
 
@@ -42,7 +43,7 @@ def results() -> dict[str, Result]:
         "lean": result(2.4, 20, first=9.0, flops=3_000_000_000),
         "cut": Result(seconds=(1.0,), peak=MIB, allocated=MIB, gradient=(1.0, 0.1)),
         "other": Result(seconds=(1.0,), peak=MIB, allocated=MIB, gradient=(2.1, 0.5)),
-        "lost": Result(error="out of memory"),
+        "lost": Result(error="exit status 9"),
         "reference (again)": result(2.2, 100),
     }
 
@@ -54,7 +55,7 @@ def test_the_table_holds_ratios_to_the_reference_and_what_became_of_the_targets(
         "memory <= 0.20: met; time <= 1.10: missed",
     ]  # fmt: skip
     assert cells["cut"][0] == "", "a truncated gradient need not be the exact one"
-    assert cells["other"][0] == "NO" and cells["lost"][-1] == "failed: out of memory"
+    assert cells["other"][0] == "NO" and cells["lost"][-1] == "failed: exit status 9"
     assert wrong(group(), results()) == ["other", "lost"]
     alone = results() | {"reference": Result(error="gone")}
     assert [row[1] for row in table(group(), alone)][1] == "?", "nothing is exact beside a reference that failed"
