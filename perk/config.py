@@ -393,9 +393,9 @@ class TrainConfig:
             )
 
 
-def kept_steps(length: int) -> int:
+def kept_steps(length: int, shrink: int) -> int:
     """Inner steps that are unrolled exactly: two up to 4K tokens of context, one beyond (sheet section 1.5)."""
-    return 2 if length <= 4096 else 1
+    return 2 if length // shrink <= 4096 else 1
 
 
 def equal_batch(most: int, tokens: int, length: int, shrink: int) -> int:
