@@ -1,7 +1,7 @@
 """From a configuration to the objects that train and answer."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -53,9 +53,7 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
 
     bars.disable_progress_bar()  # they would cut the run's own in two
     tokenizer = load_tokenizer(config.model)
-    lora = config.model.lora if config.method.adapter else replace(config.model.lora, rank=0, targets=[], train=[])
-    settings = while_training(replace(config.model, lora=lora))
-    model = models.load(settings, len(tokenizer), device=device, dtype=dtype)
+    model = models.load(while_training(config.network), len(tokenizer), device=device, dtype=dtype)
     templates = Templates(config.data.templates, tokenizer, model.window)
     if config.method.learner is not Learner.perk:
         stretch = Stretch(model, templates, config.model) if config.model.yarn else None

@@ -1,6 +1,6 @@
 """Room 1, the schema: every key of `python -m perk.train`, its type, default and source."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -379,6 +379,13 @@ class TrainConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+    @property
+    def network(self) -> ModelConfig:
+        """`model` as the method takes it: without LoRA where all weights learn."""
+        if self.method.adapter:
+            return self.model
+        return replace(self.model, lora=replace(self.model.lora, rank=0, targets=[], train=[]))
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations.

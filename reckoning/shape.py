@@ -4,15 +4,16 @@ import logging
 from dataclasses import replace
 
 from common.errors import UserError
+from common.language.sizes import Shape
 from common.language.sources import load_tokenizer
 from reckoning import data
 from reckoning.config import Target, TrainConfig
-from reckoning.memory import ASSUMED, Shape
 from reckoning.templates import Templates
 
 logger = logging.getLogger(__name__)
 LOOKED_AT = 64
 """Problems; a generated set is made only so large."""
+ASSUMED = Shape(20, 24, 1, 160, "assumed, as the data are not there")
 
 
 def shape_of(config: TrainConfig) -> Shape:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from common.bilevel import InnerConfig, OuterConfig, Unroll
 from common.language import model
 from common.language.config import ModelConfig
+from common.language.sizes import Shape, cost_of, estimate, remedies
 from common.schema import Device, Precision, RuntimeConfig, to_typed
 from reckoning import data, memory
 from reckoning import model as sizes
@@ -21,7 +23,8 @@ from reckoning.config import MethodConfig, TrainConfig
 from reckoning.proofwriter.recipe import read_records
 from tests.reckoning.miniature import make_network
 
-EXPERIMENTS = Path(__file__).parents[1] / "conf" / "reckoning" / "experiment"
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "conf" / "reckoning" / "experiment"
 SMALL = ["scale=cpu", "data.theories={train:6,dev:2,test:2}", "runtime=cpu"]
 
 
@@ -117,7 +120,7 @@ def settings(inner: InnerConfig, problems: int = 2, dtype: Precision = Precision
 
 
 TINY = ModelConfig(name="tiny", pretrained=False)
-SHAPE = memory.Shape(facts=4, fact_tokens=10, questions=2, question_tokens=12, source="assumed here")
+SHAPE = Shape(rows=4, row_tokens=10, questions=2, question_tokens=12, source="assumed here")
 
 
 def network_of() -> Any:
@@ -150,7 +153,7 @@ def test_the_report_has_its_lines_and_they_add_up() -> None:
     assert loop.endswith("each problem goes backward before the next begins")
     sizes = "4 facts of 10 tokens, 2 questions of 12 (assumed here)"
     assert lines["memory of one outer step"] == [f"estimate in float32; {sizes}"]
-    needed = memory.estimate(network, config, SHAPE)
+    needed = estimate(memory.step_of(network, config, SHAPE))
     assert needed.total == needed.model + needed.gradients + needed.moments + needed.loop
     assert (needed.model, needed.gradients, needed.moments) == (4 * count, 4 * count, 8 * count)
     parts = (needed.model, needed.gradients, needed.moments, needed.loop, needed.total)
@@ -170,19 +173,21 @@ def test_the_way_that_auto_chooses_is_shown() -> None:
 def test_a_skeleton_costs_what_the_network_costs() -> None:
     loaded = model.load(TINY, 1, device=torch.device("cpu"), dtype=torch.float32).network
     for inner in (InnerConfig(), InnerConfig(weights=["*.mlp.*"])):
-        costs = [memory.cost_of(network, settings(inner), SHAPE) for network in (model.skeleton(TINY), loaded)]
+        costs = [cost_of(memory.step_of(network, settings(inner), SHAPE)) for network in (model.skeleton(TINY), loaded)]
         assert costs[0] == costs[1]
         assert (costs[0].others > 0) is (inner.weights != ["*"]), "what learns without being fast counts"
 
 
 def test_stacked_problems_are_alive_together_and_precision_counts() -> None:
     network = network_of()
-    loops = [memory.estimate(network, settings(InnerConfig(stack=True), count), SHAPE).loop for count in (1, 5)]
+    loops = [
+        estimate(memory.step_of(network, settings(InnerConfig(stack=True), count), SHAPE)).loop for count in (1, 5)
+    ]
     assert loops[1] == pytest.approx(5 * loops[0], rel=0.05)
-    alone = [memory.estimate(network, settings(InnerConfig(), count), SHAPE).loop for count in (1, 5)]
+    alone = [estimate(memory.step_of(network, settings(InnerConfig(), count), SHAPE)).loop for count in (1, 5)]
     assert alone[0] == alone[1], "each problem goes backward before the next begins"
     wide = network_of().double()
-    single, double = (memory.estimate(each, settings(InnerConfig()), SHAPE) for each in (network, wide))
+    single, double = (estimate(memory.step_of(each, settings(InnerConfig()), SHAPE)) for each in (network, wide))
     assert (double.model, double.gradients, double.moments) == (2 * single.model, 2 * single.model, 4 * single.model)
     assert double.loop == pytest.approx(2 * single.loop, rel=0.05)
 
@@ -190,22 +195,22 @@ def test_stacked_problems_are_alive_together_and_precision_counts() -> None:
 def test_the_in_context_learner_has_no_inner_loop_and_all_its_problems_at_once() -> None:
     network, config = network_of(), settings(InnerConfig())
     config.method = MethodConfig(name="ft_icr", learner="in_context")  # type: ignore[arg-type]
-    found = memory.estimate(network, config, SHAPE)
+    found = estimate(memory.step_of(network, config, SHAPE))
     assert found.unroll is Unroll.none
-    assert found.loop < memory.estimate(network, settings(InnerConfig(steps=1)), SHAPE).loop
+    assert found.loop < estimate(memory.step_of(network, settings(InnerConfig(steps=1)), SHAPE)).loop
     lines = report_of(config)
     assert not {"fast weights", "inner rates", "inner loop"} & lines.keys()
     assert lines["outer loss"][0].endswith("activations of 2 problems")
     config.outer.batch_problems = 8
-    assert memory.estimate(network, config, SHAPE).loop > found.loop
+    assert estimate(memory.step_of(network, config, SHAPE)).loop > found.loop
 
 
 def test_a_step_that_does_not_fit_comes_with_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those alone that fit, with the size that each comes to; those that change no number come first."""
     config = settings(InnerConfig(steps=4, stack=True))
     network = network_of()
-    total = memory.estimate(network, config, SHAPE).total
-    monkeypatch.setattr(memory, "room", lambda device: (total - 1, "a toy"))
+    total = estimate(memory.step_of(network, config, SHAPE)).total
+    monkeypatch.setattr("common.language.sizes.room", lambda device: (total - 1, "a toy"))
     lines = report_of(config)
     assert lines["fits"][0].startswith("no: a toy (cpu) has ")
     settings_of = [text.rpartition(": ") for text in lines["remedy"][:-1]]
@@ -216,9 +221,9 @@ def test_a_step_that_does_not_fit_comes_with_remedies(monkeypatch: pytest.Monkey
     ]
     assert all(float(size.removesuffix(" MB")) < total / 1e6 for _, _, size in settings_of)
     assert lines["remedy"][-1] == "fewer inner.weights, a smaller model.name, a larger device, or scale=cpu"
-    leaner = memory.estimate(network, settings(InnerConfig(steps=4, unroll=Unroll.recompute)), SHAPE).total
+    leaner = estimate(memory.step_of(network, settings(InnerConfig(steps=4, unroll=Unroll.recompute)), SHAPE)).total
     assert settings_of[0][2] == f"{leaner / 1e6:.1f} MB"
-    assert memory.remedies(network, settings(InnerConfig(steps=1)), SHAPE, there=1) == lines["remedy"][-1:]
+    assert remedies(memory.step_of(network, settings(InnerConfig(steps=1)), SHAPE), there=1) == lines["remedy"][-1:]
 
 
 def test_the_skeleton_has_the_shapes_and_ties_of_the_model() -> None:
@@ -227,6 +232,17 @@ def test_the_skeleton_has_the_shapes_and_ties_of_the_model() -> None:
     assert all(isinstance(tensor, FakeTensor) for tensor in network.parameters())
     shapes = [{name: tuple(p.shape) for name, p in each.named_parameters()} for each in (network, loaded)]
     assert shapes[0] == shapes[1]
+
+
+def test_every_command_has_a_short_name_and_every_name_a_command() -> None:
+    names = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    commands = {
+        f"{path.parent.name}-{path.stem}": f"{path.parent.name}.{path.stem}:main"
+        for paper in ("reckoning", "perk")
+        for path in (ROOT / paper).glob("*.py")
+        if "@entry(" in path.read_text()
+    }
+    assert names == commands
 
 
 GENERATED = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml") if path.stem != "folio")  # which needs its files

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from common.twice import policy
 from common.twice.activation import GELU, SiLU
@@ -70,6 +71,15 @@ def test_a_lean_model_is_the_same_function(
     assert list(after) == list(parameters) and all(after[name] is parameters[name] for name in after)
     assert {kind: sum(type(m) is kind for m in model.modules()) for kind in expected} == expected
     torch.testing.assert_close(loss_gradient_and_product(model, ids), before, rtol=1e-10, atol=1e-10)
+
+
+def test_a_network_without_data_becomes_lean_too() -> None:
+    from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+
+    with FakeTensorMode():
+        found = make_lean(nn.Sequential(Qwen2RMSNorm(8), GemmaRMSNorm(8)))
+    assert [type(module) for module in found.children()] == [RMSNorm, GemmaRMSNorm]
 
 
 def test_the_norm_of_qwen_in_float32_is_the_same_to_rounding() -> None:

@@ -156,8 +156,8 @@ def test_unknown_layers_are_refused(folder: Path, targets: list[str], reason: st
 def test_two_steps_are_kept_up_to_4k_tokens_and_one_beyond(
     composed: Callable[..., Any], length: int, kept: int
 ) -> None:
-    assert kept_steps(length) == kept
-    config = composed("+experiment=babilong_qa1", "scale=cpu", f"data.length={length}")
+    assert kept_steps(length, 1) == kept_steps(32 * length, 32) == kept
+    config = composed("+experiment=babilong_qa1", "scale=cpu", "data.shrink=1", f"data.length={length}")
     assert (config.inner.unroll, config.inner.keep) == (Unroll.tgu, kept)
 
 

@@ -1,0 +1,262 @@
+"""How large a model is and how much memory an outer step of it needs: what a paper's `model` command prints."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from common.bilevel import InnerConfig, Snapshots, Unroll
+from common.environment import hardware
+from common.footprint import Footprint, footprint
+from common.language.adapter import MATRICES, fast_weights
+from common.language.batch import Rows, micro_batches
+from common.language.config import ModelConfig
+from common.language.objective import Losses, mean_loss
+from common.plan import budget_of, choose
+from common.rates import make_rates
+from common.rules import make_rule
+from common.twice.cross_entropy import TokenLosses
+from common.weights import stack
+
+GIGABYTE = 1e9
+COUNTED = 2048
+"""Tokens of rows up to which all are counted; beyond, as it takes long, the cost is carried on from that of few."""
+Lines = list[tuple[str, str]]
+"""Name and text."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a large problem: rows that the inner loop reads, and questions with their targets."""
+
+    rows: int
+    row_tokens: int
+    questions: int
+    question_tokens: int
+    source: str
+    """Where the sizes come from, in words."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One outer step; `network` may be without data (fake tensors)."""
+
+    network: nn.Module
+    shape: Shape
+    problems: int
+    """In a batch."""
+    inner: InnerConfig | None
+    """None: no inner loop; the rows stand before every question, and all problems are in one graph."""
+    device: torch.device
+    memorised: Losses | None = None
+    """What the inner loop minimises; None for the losses of the tokens as they are."""
+    others: Sequence[Tensor] = ()
+    """What else of it learns and is no weight of the network."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes at the peak of one outer step."""
+
+    model: int
+    gradients: int
+    moments: int
+    """Of the outer AdamW."""
+    loop: int
+    """The inner loop and the outer loss with all that they hold, activations included, of what is adapted at once."""
+    unroll: Unroll
+    keep: int
+    """As `inner.unroll=auto` would choose."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.model + self.gradients + self.moments + self.loop
+
+
+def cost_of(step: Step) -> Footprint:
+    """Of one problem, or of as many as are stacked."""
+    size = step.inner.micro_batch if step.inner else 0
+    few, more = (2 * size, 3 * size) if size else (1, 2)  # a single micro-batch has no sum to keep
+    if step.shape.rows <= more or step.shape.rows * step.shape.row_tokens <= COUNTED:
+        return _counted(step)
+    small, large = (_counted(replace(step, shape=replace(step.shape, rows=rows))) for rows in (few, more))
+    return _carried_on(small, large, (step.shape.rows - few) / (more - few))
+
+
+def _carried_on(small: Footprint, large: Footprint, times: float) -> Footprint:
+    """The cost `small` plus `times` what lies between it and `large`."""
+    pairs = zip(astuple(small), astuple(large), strict=True)
+    return Footprint(*(round(first + times * (second - first)) for first, second in pairs))
+
+
+def _counted(step: Step) -> Footprint:
+    inner, shape, network = step.inner or InnerConfig(), step.shape, step.network
+    tasks = (step.problems,) if inner.stack else ()
+    losses, start = TokenLosses(network), fast_weights(network, inner.weights)
+    memorised = losses if step.memorised is None else step.memorised
+    read, questions = (
+        _blank(tasks, *size) for size in ((shape.rows, shape.row_tokens), (shape.questions, shape.question_tokens))
+    )
+    return footprint(
+        lambda weights, rows: mean_loss(memorised, weights, rows),
+        lambda weights: mean_loss(losses, weights, questions),
+        stack(start, *tasks) if tasks else start,
+        micro_batches(read, inner.micro_batch),
+        make_rule(inner),
+        [*(w for name, w in network.named_parameters() if w.requires_grad and name not in start), *step.others],
+    )
+
+
+def estimate(step: Step) -> Estimate:
+    """Memory of the step."""
+    model = sum(w.numel() * w.element_size() for w in step.network.parameters())
+    learning = [*(w for w in step.network.parameters() if w.requires_grad), *step.others]
+    gradients = sum(w.numel() * w.element_size() for w in learning)
+    inner, shape = step.inner, step.shape
+    if inner is None:
+        read = shape.question_tokens + shape.rows * shape.row_tokens
+        whole = replace(shape, rows=1, question_tokens=read, questions=shape.questions * step.problems)
+        cost = cost_of(replace(step, shape=whole))
+        return Estimate(model, gradients, 2 * gradients, cost.outer, Unroll.none, 0)
+    cost, unroll, keep = cost_of(step), inner.unroll, inner.keep
+    if unroll is Unroll.auto:
+        unroll, keep = choose(cost, inner.steps, budget_of(inner.memory_gb, step.device), inner.snapshots)
+    peak = cost.peak(unroll, inner.steps, keep, inner.snapshots)
+    return Estimate(model, gradients, 2 * gradients, peak, unroll, keep)
+
+
+def room(device: torch.device) -> tuple[int, str]:
+    """Memory of the device in bytes, and its name."""
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        return int(found.total_memory), found.name
+    return int(hardware()["memory_bytes"]), "this machine"
+
+
+def remedies(step: Step, there: int) -> list[str]:
+    """What would make the step fit into `there` bytes, each with the size it comes to; the exact changes first."""
+    found = []
+    for words, inner in _smaller(step):
+        size = estimate(replace(step, inner=inner)).total
+        if size <= there:
+            found.append(f"{words}: {_size(size)}")
+    return [*found, "fewer inner.weights, a smaller model.name, a larger device, or scale=cpu"]
+
+
+def _smaller(step: Step) -> Iterator[tuple[str, InnerConfig]]:
+    """Settings of the inner loop that take less and less, with what one would type."""
+    if step.inner is None:
+        return
+    inner, alone = step.inner, []
+    if inner.stack and step.problems > 1:
+        inner, alone = replace(inner, stack=False), ["inner.stack=false"]
+    exact = inner.unroll in (Unroll.auto, Unroll.stored, Unroll.recompute)
+    words = [*alone]
+    if exact:
+        inner = replace(inner, unroll=Unroll.recompute, keep=0)
+        words.append("inner.unroll=recompute")
+    if words:
+        yield " ".join(words) + " (the same numbers)", inner
+    inner = replace(inner, micro_batch=1)
+    words.append("inner.micro_batch=1")
+    yield " ".join(words) + " (the same numbers)", inner
+    if exact and step.device.type != "cpu":
+        host = replace(inner, snapshots=Snapshots.host)
+        yield " ".join([*words, "inner.snapshots=host"]) + " (the same numbers)", host
+    if exact:
+        cut, how = replace(inner, unroll=Unroll.truncate, keep=1), "inner.unroll=truncate inner.keep=1"
+        yield " ".join([*alone, how, "inner.micro_batch=1"]) + " (the last step exactly)", cut
+    elif inner.unroll is not Unroll.first_order:
+        cut, how = replace(inner, unroll=Unroll.first_order, keep=0), "inner.unroll=first_order inner.keep=0"
+        yield " ".join([*alone, how, "inner.micro_batch=1"]) + " (no step exactly)", cut
+
+
+def model_lines(network: nn.Module, config: ModelConfig) -> Lines:
+    """Parameters, and what learns and what does not where not everything does."""
+    named, lora = list(network.named_parameters()), config.lora
+    lines = [
+        ("model", f"{config.name} ({type(network).__name__}, tied weights count once)"),
+        ("parameters", counted(w for _, w in named)),
+    ]
+    if not lora.rank:
+        return lines
+    layers = sorted({name.split(f".{MATRICES}")[0].rpartition(".")[2] for name, _ in named if MATRICES in name})
+    kind = f"rank {lora.rank}, alpha {lora.alpha}, dropout {lora.dropout:g} on {', '.join(layers)}"
+    further = f" and model.lora.train={lora.train}" if lora.train else ""
+    return [
+        *lines,
+        ("adapter", f"{counted(w for name, w in named if MATRICES in name)}: LoRA of {kind}"),
+        ("trained", f"{counted(w for _, w in named if w.requires_grad)}: the adapter{further}"),
+        ("frozen", counted(w for _, w in named if not w.requires_grad)),
+    ]
+
+
+def fast_lines(network: nn.Module, inner: InnerConfig) -> Lines:
+    """What the inner loop moves, and how fast.
+
+    Raises:
+        UserError: a pattern of inner.weights matches nothing.
+    """
+    chosen = fast_weights(network, inner.weights)
+    count = make_rates(inner, list(chosen)).numbers.numel()
+    kind = f"one a {inner.per.name} and step" + ("" if inner.learned else ", not learned")
+    return [
+        ("fast weights", f"{counted(chosen.values())}, inner.weights={inner.weights}"),
+        ("inner rates", f"{count:,}: {kind}, start {inner.lr:g}, {inner.space.name}"),
+    ]
+
+
+def memory_lines(step: Step, precision: str, read: str) -> Lines:
+    """The estimate, whether it fits, and what would make it; `read` is what the rows are, in the plural."""
+    needed, shape, inner = estimate(step), step.shape, step.inner
+    sizes = f"{shape.rows} {read} of {shape.row_tokens} tokens, {shape.questions} questions of {shape.question_tokens}"
+    alive = "each problem goes backward before the next begins"
+    if inner is None:
+        alive = f"activations of {step.problems} problems"
+    elif inner.stack:
+        alive = f"{step.problems} problems at once (inner.stack)"
+    there, name = room(step.device)
+    fits = "yes" if needed.total <= there else "no"
+    return [
+        *([] if inner is None else [("inner loop", _loop(inner, needed))]),
+        ("", ""),
+        ("memory of one outer step", f"estimate in {precision}; {sizes} ({shape.source})"),
+        ("  model", _size(needed.model)),
+        ("  outer gradients", _size(needed.gradients)),
+        ("  outer AdamW moments", _size(needed.moments)),
+        ("  outer loss" if inner is None else "  inner loop", f"{_size(needed.loop)}  {alive}"),
+        ("  in all", _size(needed.total)),
+        ("fits", f"{fits}: {name} ({step.device.type}) has {_size(there)}"),
+        *(("  remedy", text) for text in (remedies(step, there) if fits == "no" else [])),
+    ]
+
+
+def counted(tensors: Iterable[Tensor]) -> str:
+    """How many numbers, in how many tensors."""
+    sizes = [tensor.numel() for tensor in tensors]
+    return f"{sum(sizes):,} in {len(sizes)} tensors"
+
+
+def aligned(lines: Lines) -> str:
+    """Text for the terminal, the names in a column."""
+    width = max(len(name) for name, _ in lines) + 2
+    return "".join(f"{name:{width}}{text}".rstrip() + "\n" for name, text in lines)
+
+
+def _blank(tasks: tuple[int, ...], count: int, length: int) -> Rows:
+    """A batch of that size, of no particular tokens."""
+    rows = (*tasks, count)
+    return Rows(torch.zeros(*rows, length, dtype=torch.long), torch.ones(*rows, length), torch.ones(rows))
+
+
+def _loop(inner: InnerConfig, needed: Estimate) -> str:
+    kept = f", keep={needed.keep}" if needed.unroll in (Unroll.truncate, Unroll.tgu, Unroll.recompute) else ""
+    chosen = " (inner.unroll=auto)" if inner.unroll is Unroll.auto else ""
+    micro = f", micro-batches of {inner.micro_batch}" if inner.micro_batch else ""
+    return f"{inner.rule.name}, {inner.steps} steps, unroll={needed.unroll.name}{kept}{micro}{chosen}"
+
+
+def _size(count: int) -> str:
+    return f"{count / GIGABYTE:.2f} GB" if count >= GIGABYTE / 10 else f"{count / 1e6:.1f} MB"

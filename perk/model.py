@@ -1,0 +1,35 @@
+"""Room 3, the network, which is `common.language`'s.
+
+`python -m perk.model +experiment=babilong_qa1` says how large it is, which weights are fast, and whether it fits.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from common.entry import entry
+from common.files import remove_if_empty
+from common.language.model import skeleton
+from common.schema import to_typed
+from perk.config import TrainConfig
+
+ConfigStore.instance().store(name="perk_schema", node=TrainConfig)  # each paper its own: tests load several
+
+
+@entry("pkg://conf.perk")
+def main(cfg: DictConfig) -> None:
+    """Print how large the model is and whether training it fits."""
+    from perk.sizes import report, shape_of
+
+    config = to_typed(cfg, TrainConfig)
+    remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none
+    network = skeleton(config.network, getattr(torch, config.runtime.dtype.name)).train()
+    sys.stdout.write(report(network, config, shape_of(config)))
+
+
+if __name__ == "__main__":
+    main()
