@@ -223,3 +223,20 @@ def test_a_position_that_a_task_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         with_position(small(experiment), "test", "nowhere")
+
+
+@pytest.mark.parametrize(("length", "problems"), [(1024, 8), (4096, 8), (8192, 4), (16384, 2), (65536, 1)])
+def test_batches_at_scale_cpu_have_about_equal_tokens(composed: Callable[..., Any], length: int, problems: int) -> None:
+    config = composed("+experiment=babilong_qa1", "scale=cpu", f"data.length={length}")
+    assert (config.outer.batch_problems, config.inner.keep) == (problems, 2)
+
+
+@pytest.mark.parametrize("task", [1, 2, 3])
+def test_stories_at_scale_cpu_are_short(composed: Callable[..., Any], task: int) -> None:
+    from perk import data
+
+    words = ["scale=cpu", "data.count={train:20,dev:1,test:1}", "data.cache=null"]
+    config = composed(f"+experiment=babilong_qa{task}", *words).data
+    low, high = config.babilong.world.facts
+    counts = [sum("Event" in part for part in " ".join(p.segments).split(".")) for p in data.load(config)["train"]]
+    assert low <= min(counts) and max(counts) <= high and config.babilong.task == task
