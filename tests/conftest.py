@@ -1,8 +1,10 @@
 """What every test starts from: one thread, fixed seeds, no network, no keys."""
 
+import logging
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,16 @@ def same_start(monkeypatch: pytest.MonkeyPatch) -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_end() -> Iterator[None]:
+    """Commands that ran in this process leave handlers that write where pytest no longer listens."""
+    before = list(logging.root.handlers)
+    yield
+    for handler in logging.root.handlers[:]:
+        if handler not in before and type(handler) is logging.StreamHandler:
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -153,7 +153,7 @@ def test_stacking_is_given_up_where_one_task_is_work_enough(
     for pays in (True, False):
         monkeypatch.setattr(
             "common.language.writer.stacking_pays",
-            lambda loss, start, rows, device, pays=pays: asked.append(rows) or pays,
+            lambda loss, start, rows, device, *, shared, pays=pays: asked.append(rows) or pays,
         )
         writer = writer_of(model, stack=True)
         writer.stack_if_it_pays(LONG)

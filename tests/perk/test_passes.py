@@ -28,10 +28,10 @@ def where(config: TrainConfig, split: str = "test") -> list[tuple[int, str | Non
 
 def test_the_data_set_as_it_is_comes_first_and_counts_for_its_own_length_and_position(asked: Any) -> None:
     assert where(asked("babilong_qa1", "data.length=1024")) == [(1024, None, None)]
-    config = asked("babilong_qa1", "data.length=1024", "evaluation.lengths=[2048,1024,512,2048]")
-    assert where(config) == [(1024, None, None), (2048, None, "length"), (512, None, "length")]
+    config = asked("babilong_qa1", "data.length=1024", "evaluation.lengths=[2048,1024,4096,2048]")
+    assert where(config) == [(1024, None, None), (2048, None, "length"), (4096, None, "length")]
     config = asked("api_retrieval", "data.apis.position=post", "evaluation.positions=[pre,post]")
-    assert where(config) == [(8192, "post", None), (8192, "pre", "position")]
+    assert where(config) == [(4096, "post", None), (4096, "pre", "position")]
     assert [each.names(config.evaluation) for each in passes(config)] == [["position_post"], ["position_pre"]]
 
 
