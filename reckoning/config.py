@@ -195,7 +195,8 @@ class DataConfig:
     variant: Variant = Variant.published
     alternative: Alternative = Alternative.first
     distractors: str = "0"
-    """Further sentences of the same theory: 0, 2, 4, 6 or all."""
+    """Further sentences of the same theory: 0, 2, 4, 6 or all. A theory planted by `generator.shape` has those of
+    `generator.distractors`; +experiment=proofwriter_repaired sets both."""
     order: Order = Order.shuffled
     balance: bool = True
     """With the published variant: draw as many true and false questions as there are unknown ones."""
@@ -250,6 +251,12 @@ class DataConfig:
             )
         if self.format is Format.generated:
             self.generator.validate("data.generator")
+            own = str(self.generator.distractors)
+            if self.variant is Variant.repaired and self.generator.planted and self.distractors not in ("0", own):
+                raise UserError(
+                    f"data.distractors={self.distractors} with data.generator.distractors={own}: a planted theory is "
+                    f"asked as it is; set data.generator.distractors={self.distractors.replace('all', '<number>')}"
+                )
         if self.format is Format.clutrr:
             self.clutrr.validate(self.hops, self.distractors)
         if self.format is Format.clutrr_text and self.hops is None:

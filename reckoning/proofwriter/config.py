@@ -26,7 +26,8 @@ class GeneratorConfig:
     groups: int = 1  # matched, square: planted groups over the same subjects
     polarity: str = "both"  # matched, square: ask both, or one "drawn" per group and predicate
     broken: float = 0.0  # matched, depth 2 or more: share of unknown chains that miss a link instead of leading away
-    distractors: int = 0  # matched, square: further sentences about other entities and attributes
+    distractors: int = 0  # planted: further sentences; matched, square: about other entities and attributes; shared:
+    # one half facts about persons nobody asks about, the other rules whose conditions nobody meets
     entities: int = 4  # random: named entities; matched and square always use one per label
     facts: int = 8  # random
     rules: int = 6  # random
@@ -41,6 +42,11 @@ class GeneratorConfig:
     verbs: int = 8
     paraphrases: int = 1  # English patterns per statement and rule; 1: only the plain one
 
+    @property
+    def planted(self) -> bool:
+        """Are the questions made before the sentences?"""
+        return self.shape != "random"
+
     def validate(self, prefix: str = "generator") -> None:
         """Raise UserError, naming the key as `prefix.key`, for settings that no theory can satisfy."""
         from reckoning.proofwriter.vocabulary import ANIMALS, ATTRIBUTES, NAMES, PATTERNS, VERBS
@@ -54,29 +60,32 @@ class GeneratorConfig:
         for key in ("broken", "relations", "negation", "specific", "animals"):
             if not 0.0 <= getattr(self, key) <= 1.0:
                 refuse(key, "a share from 0 to 1")
-        planted = self.shape != "random"
         least = {"groups": 1, "distractors": 0, "facts": 1, "rules": 1, "questions": 1, "body": 1, "entities": 1}
         for key, value in least.items():
             if getattr(self, key) < value:
                 refuse(key, f"use {value} or more")
         if not self.depths or min(self.depths) < 0:
             refuse("depths", "a list of depths from 0 on, such as [1, 2]")
-        if not planted and max(self.depths) > self.rules:
+        if not self.planted and max(self.depths) > self.rules:
             refuse("depths", f"a proof of that depth needs as many rules; raise {prefix}.rules={self.rules}")
         if self.shape == "shared":
-            fixed: dict[str, object] = {"world": "open", "depths": [1], "groups": 1, "body": 1, "distractors": 0}
+            fixed: dict[str, object] = {"world": "open", "depths": [1], "groups": 1, "body": 1}
             for name, only in fixed.items():
                 if getattr(self, name) != only:
                     refuse(name, f"{prefix}.shape=shared has {only} only; use {prefix}.shape=matched")
             if self.attributes < 10:
                 refuse("attributes", f"{prefix}.shape=shared needs 10 or more")
+            rules = self.attributes - self.attributes // 5  # of which three are planted, as are three names
+            most = 2 * (min(self.names, rules) - 3)
+            if self.distractors > most:
+                refuse("distractors", f"{prefix}.shape=shared has room for {most} with these names and attributes")
         if self.shape == "square" and self.world == "closed":
             refuse("world", f"{prefix}.shape=square has three labels; use {prefix}.shape=matched or world=open")
         if self.body > 3:
             refuse("body", "at most 3 conditions")
-        needed = self._statements() if planted else 2 * self.body + max(self.depths)
+        needed = self._statements() if self.planted else 2 * self.body + max(self.depths)
         for key, words, fewest in (
-            ("names", min(len(NAMES), len(ANIMALS)), 6 if planted else self.entities),
+            ("names", min(len(NAMES), len(ANIMALS)), 6 if self.planted else self.entities),
             ("attributes", len(ATTRIBUTES), needed),
             ("verbs", len(VERBS), 1),
             ("paraphrases", PATTERNS, 1),
@@ -88,4 +97,4 @@ class GeneratorConfig:
         """The most predicates that one planted theory can need."""
         deepest = max(self.depths)
         chains = 3 * (self.body + deepest) + 1
-        return self.groups * chains + 2 * self.distractors
+        return self.groups * chains + (0 if self.shape == "shared" else 2 * self.distractors)

@@ -1,18 +1,19 @@
 """Theories made to order, written as lines of an official ProofWriter file.
 
 `generate` is a pure function of its arguments. A theory belongs to the split that the SHA-256 of its sentences says,
-so no theory can be in two splits, whatever the seed or the settings.
+so no theory can be in two splits, whatever the seed or the settings. Distractors of shape `shared` come after that and
+from random numbers of their own: a theory is in the same split, and asked the same, with them and without.
 """
 
 import hashlib
 import random
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from common.errors import UserError
 from reckoning.proofwriter import theory as logic
 from reckoning.proofwriter.config import GeneratorConfig
-from reckoning.proofwriter.planted import Draft, Group, plant
+from reckoning.proofwriter.planted import Draft, Group, plant, unasked
 from reckoning.proofwriter.proofs import deepest_failure, failure_text, proof_text, proofs_of
 from reckoning.proofwriter.theory import VARIABLE, Atom, Closure, Literal, Rule, Theory, negated
 from reckoning.proofwriter.vocabulary import ANIMALS, ATTRIBUTES, NAMES, VERBS, fact_text, pronoun_of, rule_text
@@ -22,6 +23,7 @@ ATTEMPTS = 1_000
 ANSWERS = {"true": True, "false": False, "unknown": "Unknown"}
 
 Record = dict[str, Any]
+Sentence = TypeVar("Sentence", Literal, Rule)
 
 
 def generate(config: GeneratorConfig, seed: int, split: str, index: int) -> Record:
@@ -42,6 +44,8 @@ def generate(config: GeneratorConfig, seed: int, split: str, index: int) -> Reco
         record = _written(draft, config, rng)
         if bucket(_sentences(record)) not in BUCKETS[split]:
             continue
+        if config.shape == "shared" and config.distractors:
+            _distract(record, draft, config, random.Random(f"{seed}/{split}/{index}/{attempt}/distractors"))
         record["id"] = f"{config.shape.capitalize()}-{world}-D{draft.depth}-{seed}-{split}-{index}"
         if _questioned(record, draft, config, rng):
             return record
@@ -88,6 +92,30 @@ def _written(draft: Draft, config: GeneratorConfig, rng: random.Random) -> Recor
     rng.shuffle(texts)
     record["theory"] = " ".join(texts)
     return record
+
+
+def _distract(record: Record, draft: Draft, config: GeneratorConfig, rng: random.Random) -> None:
+    """Add distractors to a written theory and number its sentences anew, in random order."""
+    more = unasked(draft, config, rng)
+    written = _written(more, config, rng)  # which brings the sentences of `more` into their order there
+
+    def entries(part: str) -> list[dict[str, str]]:
+        return [*record[part].values(), *written[part].values()]
+
+    draft.facts, record["triples"] = _mixed("triple", [*draft.facts, *more.facts], entries("triples"), rng)
+    draft.rules, record["rules"] = _mixed("rule", [*draft.rules, *more.rules], entries("rules"), rng)
+    texts = _sentences(record)
+    rng.shuffle(texts)
+    record |= {"NFact": len(draft.facts), "NRule": len(draft.rules), "theory": " ".join(texts)}
+
+
+def _mixed(
+    name: str, sentences: list[Sentence], entries: list[dict[str, str]], rng: random.Random
+) -> tuple[list[Sentence], dict[str, dict[str, str]]]:
+    """The sentences and what is written of them, both in one random order."""
+    order = rng.sample(range(len(sentences)), len(sentences))
+    numbered = {f"{name}{number}": entries[index] for number, index in enumerate(order, 1)}
+    return [sentences[index] for index in order], numbered
 
 
 def _questioned(record: Record, draft: Draft, config: GeneratorConfig, rng: random.Random) -> bool:

@@ -44,7 +44,7 @@ class Draft:
 
 
 def plant(config: GeneratorConfig, rng: random.Random) -> Draft:
-    """A theory of shape `matched`, `square` or `shared`."""
+    """A theory of shape `matched`, `square` or `shared`; the distractors of `shared` are those of `unasked`."""
     depth = rng.choice(config.depths)
     labels = ["true", "false", "unknown"] if config.world == "open" else ["true", "false"]
     words = ANIMALS if rng.random() < config.animals else NAMES
@@ -60,6 +60,8 @@ def plant(config: GeneratorConfig, rng: random.Random) -> Draft:
             _plant_square(draft, shuffled, predicates, config, rng)
         else:
             _plant_matched(draft, dict(zip(labels, shuffled, strict=True)), predicates, config, rng)
+    if config.shape == "shared":
+        return draft
     targets = [group.predicate for group in draft.groups]
     for _ in range(config.distractors):
         first, second = next(predicates), next(predicates)
@@ -178,6 +180,27 @@ def _plant_shared(draft: Draft, subjects: dict[str, str], config: GeneratorConfi
         chains[label] = Chain(subject, [fact], [_rule([condition], heads[label])])
     _add(draft, list(chains.values()))
     draft.groups.append(Group(target, chains))
+
+
+def unasked(draft: Draft, config: GeneratorConfig, rng: random.Random) -> Draft:
+    """Distractors for a theory of shape `shared`, `config.distractors` in all: one half rules of the shared ones whose
+    conditions nobody meets, the other facts about persons whom no question asks about, one each, so that what follows
+    about the subjects stays as it is and nothing contradicts itself.
+    """
+    (group,) = draft.groups
+    words = NAMES if draft.entities[0] in NAMES else ANIMALS
+    others = [name for name in words[: config.names] if name not in {chain.subject for chain in group.chains.values()}]
+    ways = [(condition, head) for head, conditions in shared_rules(config).items() for condition in conditions]
+    unmet = [way for way in ways if Atom(VARIABLE, *way[0][0]) not in _conditions(draft)]
+    rules = rng.sample(unmet, config.distractors // 2)
+    allowed = [condition for condition, _ in ways if condition not in {way[0] for way in rules}]
+    persons = rng.sample(others, config.distractors - len(rules))
+    facts = [Literal(Atom(person, *rng.choice(allowed)[0])) for person in persons]
+    return Draft(draft.entities, facts, [_rule([condition], head) for condition, head in rules], draft.depth, [])
+
+
+def _conditions(draft: Draft) -> set[Atom]:
+    return {condition.atom for rule in draft.rules for condition in rule.body}
 
 
 def _plant_square(

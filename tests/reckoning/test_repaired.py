@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import UserError
 from reckoning.problems import Problem, Question
 from reckoning.proofwriter.config import GeneratorConfig
 from reckoning.proofwriter.generator import generate
@@ -229,3 +230,33 @@ def test_problems_are_a_function_of_the_record_and_the_random_state() -> None:
     assert repaired(record, random.Random("a")) == repaired(record, random.Random("a"))
     assert repaired(record, random.Random("a")) != repaired(record, random.Random("b"))
     assert repaired(record, random.Random("a"))[0].theory == repaired(record, random.Random("b"))[0].theory
+
+
+# ---- distractors of the shared shape
+
+
+SHARED: dict[str, Any] = {"shape": "shared", "world": "open", "depths": [1], "names": 12, "attributes": 15}
+
+
+def shared(distractors: int, index: int) -> dict[str, Any]:
+    return generate(GeneratorConfig(**SHARED, distractors=distractors), 0, "train", index)
+
+
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_distractors_of_shared_theories_change_no_answer_and_no_planted_sentence(count: int) -> None:
+    for index in range(40):
+        plain, more = shared(0, index), shared(count, index)
+        before, after = ({entry["text"] for entry in part["triples"].values()} for part in (plain, more))
+        assert before < after and len(after - before) == count // 2
+        rules = [{entry["text"] for entry in part["rules"].values()} for part in (plain, more)]
+        assert rules[0] < rules[1] and len(rules[1] - rules[0]) == count - count // 2
+        answers = [{q["question"]: q["answer"] for q in part["questions"].values()} for part in (plain, more)]
+        assert answers[0] == answers[1]
+        persons = {text.split()[0] for text in after - before}
+        assert not any(person in question for person in persons for question in answers[1])
+
+
+def test_as_many_distractors_as_there_are_persons_and_rules_left() -> None:
+    GeneratorConfig(**SHARED, distractors=18).validate()
+    with pytest.raises(UserError, match="distractors=20: .*shape=shared has room for 18"):
+        GeneratorConfig(**SHARED, distractors=20).validate()
