@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,13 +70,14 @@ def respond(
     further: str | None = None,
 ) -> list[Item]:
     """Greedy answers to every question, scored; `select` is quiet. `length` of the contexts, 0 for `data.length`."""
+    from common.language.learner import evaluating
     from common.progress import Progress
     from perk.scoring import score
 
     tokens, size = config.evaluation.max_new_tokens, config.evaluation.batch_problems
     responses = []
     with (
-        _evaluating(parts, config),
+        evaluating(parts.learner.learns, dropout=config.model.evaluation_dropout),
         parts.stretch.applied() if parts.stretch and not select else nullcontext(),
         Progress(0, len(problems), bar=False if select or in_sweep() else None, name="answers") as progress,
     ):
@@ -222,17 +223,6 @@ def _alone(config: DataConfig, split: str, most: int) -> DataConfig:
     own = config.count[split]
     wanted = min(own, most) if own and most else own
     return replace(config, count={each: wanted if each == split else 1 for each in config.count})
-
-
-@contextmanager
-def _evaluating(parts: Parts, config: TrainConfig) -> Iterator[None]:
-    learns = parts.learner.learns
-    training = learns.training
-    learns.train(config.model.evaluation_dropout)
-    try:
-        yield
-    finally:
-        learns.train(training)
 
 
 def restored(folder: Path, device: Device | None = None) -> tuple[TrainConfig, Parts]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +67,7 @@ def respond(parts: Parts, problems: Sequence[Problem], config: TrainConfig, *, s
     RECKONING answers all questions of a knowledge set from one adapted model, however training problems were cut
     (`evaluation.questions_per_set`).
     """
+    from common.language.learner import evaluating
     from common.progress import Progress
     from reckoning.problems import group_questions
     from reckoning.scoring import score
@@ -79,7 +79,7 @@ def respond(parts: Parts, problems: Sequence[Problem], config: TrainConfig, *, s
     size = config.evaluation.batch_problems
     responses = []
     with (
-        _evaluating(parts, config),
+        evaluating(parts.model.network, dropout=config.model.evaluation_dropout),
         Progress(0, len(problems), bar=False if select or in_sweep() else None, name="answers") as progress,
     ):
         for start in range(0, len(problems), size):
@@ -92,6 +92,7 @@ def respond(parts: Parts, problems: Sequence[Problem], config: TrainConfig, *, s
 
 def measure(parts: Parts, problems: Sequence[Problem], config: TrainConfig) -> tuple[dict[str, Interval], list[Item]]:
     """What a run reports of a split: metrics with intervals, and the answers."""
+    from common.language.learner import evaluating
     from reckoning.methods import Reckoning
     from reckoning.scoring import summarise, summarise_encoding
 
@@ -99,21 +100,10 @@ def measure(parts: Parts, problems: Sequence[Problem], config: TrainConfig) -> t
     metrics = summarise(items, config.evaluation.confidence)
     if config.evaluation.fact_recall and isinstance(parts.learner, Reckoning):
         size, sets = config.evaluation.batch_problems, list({problem.facts: problem for problem in problems}.values())
-        with _evaluating(parts, config):
+        with evaluating(parts.model.network, dropout=config.model.evaluation_dropout):
             encoded = [e for i in range(0, len(sets), size) for e in parts.learner.encoded(sets[i : i + size])]
         metrics |= summarise_encoding(sets, encoded, config.evaluation.confidence)
     return metrics, items
-
-
-@contextmanager
-def _evaluating(parts: Parts, config: TrainConfig) -> Iterator[None]:
-    network = parts.model.network
-    training = network.training
-    network.train(config.model.evaluation_dropout)
-    try:
-        yield
-    finally:
-        network.train(training)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Interval]:

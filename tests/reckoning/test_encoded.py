@@ -26,7 +26,7 @@ def test_known_is_the_loss_and_what_greedy_decoding_writes(tokenizer: Any, probl
     learner = learner_of(tokenizer, MethodConfig(), lr=0.01, steps=60)
     problem = problems("train")[0]
     fast = learner._adapt([problem], training=False).weights
-    network, rows = learner.model.network, learner._facts(problem)
+    network, rows = learner.model.network, learner._memorised(problem)
     outcomes = set()
     for weights in (select(network), fast):
         losses, exact = known(network, weights, learner.writer.rows([rows]))
@@ -65,7 +65,7 @@ def test_encoding_makes_facts_known(tokenizer: Any, problems: Splits, stacked: b
 
 
 def test_a_stack_gives_what_problems_give_alone(tokenizer: Any, problems: Splits) -> None:
-    rows = [learner_of(tokenizer, MethodConfig())._facts(problem) for problem in problems("dev")[:2]]
+    rows = [learner_of(tokenizer, MethodConfig())._memorised(problem) for problem in problems("dev")[:2]]
     one, many = (learner_of(tokenizer, MethodConfig(), stack=value) for value in (False, True))
     together = known(many.model.network, stack(many.writer.slow, 2), many.writer.rows(rows))
     for place, own in enumerate(rows):

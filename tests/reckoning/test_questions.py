@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from common.language import writer
-from reckoning import methods
+from common.language.learner import PromptLearner
 from reckoning.build import Parts
 from reckoning.config import DataConfig, EvaluationConfig, Learner, MethodConfig, TrainConfig
 from reckoning.evaluate import respond
@@ -65,13 +65,13 @@ def test_in_context_reads_the_knowledge_for_every_question_as_before(
     tokenizer: Any, problems: Callable[[str], list[Problem]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    decoded = methods._decoded
+    decoded = PromptLearner.decoded
 
-    def counted(model: Any, weights: Any, prompts: Any, *rest: Any, **settings: Any) -> Any:
+    def counted(learner: Any, weights: Any, prompts: Any, *rest: Any, **settings: Any) -> Any:
         sizes.append(sum(map(len, prompts)))
-        return decoded(model, weights, prompts, *rest, **settings)
+        return decoded(learner, weights, prompts, *rest, **settings)
 
-    monkeypatch.setattr(methods, "_decoded", counted)
+    monkeypatch.setattr(PromptLearner, "decoded", counted)
     learner = learner_of(tokenizer, MethodConfig(learner=Learner.in_context))
     single = answers(learner, group_questions(problems("test"), 1), 0)
     assert sizes == [3, 3, 3, 3], "batches of evaluation.batch_problems rows stay as large as they were"
