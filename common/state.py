@@ -25,6 +25,34 @@ class Stateful(Protocol):
         """Take a state back."""
 
 
+def selected(run: Path) -> checkpoint.Checkpoint:
+    """The checkpoint of the step that was the best on the dev split, in the folder `run`.
+
+    Raises:
+        UserError: no step has been selected yet.
+    """
+    last = checkpoint.latest(run / CHECKPOINTS)
+    if last is None or last.run["best"] is None:
+        raise UserError(f"run={run}: no selected checkpoint yet; run its training command again and it continues")
+    return checkpoint.load(run / CHECKPOINTS / checkpoint.name_of(int(last.run["best"]["step"])))
+
+
+def put_back(found: checkpoint.Checkpoint, parts: Mapping[str, Stateful], run: Path, model: str) -> None:
+    """Give `parts` the state that `found` has under their names.
+
+    Raises:
+        UserError: the state does not fit, as the `model` behind the folder `run` has changed.
+    """
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(found.objects[name])
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"run={run}: its weights do not fit model.name={model} as it is now; put back the model that the run was "
+            "trained from"
+        ) from error
+
+
 class RunState:
     """Steps done, the selected model, wall time, generators, and the objects that were added.
 

@@ -233,29 +233,19 @@ def restored(folder: Path, device: Device | None = None) -> tuple[TrainConfig, P
     """
     import torch
 
-    from common import checkpoint
     from common.environment import pick_device
-    from common.folder import CHECKPOINTS, read_config
+    from common.folder import read_config
+    from common.state import put_back, selected
     from perk.build import build
 
     trained = to_typed(OmegaConf.create(read_config(folder)), TrainConfig)
     if trained.method.learner is Learner.shortcuts:
         raise UserError(f"run={folder}: shortcut rules have no weights to evaluate; read its results.json")
-    last = checkpoint.latest(folder / CHECKPOINTS)
-    if last is None or last.run["best"] is None:
-        raise UserError(f"run={folder}: no selected checkpoint yet; run its training command again and it continues")
-    best = checkpoint.load(folder / CHECKPOINTS / checkpoint.name_of(int(last.run["best"]["step"])))
+    best = selected(folder)
     chosen = pick_device(device or trained.runtime.device)
     torch.manual_seed(trained.seed)
     parts = build(trained, chosen, getattr(torch, trained.runtime.dtype.name))
-    try:
-        for name, part in parts.tracked.items():
-            part.load_state_dict(best.objects[name])
-    except (KeyError, RuntimeError) as error:
-        raise UserError(
-            f"run={folder}: its weights do not fit model.name={trained.model.name} as it is now; "
-            "put back the model that the run was trained from"
-        ) from error
+    put_back(best, parts.tracked, folder, trained.model.name)
     return trained, parts
 
 

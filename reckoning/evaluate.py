@@ -119,12 +119,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     """
     import torch
 
-    from common import checkpoint
     from common.environment import pick_device
     from common.files import write_atomic
-    from common.folder import CHECKPOINTS, read_config, read_environment
+    from common.folder import read_config, read_environment
     from common.results import RunIdentity
     from common.seeding import seed_everything
+    from common.state import put_back, selected
     from common.tracker import make_tracker
     from reckoning import data
     from reckoning.build import build
@@ -140,10 +140,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         )
     if trained.method.learner is Learner.shortcuts:
         raise UserError(f"run={folder}: shortcut rules have no weights to evaluate; read its results.json")
-    last = checkpoint.latest(folder / CHECKPOINTS)
-    if last is None or last.run["best"] is None:
-        raise UserError(f"run={folder}: no selected checkpoint yet; run its training command again and it continues")
-    best = checkpoint.load(folder / CHECKPOINTS / checkpoint.name_of(int(last.run["best"]["step"])))
+    best = selected(folder)
 
     steps = config.inner_steps or trained.evaluation.inner_steps
     trained.evaluation = replace(trained.evaluation, inner_steps=steps, confidence=config.confidence)
@@ -159,14 +156,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     _check_words(problems, trained.data, words, folder)
     device = pick_device(config.device or trained.runtime.device)
     parts = build(trained, splits, device, getattr(torch, trained.runtime.dtype.name))
-    try:
-        parts.model.tracked.load_state_dict(best.objects["model"])
-        parts.rates.load_state_dict(best.objects["rates"])
-    except RuntimeError as error:
-        raise UserError(
-            f"run={folder}: its weights do not fit model.name={trained.model.name} as it is now; "
-            "put back the model that the run was trained from"
-        ) from error
+    put_back(best, {"model": parts.model.tracked, "rates": parts.rates}, folder, trained.model.name)
     metrics, _ = measure(parts, problems, trained)
     text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
     asked = config.split if config.data is None else f"{run_name(config.data.name)}-{config.split}"
