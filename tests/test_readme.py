@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from common.schema import to_typed
-from tests.reckoning.miniature import run_here
+from tests.runs import run_here
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_module
 
 from common.schema import to_typed
 from perk.config import TrainConfig
-from tests.reckoning.miniature import run_here
+from tests.runs import run_here
 from tests.starter import Starter
 
 SMALL = ["scale=cpu", "data.count={train:6,dev:4,test:6}", "data.cache=null", "data.shrink=1"]

@@ -1,6 +1,5 @@
 """The evaluation command: the run's own numbers again, other lengths, positions and groups, and nothing touched."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,12 +11,7 @@ import pytest
 from common import checkpoint
 from perk.evaluate import main, restored
 from perk.methods import Perk
-from tests.reckoning.miniature import only_run, run_here
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """Every file of a run and what is in it."""
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+from tests.runs import hashes, only_run, run_here
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from perk.babilong.haystack import open_haystack
 from perk.babilong.passage import FINE, passage, segmented
 from perk.segments import segments_of
 from perk.tokens import Words
-from tests.reckoning.miniature import run_here
+from tests.runs import run_here
 
 ROOT = Path(__file__).parents[2]
 PLACE = "runs/perk/babilong_qa1/scale-cpu"

@@ -18,7 +18,7 @@ from perk.rules import rules_of
 from scripts.cells import BEST_RULE, Verdict, scores_of
 from scripts.published_tables import fill, grid_of
 from scripts.rows import read_runs
-from tests.reckoning.miniature import run_here
+from tests.runs import run_here
 
 PAPER = published.read("perk")
 DECIDING = ("experiment", "data", "data.length", "data.apis.position", "evaluation.lengths", "evaluation.positions")

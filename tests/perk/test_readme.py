@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reckoning.miniature import run_here
+from tests.runs import run_here
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "perk" / "README.md").read_text()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.kills import finish_despite_kills
-from tests.reckoning.miniature import contents
+from tests.runs import contents
 from tests.starter import Starter
 
 METHODS = {

@@ -17,7 +17,7 @@ from common.language.model import load, skeleton
 from common.language.sizes import Shape, cost_of, estimate
 from perk.config import TrainConfig
 from perk.sizes import report, shape_of, step_of
-from tests.reckoning.miniature import run_here
+from tests.runs import run_here
 
 QA1 = ["+experiment=babilong_qa1", "scale=cpu"]
 SHAPE = Shape(4, 8, 1, 8, "assumed here")

@@ -11,7 +11,7 @@ import torch
 from common.batches import Batches
 from perk import train
 from perk.problems import Problem
-from tests.reckoning.miniature import contents, metrics_of, only_run, run_here
+from tests.runs import FILES, RECORD, contents, metrics_of, only_run, run_here
 
 METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "perk" / "method").glob("*.yaml"))
 FEW = ["outer.steps=2", "data.count={train:4,dev:1,test:1}", "evaluation.max_new_tokens=2", "loop.evaluate_every=0"]
@@ -54,17 +54,10 @@ def test_every_task_trains(mini: Any, tmp_path: Path, experiment: str) -> None:
 
 def test_a_finished_folder_holds_everything(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()} - {".lock", "evaluation-test.json", "evaluation-dev.json"}
-    assert names == {
-        "FINISHED", "checkpoints", "config.yaml", "environment.json", "log.txt", "metrics.jsonl", "model",
-        "predictions.jsonl", "rates.json", "results.json",
-    }  # fmt: skip
+    assert names == FILES
     assert [record["step"] for record in metrics_of(trained, "dev")] == [0, 2, 4]
     record = json.loads((trained / "metrics.jsonl").read_text().splitlines()[1])
-    assert set(record) == {
-        "step", "time", "split", "train/outer_loss", "train/grad_norm", "train/inner_loss_first",
-        "train/inner_loss_last", "rates/min", "rates/median", "rates/max", "rates/negative_share",
-        "cost/seconds_per_step", "cost/peak_memory_bytes",
-    }  # fmt: skip
+    assert set(record) == RECORD
     (test,) = metrics_of(trained, "test")
     results = json.loads((trained / "results.json").read_text())
     assert test["test/accuracy"] == results["test"]["accuracy"]["value"]

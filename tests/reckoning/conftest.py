@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.reckoning import miniature
+from tests.runs import run_here
 from tests.starter import Starter
 
 
@@ -30,7 +31,7 @@ class Mini:
         """Run the training command in this process; returns its exit code."""
         from reckoning.train import main
 
-        return miniature.run_here(main, *self.words(root, *more))
+        return run_here(main, *self.words(root, *more))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import sys
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -98,47 +97,3 @@ def make_all(folder: Path) -> Path:
         (folder / "conf" / group).mkdir(parents=True)
         (folder / "conf" / group / "mini.yaml").write_text(text.format(folder=folder))
     return folder
-
-
-def run_here(main: Any, *words: str) -> int:
-    """Call an entry point in this process with a command line; returns its exit code."""
-    before = sys.argv
-    sys.argv = ["program", *words]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
-    return 0
-
-
-def metrics_of(folder: Path, split: str) -> list[dict[str, Any]]:
-    """Records of one split without what depends on the clock or the machine."""
-    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [
-        {key: value for key, value in record.items() if not key.startswith(("time", "cost/"))}
-        for record in records
-        if record["split"] == split
-    ]
-
-
-def contents(folder: Path) -> dict[str, Any]:
-    """What is the same in equal runs: every tensor file, predictions, results, metrics without the clock."""
-    found: dict[str, Any] = {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))
-    }
-    found["predictions"] = (folder / "predictions.jsonl").read_bytes()
-    found["test"] = json.loads((folder / "results.json").read_text())["test"]
-    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    found["metrics"] = [
-        {key: value for key, value in record.items() if key != "time" and not key.startswith("cost/")}
-        for record in records
-    ]
-    return found
-
-
-def only_run(root: Path) -> Path:
-    """The folder of the one finished run below `root`."""
-    (mark,) = root.rglob("FINISHED")
-    return mark.parent

@@ -31,7 +31,8 @@ from reckoning.config import Knowledge, Learner, MethodConfig, TemplateConfig, T
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
 from reckoning.problems import Problem
 from reckoning.templates import Templates
-from tests.reckoning.miniature import make_network, only_run, run_here
+from tests.reckoning.miniature import make_network
+from tests.runs import only_run, run_here
 
 WORDS = {"true": "yes", "false": "no", "unknown": "none"}
 LORA = ["model.lora.rank=2", "model.lora.alpha=4", "model.lora.targets=[c_attn,c_fc]"]

@@ -20,7 +20,7 @@ from reckoning.config import SPLITS, TrainConfig
 from reckoning.problems import Problem, Question
 from reckoning.shortcut_rows import labels_of
 from tests.reckoning.families import endings
-from tests.reckoning.miniature import run_here
+from tests.runs import run_here
 
 LINE = (
     "<STORY> ent_3 is ent_7 's son . ent_12 has a brother named ent_7 . <QUERY> Who is ent_3 to ent_12 ? "

@@ -32,7 +32,7 @@ from scripts.published_tables import grid_of
 from scripts.report_page.colours import Colours
 from scripts.report_page.cost import block as cost_block
 from scripts.rows import read_runs, tables_of
-from tests.reckoning.miniature import run_here
+from tests.runs import run_here
 
 CPU = torch.device("cpu")
 INNER = InnerConfig(steps=2, lr=0.01)

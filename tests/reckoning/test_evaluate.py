@@ -1,6 +1,5 @@
 """The evaluation command: the run's own numbers again, and nothing of the run touched."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,12 +9,7 @@ from typing import Any
 import pytest
 
 from reckoning.evaluate import main
-from tests.reckoning.miniature import run_here
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """Every file of a run and what is in it."""
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+from tests.runs import hashes, run_here
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from reckoning.folio import RELEASE, check_release, cleaned, read_folio
 from reckoning.preview import Characters
 from reckoning.problems import Problem, Question, content_key, shuffled_copies
 from reckoning.templates import Templates
-from tests.reckoning.miniature import run_here, write_lines
+from tests.reckoning.miniature import write_lines
+from tests.runs import run_here
 
 LINE: dict[str, Any] = {
     "story_id": 7,

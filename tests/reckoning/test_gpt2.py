@@ -14,7 +14,8 @@ from common.language.model import load
 from common.language.objective import logits
 from common.weights import select
 from reckoning.train import main
-from tests.reckoning.miniature import make_network, run_here
+from tests.reckoning.miniature import make_network
+from tests.runs import run_here
 
 SENTENCE = "Based on fact_0 fact_1, can we conclude Anne is not kind?yes"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.reckoning.miniature import only_run
+from tests.runs import only_run
 
 TENSORS, LAYERS, START = 28, 5, 0.01  # of the miniature: wte, wpe, two blocks, ln_f
 NUMBERS = {"raw": START, "exp": math.log(START), "softplus": math.log(math.expm1(START))}

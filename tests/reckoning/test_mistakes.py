@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from reckoning import train
-from tests.reckoning.miniature import lines, metrics_of, only_run, run_here, write_lines
+from tests.reckoning.miniature import lines, write_lines
+from tests.runs import metrics_of, only_run, run_here
 from tests.starter import Starter
 
 Failing = Callable[..., str]

@@ -8,7 +8,7 @@ import pytest
 
 from reckoning.train import main
 from scripts import tables
-from tests.reckoning.miniature import run_here
+from tests.runs import run_here
 
 ROWS = "hydra.sweeper.rows=[No-Facts,FT-ICR ST,Chance]"
 FOLDERS = "reckoning/proofwriter_repaired"

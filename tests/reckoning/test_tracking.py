@@ -12,7 +12,7 @@ import yaml
 from common import rate_record
 from reckoning import evaluate, train
 from tests import wandb_log
-from tests.reckoning.miniature import metrics_of, run_here
+from tests.runs import metrics_of, run_here
 
 SWEEP = "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {method: 'reckoning,ft_icr'}}}\n"
 

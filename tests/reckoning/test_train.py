@@ -14,7 +14,7 @@ from common.batches import Batches
 from common.schema import flat, plain, to_typed
 from reckoning import train
 from reckoning.config import TrainConfig, run_name
-from tests.reckoning.miniature import metrics_of, only_run, run_here
+from tests.runs import FILES, RECORD, metrics_of, only_run, run_here
 
 # ---- what it computes
 
@@ -79,17 +79,10 @@ def test_shortcut_rows_are_the_recorded_ones(mini: Any, tmp_path: Path) -> None:
 
 def test_a_finished_folder_holds_everything(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()} - {".lock", "evaluation-test.json"}
-    assert names == {
-        "FINISHED", "checkpoints", "config.yaml", "environment.json", "log.txt", "metrics.jsonl", "model",
-        "predictions.jsonl", "rates.json", "results.json",
-    }  # fmt: skip
+    assert names == FILES
     assert [record["step"] for record in metrics_of(trained, "dev")] == [0, 2, 4]
     record = json.loads((trained / "metrics.jsonl").read_text().splitlines()[1])
-    assert set(record) == {
-        "step", "time", "split", "train/outer_loss", "train/grad_norm", "train/inner_loss_first",
-        "train/inner_loss_last", "rates/min", "rates/median", "rates/max", "rates/negative_share",
-        "cost/seconds_per_step", "cost/peak_memory_bytes",
-    }  # fmt: skip
+    assert set(record) == RECORD
     (test,) = metrics_of(trained, "test")
     results = json.loads((trained / "results.json").read_text())
     assert test["test/accuracy"] == results["test"]["accuracy"]["value"]

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from reckoning import evaluate, train
-from tests.reckoning.miniature import only_run, run_here, write_lines
+from tests.reckoning.miniature import write_lines
 from tests.reckoning.test_evaluate import hashes
+from tests.runs import only_run, run_here
 
 OTHER = """
 defaults: [jsonl]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reckoning.miniature import contents, only_run
+from tests.runs import contents, only_run
 from tests.slurm.cluster import Cluster, Sweep, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
