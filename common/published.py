@@ -14,8 +14,8 @@
 A cell's overrides are those of its table, column and row; scale and seed come from the command line. Row or column may
 name another `metric`; `over` lists overrides whose runs are averaged (a row's overrides win over those of its column),
 `minus` overrides whose runs are subtracted. A value of null was published, but could not be read; a column that a row's
-`values` leave out is ours alone. `skip` lists columns that a row does not have; `scales` lists those at which a row can
-be run, elsewhere (and with `[]` everywhere) its published numbers stand alone. A word published in place of a number is
+`values` leave out is ours alone. `skip` lists columns that a row does not have; `scales` lists those at which a row or a
+column can be run, elsewhere (and with `[]` everywhere) its published numbers stand alone. A word published in place of a number is
 `{text: out of memory}`. A row's metric that ends in `@column` counts only the items of the column's metric:
 `best_rule@column` in a column with `accuracy_length_2048` is `best_rule@length_2048`. `tolerance` is for runs of the
 published size; `axis` says what the columns count.
@@ -132,12 +132,15 @@ class Table:
                     yield self._cell(row_name, column_name)
 
     def at(self, scale: str) -> "Table":
-        """The table at one scale: rows that cannot be run there keep their published numbers alone."""
-        rows = {
-            name: row if row.scales is None or scale in row.scales else replace(row, scales=())
-            for name, row in self.rows.items()
-        }
-        return replace(self, rows=rows)
+        """The table at one scale: rows and columns that cannot be run there keep their published numbers alone."""
+
+        def there(axes: Mapping[str, Axis]) -> dict[str, Axis]:
+            return {
+                name: axis if axis.scales is None or scale in axis.scales else replace(axis, scales=())
+                for name, axis in axes.items()
+            }
+
+        return replace(self, rows=there(self.rows), columns=there(self.columns))
 
     def jobs(self, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> list[tuple[Overrides, bool]]:
         """The runs that fill it, each once, with whether one seed is enough; empty sequences mean all.
@@ -162,7 +165,7 @@ class Table:
         metric = row.metric or column.metric or self.metric
         if metric.endswith(WITHIN):
             metric = f"{metric.removesuffix(WITHIN)}@{slice_of(column.metric or self.metric)}".removesuffix("@")
-        if row.scales == ():
+        if () in (row.scales, column.scales):
             return Cell(row_name, column_name, metric, (), published=_published(row, column_name, where))
         base = merged(self.overrides, column.overrides, row.overrides)
         if not metric or not base:
