@@ -14,11 +14,11 @@
 A cell's overrides are those of its table, column and row; scale and seed come from the command line. Row or column may
 name another `metric`; `over` lists overrides whose runs are averaged (a row's overrides win over those of its column),
 `minus` overrides whose runs are subtracted. A value of null was published, but could not be read; a column that a row's
-`values` leave out is ours alone. `skip` lists columns that a row does not have; `scales` lists those at which a row or a
-column can be run, elsewhere (and with `[]` everywhere) its published numbers stand alone. A word published in place of a number is
-`{text: out of memory}`. A row's metric that ends in `@column` counts only the items of the column's metric:
-`best_rule@column` in a column with `accuracy_length_2048` is `best_rule@length_2048`. `tolerance` is for runs of the
-published size; `axis` says what the columns count.
+`values` leave out is ours alone. `skip` lists columns that a row does not have; `scales` lists those at which a row or
+a column can be run, elsewhere (and with `[]` everywhere) its published numbers stand alone. A word published in place
+of a number is `{text: out of memory}`. A row's metric that ends in `@column` counts only the items of the column's
+metric: `best_rule@column` in a column with `accuracy_length_2048` is `best_rule@length_2048`. `tolerance` is for runs
+of the published size; `axis` says what the columns count.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
