@@ -250,6 +250,8 @@ class Task(StrEnum):
     students = "students"
     documents = "documents"
     apis = "apis"
+    jsonl = "jsonl"
+    """A user's own."""
 
 
 @dataclass
@@ -326,14 +328,15 @@ class DataConfig:
         if self.questions > 1 and not several:
             origin = "generated" if self.made else "real"
             raise UserError(f"data.questions={self.questions}: {origin} {self.task} have one question a context; use 1")
+        if self.task is Task.jsonl and self.made:
+            raise UserError("data.files.train=null: data.task=jsonl generates nothing; name a file")
         if self.made and min(self.count.values()) < 1:
             raise UserError(f"data.count={self.count}: say how many to generate, at least 1 of each split")
         if not self.made and self.export:
             raise UserError(f"data.export={self.export}: only generated data are written; set data.files.train=null")
         for name in Task:
-            part = getattr(self, name.value)
-            if hasattr(part, "validate"):
-                part.validate(f"data.{name.value}")
+            if check := getattr(getattr(self, name.value, None), "validate", None):
+                check(f"data.{name.value}")
 
     @property
     def made(self) -> bool:
@@ -346,8 +349,10 @@ class DataConfig:
         return {split: share / sum(wanted.values()) for split, share in wanted.items()}
 
     @property
-    def supported(self) -> bool:
-        """Do its questions come with the facts that give the answer?"""
+    def supported(self) -> bool | None:
+        """Do its questions come with the facts that give the answer? None: some may."""
+        if self.task is Task.jsonl:
+            return None
         documents = self.task is Task.documents and (self.made or self.documents.kind is Kind.hotpotqa)
         return documents or self.task is Task.babilong
 

@@ -24,6 +24,7 @@ from common.errors import UserError
 from common.files import remove_if_empty, write_atomic
 from common.schema import flat, plain, to_typed
 from common.splits import SPLITS
+from perk import jsonl
 from perk.apis import build as apis
 from perk.babilong import build as babilong
 from perk.config import DataConfig, Task, TrainConfig
@@ -39,6 +40,7 @@ BUILDERS = {
     Task.students: students.build,
     Task.documents: documents.build,
     Task.apis: apis.build,
+    Task.jsonl: jsonl.build,
 }
 CHECKED = "checked"
 """Empty file that says that all splits are there and share nothing."""

@@ -177,7 +177,13 @@ def asked_of(each: Pass, own: Sequence[Problem], config: TrainConfig, split: str
 
 
 def with_length(config: DataConfig, split: str, length: int, most: int = 0) -> DataConfig:
-    """The data set with contexts of another length in the split that is asked, `most` of them (0: all)."""
+    """The data set with contexts of another length in the split that is asked, `most` of them (0: all).
+
+    Raises:
+        UserError: its contexts are as they are.
+    """
+    if config.task is Task.jsonl:
+        raise UserError(f"evaluation.lengths=[{length}]: contexts of data.task=jsonl are as they are; use []")
     longer = replace(config, test_length=length) if split == "test" else replace(config, length=length)
     return _alone(longer, split, most)
 

@@ -265,8 +265,11 @@ class Memory:
 
     def _answer(self, said: str) -> str:
         config = self.reader.config
-        supported = config.method.target is Target.support and config.data.supported
-        return self.reader.parts.templates.said(said, supported=supported)
+        templates, known = self.reader.parts.templates, config.data.supported
+        if config.method.target is Target.answer or known is False:
+            return templates.said(said, supported=False)
+        answer = templates.said(said, supported=True)
+        return answer if known else answer or templates.said(said, supported=False)
 
 
 @dataclass(frozen=True)

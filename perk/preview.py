@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from perk.audit import MOST, Description, Result, audit, describe, shared
-from perk.config import TrainConfig
+from perk.config import Task, TrainConfig
 from perk.problems import Problem
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def counts(
         "  with support": [_share(each.supported, each.questions) for each in found.values()],
         **{f"  {kind}": [_share(each.kinds[kind], each.questions) for each in found.values()] for kind in kinds},
         f"tokens a context ({config.data.tokenizer})": [_spread(each.tokens) for each in found.values()],
-        "  asked for": [f"{config.data.length_of(split):,}" for split in found],
-        "  missed by at most": [f"{100 * each.deviation:.2f} %" for each in found.values()],
+        **({} if config.data.task is Task.jsonl else _missed(found, config)),
         "segments a context": [_spread(each.segments) for each in found.values()],
         "different answers": [f"{len(each.answers):,}" for each in found.values()],
     }
@@ -64,6 +63,14 @@ def counts(
             texts = [f"{each[place][0][:24]} ({each[place][1]})" if place < len(each) else "" for each in most]
             rows[f"  most frequent, {place + 1}"] = texts
     return _grid("Counts", ["", *found], [[name, *values] for name, values in rows.items()])
+
+
+def _missed(found: Mapping[str, Description], config: TrainConfig) -> dict[str, list[str]]:
+    """How near contexts come to the length that is asked for."""
+    return {
+        "  asked for": [f"{config.data.length_of(split):,}" for split in found],
+        "  missed by at most": [f"{100 * each.deviation:.2f} %" for each in found.values()],
+    }
 
 
 def overlaps(found: Mapping[str, Description]) -> "RenderableType":

@@ -28,7 +28,9 @@ class Rule:
 
 
 def rules_of(config: DataConfig) -> list[Rule]:
-    """The fixed rules of a task."""
+    """The fixed rules of a task; of a user's own there are none."""
+    if config.task is Task.jsonl:
+        return []
     if config.task is Task.babilong:
         return _babilong(labels_of(config.babilong.task))
     if config.task is Task.students:

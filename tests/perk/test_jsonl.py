@@ -1,0 +1,111 @@
+"""A user's own problems, one JSON object a line: what is read, how it is cut, what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import UserError
+from perk.config import DataConfig, SplitFiles, Target, Task
+from perk.data import check, load
+from perk.jsonl import read_lines
+from perk.train import main
+from tests.runs import only_run, run_here
+
+LINE = {"context": "Mary went home. Rain fell.", "question": "Where is Mary?", "answer": "home"}
+
+
+def written(path: Path, *lines: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def config_of(train: Path, **more: Any) -> DataConfig:
+    count = {"train": 0, "dev": 0, "test": 0}
+    return DataConfig(
+        name="mine", task=Task.jsonl, files=SplitFiles(train=str(train)), count=count, length=64, segment=8, **more
+    )
+
+
+def stories(count: int) -> list[dict[str, Any]]:
+    def story(i: int) -> dict[str, Any]:
+        first = f"Anne{i} went to the garden."
+        questions = [
+            {"question": f"Where is Anne{i}?", "answer": "garden", "support": [first], "kind": "first"},
+            {"question": f"Where is Bob{i}?", "answer": ["kitchen", "the kitchen"], "kind": "last"},
+        ]
+        return {"context": f"{first} The river was cold. Bob{i} went to the kitchen.", "questions": questions}
+
+    return [story(i) for i in range(count)]
+
+
+def test_running_text_is_cut_and_segments_stay(tmp_path: Path) -> None:
+    parts = ["Mary went  home.", "Rain fell."]
+    lines = [*stories(6), {"context": parts, "question": "Where is Mary?", "answer": "home"}]
+    problems = [each for split in load(config_of(written(tmp_path / "mine.jsonl", *lines))).values() for each in split]
+    assert len(problems) == 7
+    for problem in problems:
+        if problem.id.endswith(":7"):
+            assert problem.segments == ("Mary went home.", "Rain fell.")
+        else:
+            assert len(problem.segments) > 1
+            first, last = problem.questions
+            assert " ".join(problem.segments).startswith(first.support[0])
+            assert first.gold == (0,)
+            assert last.answers == ("kitchen", "the kitchen")
+            assert {first.kind, last.kind} == {"first", "last"}
+
+
+def test_splits_are_cut_by_source(tmp_path: Path) -> None:
+    lines = [{**LINE, "context": f"Mary went home. Day {i}.", "source": f"book {i % 4}"} for i in range(12)]
+    shares = {"train": 0.5, "dev": 0.25, "test": 0.25}
+    splits = load(config_of(written(tmp_path / "mine.jsonl", *lines), shares=shares))
+    check(splits)
+    assert [len(splits[split]) for split in ("train", "dev", "test")] == [6, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"context": " "}, "neither a text nor a list of segments"),
+        ({"context": ["", "Rain."]}, "neither a text nor a list of segments"),
+        ({"question": None}, "question=None is no text"),
+        ({"answer": []}, "answer=\\[\\] is neither"),
+        ({"support": ["Mary went out."]}, "'Mary went out.' is not in the context"),
+        ({"support": "Rain fell."}, "is no list of sentences"),
+        ({"questions": [{}]}, "question beside questions"),
+        ({"facts": []}, "unknown field 'facts'; known are context"),
+    ],
+)
+def test_bad_lines_are_named(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "mine.jsonl", LINE, {**LINE, **change})
+    with pytest.raises(UserError, match=f"mine.jsonl:2: .*{said}"):
+        list(read_lines(path))
+
+
+def test_an_id_is_used_once_and_a_file_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mine.jsonl:2: id 'a' was used in line 1"):
+        list(read_lines(written(tmp_path / "mine.jsonl", {**LINE, "id": "a"}, {**LINE, "id": "a"})))
+    with pytest.raises(UserError, match="jsonl generates nothing; name a file"):
+        DataConfig(task=Task.jsonl)
+
+
+def test_a_run_on_own_problems(tmp_path: Path) -> None:
+    """By one YAML file; its memory gives the answer behind the support, or the whole response."""
+    from perk.memory import load as reader_of
+
+    path = written(tmp_path / "mine.jsonl", *stories(8))
+    folder = tmp_path / "conf" / "data"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(f"defaults: [jsonl]\nname: mine\nfiles: {{train: {path}}}\n")
+    words = ["--config-dir", str(tmp_path / "conf"), "data=mine", "scale=cpu", "outer.steps=1", "data.segment=8"]
+    root = tmp_path / "runs"
+    assert run_here(main, *words, "evaluation.max_new_tokens=4", "runtime=cpu", f"loop.root={root}") == 0
+    run = only_run(root)
+    results = json.loads((run / "results.json").read_text())["test"]
+    assert {"accuracy", "exact", "accuracy_kind_first", "accuracy_kind_last"} <= set(results)
+    memory = reader_of(run).read(stories(1)[0]["context"])
+    assert memory.reader.config.method.target is Target.support
+    assert memory._answer("Anne0 went home. so home") == "home"
+    assert memory._answer("home") == "home"
