@@ -32,7 +32,7 @@ class Learner(StrEnum):
 
 
 class Target(StrEnum):
-    """What the outer loss asks for (sheet section 1.8)."""
+    """What the outer loss asks for."""
 
     answer = "answer"
     support = "support"
@@ -59,7 +59,7 @@ class MethodConfig:
     adapter: bool = True
     """What learns is LoRA (`model.lora`) on a frozen base; False: all weights."""
     token_weights: bool = True
-    """Weigh the inner loss by token: a small network gives the weights, the outer loop trains it (section 1.4)."""
+    """Weigh the inner loss by token: a small network gives the weights, the outer loop trains it."""
     labels: Labels = Labels.ordered
     meta: bool = True
     """False trains without the inner loop, which then runs at test time only (plain test-time training)."""
@@ -88,7 +88,7 @@ STARTS = ("default", "gaussian", "orthogonal")
 
 @dataclass
 class AdapterConfig(LoraConfig):
-    """The memory: LoRA in peft's terms (sheet section 1.6)."""
+    """The memory: LoRA in peft's terms; the defaults are the paper's."""
 
     rank: int = 256
     alpha: int = 16
@@ -178,7 +178,7 @@ class ModelConfig(CommonModelConfig):
 
 @dataclass
 class OuterConfig(CommonOuterConfig):
-    """The outer loop (sheet section 4)."""
+    """The outer loop: the paper's values, and the released code's where it names none (beta2, clip, batch)."""
 
     lr: float = 1e-5
     rates_lr: float = 1e-5
@@ -278,14 +278,14 @@ class DataConfig:
     count: dict[str, int] = field(default_factory=lambda: {"train": 5000, "dev": 200, "test": 1000})
     """Problems of each split; 0 takes every question of the files once. The paper states no numbers."""
     length: int = 8192
-    """Tokens of a context (sheet section 2.5)."""
+    """Tokens of a context; the paper's Table 5 is trained at 8K."""
     shrink: int = 1
     """Contexts and segments are so many times shorter than all lengths say, so that a small scale keeps the published
     lengths' names and ratios."""
     test_length: int = 0
     """Tokens of a context in the test split; 0 is `length`."""
     segment: int = 256
-    """Tokens of a segment that is cut from running text (sheet section 1.7)."""
+    """Tokens of a segment that is cut from running text; about 256 in the paper."""
     tokenizer: str = "words"
     """What tokens are: `words`, a folder with a tokenizer's files, or a hub name."""
     questions: int = 1
@@ -406,7 +406,7 @@ class TrainConfig:
 
 
 def kept_steps(length: int, shrink: int) -> int:
-    """Inner steps that are unrolled exactly: two up to 4K tokens of context, one beyond (sheet section 1.5)."""
+    """Inner steps that are unrolled exactly: two up to 4K tokens of context, one beyond (paper, appendix B)."""
     return 2 if length // shrink <= 4096 else 1
 
 

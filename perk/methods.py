@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Perk(MemoryLearner[Problem]):
-    """Writes the context into the weights, then answers without it (sheet section 1.2)."""
+    """Writes the context into the weights, then answers without it (paper, section 3)."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Perk(MemoryLearner[Problem]):
 
 
 class InContext(PromptLearner[Problem]):
-    """Fine-tuned in-context reasoning; with `method.segments` on what BM25 finds (sheet section 3)."""
+    """Fine-tuned in-context reasoning; with `method.segments` on what BM25 finds."""
 
     def __init__(self, model: LanguageModel, templates: Templates, method: MethodConfig) -> None:
         """What of the model asks for a gradient is trained."""

@@ -1,4 +1,4 @@
-"""Whether an answer is right: the sheet's three metrics (sections 2.1 and 2.3)."""
+"""Whether an answer is right: the paper's exact and substring match, and BABILong's own metric."""
 
 import re
 import string

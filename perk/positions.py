@@ -1,4 +1,4 @@
-"""Rotary positions stretched at test time alone: YaRN extends what was trained without it (sheet section 3)."""
+"""Rotary positions stretched at test time alone: YaRN extends what was trained without it (paper, Table 1)."""
 
 import copy
 from collections.abc import Iterator

@@ -51,7 +51,7 @@ class Templates:
         self._answer = re.compile(rf"{begin}\s*(.*?)\s*(?:{end})", re.IGNORECASE | re.DOTALL)
 
     def segments(self, problem: Problem) -> list[Row]:
-        """One row a segment, its label given and its text to be memorised (sheet section 1.7).
+        """One row a segment, its label given and its text to be memorised, as in the released code.
 
         Raises:
             UserError: a segment does not fit the model's window, or all together have nothing to predict.
@@ -77,7 +77,7 @@ class Templates:
         return rows
 
     def question(self, problem: Problem, question: Question, target: Target) -> Row:
-        """The question on its own, and what is to be said (section 1.8)."""
+        """The question on its own, and what is to be said."""
         prompt = self.prompt(question.text, len(problem.segments))
         return self._row(prompt, self.target(question, target), question.id, ASK_LESS, end=True)
 

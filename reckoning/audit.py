@@ -1,4 +1,4 @@
-"""Audit of a data set: what it holds, what its splits share, and how far surface shortcuts get on it (§2.1.5)."""
+"""Audit of a data set: what it holds, what its splits share, and how far surface shortcuts get on it."""
 
 import logging
 import random

@@ -37,7 +37,7 @@ class Knowledge(StrEnum):
 
 
 class Target(StrEnum):
-    """What the outer loss asks for (sheet section 1.2)."""
+    """What the outer loss asks for (paper, section 4.1)."""
 
     single = "single"
     """The answer."""
@@ -65,7 +65,7 @@ class MethodConfig:
     """Give the facts of a training problem in another order at every pass over the training split."""
     meta: bool = True
     """RECKONING: False trains without the inner loop, which then runs at test time only (plain fine-tuning on the
-    knowledge, sheet section 8.8)."""
+    knowledge)."""
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations.
@@ -94,7 +94,7 @@ class MethodConfig:
 
 @dataclass
 class TemplateConfig:
-    """The strings of the sheet's section 2.4; slots in braces."""
+    """The strings of the released code; slots in braces."""
 
     fact: str = "fact_{index}: {fact}"
     """Inner row; what stands before {fact} is given, not scored."""
@@ -149,9 +149,9 @@ class Variant(StrEnum):
     """How problems are chosen from a theory."""
 
     published = "published"
-    """The authors' recipe with its balancing (sheet section 2.1.2)."""
+    """The authors' recipe with its balancing (their notebooks)."""
     repaired = "repaired"
-    """Shortcut-free: one knowledge set, matched questions that differ in the subject alone (section 2.1.5)."""
+    """Shortcut-free: one knowledge set, matched questions that differ in the subject alone."""
 
 
 class Alternative(StrEnum):
@@ -205,7 +205,7 @@ class DataConfig:
     test_hops: int | None = None
     """ProofWriter: test on another depth set than the one that is trained on; null is the same."""
     check_counts: bool = False
-    """Insist on the published sizes of ProofWriter's depth sets (sheet section 2.1.3) or of FOLIO's release (2.3)."""
+    """Insist on the published sizes of ProofWriter's depth sets (`proofwriter/counts.yaml`) or of FOLIO's release."""
     questions_per_set: int = 1
     """Questions answered from one adapted model in a training problem."""
     copies: int = 1
@@ -274,7 +274,7 @@ class EvaluationConfig:
 
     batch_problems: int = 16
     max_new_tokens: int = 128
-    """Longest answer at test time, in tokens; the gold target's length is never used (sheet section 6.3, item 9).
+    """Longest answer at test time, in tokens; the gold target's length, the released code's limit, is never used.
     Where the dev split only selects a model by its label, answers are as long as the longest label needs."""
     questions_per_set: int = 0
     """Questions answered from one adapted model at test time; 0 answers all about a knowledge set."""
@@ -321,7 +321,7 @@ class TrainConfig:
 
 
 def inner_steps(hops: int | None) -> int:
-    """The paper's number of inner steps: 4 for two to four hops, 5 for more (sheet section 4)."""
+    """The paper's number of inner steps: 4 for two to four hops, 5 for more (its appendix C)."""
     return 5 if hops is not None and hops > 4 else 4
 
 

@@ -1,4 +1,4 @@
-"""The run-time study (sheet sections 2.6, 5.6, 8.3): what reading knowledge once costs, and what every question does.
+"""The run-time study (paper, section 4.4): what reading knowledge once costs, and what every question does.
 
 python -m reckoning.cost                                     GPT-2 small, 1024 tokens, its files needed
 python -m reckoning.cost scale=cpu                           the embedded model, 512 tokens

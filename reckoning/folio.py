@@ -1,4 +1,4 @@
-"""Reader of FOLIO v0.0: premises in plain English, a conclusion, one of three labels (sheet section 2.3)."""
+"""Reader of FOLIO v0.0: premises in plain English, a conclusion, one of three labels (paper, section 4.3)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -22,7 +22,7 @@ from reckoning.templates import Templates
 
 @dataclass(frozen=True)
 class Encoded:
-    """How well a fact is known, before its knowledge set is encoded and after (sheet section 8.11)."""
+    """How well a fact is known, before its knowledge set is encoded and after."""
 
     loss_before: float
     """Mean negative log-likelihood of the fact's tokens after its index prefix."""
@@ -54,7 +54,7 @@ class GivenKnowledge:
 
 
 class Reckoning(MemoryLearner[Problem]):
-    """Writes the knowledge into the weights, then answers without it (sheet section 1.3)."""
+    """Writes the knowledge into the weights, then answers without it (paper, section 3)."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Reckoning(MemoryLearner[Problem]):
 
 
 class InContext(PromptLearner[Problem]):
-    """Fine-tuned in-context reasoning, and with less input the No-Facts and No-Question baselines (sheet section 3)."""
+    """Fine-tuned in-context reasoning, and with less input the No-Facts and No-Question baselines (section 4)."""
 
     def __init__(
         self, model: LanguageModel, templates: Templates, method: MethodConfig, knowledge: GivenKnowledge

@@ -1,4 +1,4 @@
-"""Label accuracy and fact recall as the sheet's section 4 defines them, and stricter companions."""
+"""Label accuracy and fact recall as the released code defines them, and stricter companions."""
 
 import re
 import string

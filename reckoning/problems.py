@@ -62,7 +62,7 @@ class Problem:
 
 
 def without_full_stop(sentence: str) -> str:
-    """The sentence without surrounding blanks and without its final full stop (§2.4)."""
+    """The sentence without surrounding blanks and without its final full stop."""
     return sentence.strip().removesuffix(".").rstrip()
 
 

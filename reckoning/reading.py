@@ -1,6 +1,6 @@
 """Ways to answer questions about one knowledge set, taken apart into what is done once and what every question costs.
 
-The protocol is the sheet's section 2.6: K is a sequence of random letters cut into facts, x asks for the most frequent
+The paper's protocol (section 4.4): K is a sequence of random letters cut into facts, x asks for the most frequent
 one, the answer is one token. Letters are tokens of the vocabulary as they come: what an answer costs does not depend on
 which, so no tokenizer is needed.
 """

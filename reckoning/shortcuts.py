@@ -1,4 +1,4 @@
-"""Shortcut rules: answers from surface features, without chaining any facts (fact sheet §2.1.5).
+"""Shortcut rules: answers from surface features, without chaining any facts.
 
 A fixed rule needs no training; a fitted one looks at one feature, or a few together, and gives for each value the
 label most frequent with that value in the training split.

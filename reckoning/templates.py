@@ -1,4 +1,4 @@
-"""The exact strings of the paper's code (sheet section 2.4) and their tokens.
+"""The exact strings of the paper's code and their tokens.
 
 Prompt and target are tokenised apart and joined, nothing separates them; the index prefix of a fact is conditioned on
 and never scored. The strings are data: `data.templates` replaces any of them.

@@ -57,7 +57,7 @@ SIZES = {
         answering=(1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072),
     ),
 }  # fmt: skip
-"""By name. `cpu` is small enough for one core in minutes; `0.5b` has the numbers of Qwen2.5-0.5B (section 1.6)."""
+"""By name. `cpu` is small enough for one core in minutes; `0.5b` has the numbers of Qwen2.5-0.5B."""
 
 
 @dataclass(frozen=True)

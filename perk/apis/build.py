@@ -1,4 +1,4 @@
-"""API retrieval: one document is one segment, the gold one at a chosen position (sheet section 2.4)."""
+"""API retrieval: one document is one segment, the gold one at a chosen position (paper, section 5.2)."""
 
 import logging
 import random

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Position(StrEnum):
-    """Where the gold document stands among the others (sheet section 2.4)."""
+    """Where the gold document stands among the others (paper, section 5.2)."""
 
     pre = "pre"
     """First."""

@@ -1,4 +1,4 @@
-"""BabiLong problems: a story's facts hidden in a long text, and a question about them (sheet section 2.1)."""
+"""BabiLong problems: a story's facts hidden in a long text, and a question about them (paper, appendix A.1)."""
 
 import logging
 import random

@@ -1,4 +1,4 @@
-"""Questions over passages: gold ones among distractors, at random places, until the window is full (sheet 2.3)."""
+"""Questions over passages: gold ones among distractors, at random places, until the window is full (paper, A.3)."""
 
 import logging
 import random

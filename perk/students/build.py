@@ -1,4 +1,4 @@
-"""Student-record problems: one record is one segment (sheet section 2.2)."""
+"""Student-record problems: one record is one segment (paper, appendix A.2)."""
 
 import random
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ class Variant(StrEnum):
     """How records and questions are drawn."""
 
     published = "published"
-    """Grades over the whole range, pairs at random: constant answers do well (sheet section 2.2)."""
+    """Grades over the whole range, pairs at random: constant answers do well."""
     repaired = "repaired"
     """Every context has a range of grades of its own, and as many pairs say yes as no: constant answers stay low."""
 

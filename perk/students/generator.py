@@ -1,7 +1,7 @@
 """Student records made to order.
 
 `generate` is a pure function of its arguments. Ids, names and combinations of attributes belong to the split that their
-digest falls to, so no two splits share one, as the paper asks of training and test (sheet section 2.2).
+digest falls to, so no two splits share one, as the paper asks of training and test (appendix A.2).
 """
 
 import random

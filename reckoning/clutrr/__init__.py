@@ -1,1 +1,1 @@
-"""CLUTRR-SG: how two persons are related, from a chain of kinship facts (sheet section 2.2)."""
+"""CLUTRR-SG: how two persons are related, from a chain of kinship facts (paper, appendix A)."""

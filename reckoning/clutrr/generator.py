@@ -1,4 +1,4 @@
-"""Kinship stories made to order (sheet section 2.2), in our own words.
+"""Kinship stories made to order, in our own words.
 
 `generate` is a pure function of its arguments. Which split a path or a story belongs to is decided by its words alone
 (`paths`), so nothing held out is in two splits, whatever the seed or the settings.

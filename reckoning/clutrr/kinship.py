@@ -1,4 +1,4 @@
-"""The algebra of the 22 kinship words (sheet section 2.2).
+"""The algebra of the 22 kinship words, those of the authors' notebooks.
 
 A relation is a walk through a family: u to a parent, d to a child, b to a sibling, s to a spouse. Two relations compose
 by joining their walks and shortening the result. Families are regular: every child has two married parents, siblings

@@ -1,4 +1,4 @@
-"""Reader of the original CLUTRR-SG files, one story a line (sheet section 2.2).
+"""Reader of the original CLUTRR-SG files, one story a line.
 
 The data are those of "Measuring Systematic Generalization in Neural Proof Generation with Transformers" (Gontier,
 Sinha, Reddy, Pal; NeurIPS 2020; github NicolasAG/SGinPG), made with CLUTRR (facebookresearch/clutrr, CC BY-NC 4.0).

@@ -1,7 +1,7 @@
-"""The published way from ProofWriter theories to problems (fact sheet §2.1.2 to §2.1.4), followed to the letter.
+"""The published way from ProofWriter theories to problems (the authors' notebooks), followed to the letter.
 
 A problem holds one question; its facts are the sentences of one proof, or of the deepest failing chain where the
-answer is unknown, and distractors from the same theory. These sets can be solved without reasoning (§2.1.5): always
+answer is unknown, and distractors from the same theory. These sets can be solved without reasoning: always
 report `reckoning.audit` beside a result on them.
 """
 
@@ -144,7 +144,7 @@ def _balanced(kept: Sequence[Kept], rng: random.Random) -> list[Kept]:
 def _with_distractors(
     proof: Sequence[str], sentences: Mapping[str, str], level: Distractors, order: Order, rng: random.Random
 ) -> list[str]:
-    """Identifiers of the proof and of its distractors (§2.1.4) in the order in which the facts are given."""
+    """Identifiers of the proof and its distractors (paper, section 4.2) in the order in which the facts are given."""
     rest = [identifier for identifier in sentences if identifier not in proof]
     drawn: list[str] = []
     if len(rest) > 1 and level != "0":
@@ -167,7 +167,7 @@ def split_by_theory(records: Sequence[Record], shares: Mapping[str, float], seed
 
 
 def check_published_counts(depth: int, split: str, *, theories: int, examples: int) -> None:
-    """Hold the sizes of a balanced set of the full release against the published ones (§2.1.3).
+    """Hold the sizes of a balanced set of the full release against the published ones (`counts.yaml`).
 
     Raises:
         UserError: the sizes differ, or none were published for this depth and split.

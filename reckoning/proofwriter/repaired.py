@@ -1,4 +1,4 @@
-"""Problems without the shortcuts of the published recipe (§2.1.5).
+"""Problems without the shortcuts of the published recipe.
 
 A group of questions shares one knowledge set, predicate and polarity, and has one subject per label, so the questions
 differ in their subject only. All subjects are mentioned equally often in the knowledge set and their facts feed

@@ -1,4 +1,4 @@
-"""Mamba as in-context learner: the loss of `transformers`, learned down, for prompts of any length (section 3)."""
+"""Mamba as in-context learner: the loss of `transformers`, learned down, for prompts of any length."""
 
 from pathlib import Path
 from typing import Any

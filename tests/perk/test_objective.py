@@ -1,4 +1,4 @@
-"""Token weights of the inner loss (sheet section 1.4): where they start, what they read, and where gradients go."""
+"""Token weights of the inner loss: where they start, what they read, and where gradients go."""
 
 import math
 from pathlib import Path

@@ -110,7 +110,7 @@ def scores(config: Any) -> dict[str, float]:
 
 
 def test_constants_do_well_on_the_published_kind_and_badly_on_the_repaired_one(small: Any) -> None:
-    """The sheet's warning: 86 to 90 % of highest and lowest at about 200 records, so about 60 % of all."""
+    """By calculation, 86 to 90 % of highest and lowest at about 200 records, so about 60 % of all."""
     sizes = ["data.count={train:15,dev:1,test:25}", "data.length=7000", "data.questions=3"]
     published = scores(small("student_aggregate", *sizes))
     repaired = scores(small("student_aggregate", "data.students.variant=repaired", *sizes))

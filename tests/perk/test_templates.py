@@ -1,4 +1,4 @@
-"""The strings of the sheet's sections 1.7 and 1.8 as tokens, answers read back, and what does not fit."""
+"""The templates' strings as tokens, answers read back, and what does not fit."""
 
 import random
 from collections.abc import Callable

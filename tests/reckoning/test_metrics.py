@@ -1,4 +1,4 @@
-"""Label accuracy and fact recall as the sheet's section 4 defines them."""
+"""Label accuracy and fact recall as the released code defines them."""
 
 import pytest
 

@@ -233,7 +233,7 @@ def test_published_counts_are_held_against_the_found_ones() -> None:
         check_published_counts(1, "train", theories=0, examples=0)
 
 
-# The shared real file: 160 of the 240 theories behind the fact sheet's numbers (§2.1.5).
+# The shared real file: 160 of 240 theories of the NatLang dev file.
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +303,7 @@ def test_questions_with_several_proofs_in_the_real_file(real: list[dict[str, Any
     )
     with_them = sum(len(make(record, alternative="union", balance=False)) for record in real)
     without = sum(len(make(record, alternative="skip", balance=False)) for record in real)
-    assert with_them - without == several == 127  # of 1243; the sheet's 240 theories have 176 of 1848
+    assert with_them - without == several == 127  # of 1243; all 240 theories have 176 of 1848
 
 
 def test_balanced_sets_of_the_real_file_equal_an_independent_recount(real: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The strings of the sheet's section 2.4, as text and as tokens."""
+"""The strings of the released code, as text and as tokens."""
 
 import random
 import shutil
