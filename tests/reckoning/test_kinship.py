@@ -14,7 +14,7 @@ from tests.reckoning.families import MALE, People, seen
 ALL = [*MALE, *MALE.values()]
 
 
-def test_there_are_the_22_words_of_the_sheet() -> None:
+def test_there_are_the_22_words_of_the_notebooks() -> None:
     assert len(WORDS) == 22 and set(WORDS) == set(ALL)
     assert {word for word, (_, gender) in WORDS.items() if gender == "male"} == set(MALE)
     assert {WORDS[male][0] for male in MALE} == {WORDS[female][0] for female in MALE.values()}

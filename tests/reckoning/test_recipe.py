@@ -322,7 +322,7 @@ def test_balanced_sets_of_the_real_file_equal_an_independent_recount(real: list[
 
 
 @pytest.mark.parametrize("balance", [True, False])
-def test_shortcut_rules_on_the_real_file_score_as_in_the_sheet(real: list[dict[str, Any]], balance: bool) -> None:
+def test_shortcut_rules_on_the_real_file_score_as_computed_before(real: list[dict[str, Any]], balance: bool) -> None:
     from reckoning.audit import audit
 
     problems = [problem for record in real for problem in make(record, balance=balance)]
