@@ -34,6 +34,11 @@ class Unroll(StrEnum):
     none = "none"
     """No outer gradient at all: evaluation."""
 
+    @property
+    def second_order(self) -> bool:
+        """Does the outer gradient pass through a gradient inside the steps?"""
+        return self not in (Unroll.first_order, Unroll.none)
+
 
 class Snapshots(StrEnum):
     """Where `recompute` keeps what it needs of every step."""

@@ -330,12 +330,7 @@ class Run:
         remove_temporaries(self.folder)
         remove_temporaries(self.folder / CHECKPOINTS)
 
-        self._stack.callback(torch.use_deterministic_algorithms, torch.are_deterministic_algorithms_enabled())
-        seeding.set_deterministic(self._runtime.deterministic)
-        self._stack.callback(torch.set_num_threads, torch.get_num_threads())
-        if self._runtime.threads:
-            torch.set_num_threads(self._runtime.threads)
-        seeding.seed_everything(self.identity.seed)
+        self._stack.enter_context(seeding.applied(self._runtime, self.identity.seed))
 
         # a run of several tables belongs to the sweep that started it first
         sweep = read_environment(self.folder).get("sweep") or sweep_name()

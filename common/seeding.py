@@ -2,10 +2,14 @@
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+
+from common.schema import RuntimeConfig
 
 CUBLAS_WORKSPACE = ":4096:8"
 
@@ -28,6 +32,20 @@ def set_deterministic(on: bool) -> None:
     torch.use_deterministic_algorithms(on)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def applied(runtime: RuntimeConfig, seed: int) -> Iterator[None]:
+    """All generators seeded; the kernels and threads of `runtime` inside the block, those of before after it."""
+    deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    set_deterministic(runtime.deterministic)
+    torch.set_num_threads(runtime.threads or threads)
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)
 
 
 def rng_state() -> dict[str, Any]:

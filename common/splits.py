@@ -1,7 +1,12 @@
 """Who belongs to which split: by shares for things that are at hand, by content for things made to order."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
+from importlib import resources
+from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 from common.errors import UserError
 
@@ -38,6 +43,26 @@ def cut(keys: Iterable[str], shares: Mapping[str, float], seed: int, what: str =
     return found
 
 
+def shares_of(shares: Mapping[str, float], missing: Iterable[str]) -> dict[str, float]:
+    """The shares in which a train file is cut where the files of `missing` splits are not there: with sum 1."""
+    wanted = {split: shares.get(split, 0.0) for split in ("train", *missing)}
+    return {split: share / (sum(wanted.values()) or 1) for split, share in wanted.items()}
+
+
+def check_disjoint(keys: Mapping[str, set[str]], what: str) -> None:
+    """See that no two splits share a key.
+
+    Raises:
+        UserError: two do; `what` the keys are.
+    """
+    for a, b in combinations(keys, 2):
+        if both := keys[a] & keys[b]:
+            raise UserError(
+                f"data: the {a} and {b} splits share {len(both)} {what} (such as {min(both)}); give them files that "
+                "share none, or leave data.files.dev and data.files.test null to cut the train file"
+            )
+
+
 def bucket(content: str) -> int:
     """One of 16 buckets, by content alone: the same whatever the seed or the settings."""
     return hashlib.sha256(content.encode()).digest()[0] % 16
@@ -46,6 +71,18 @@ def bucket(content: str) -> int:
 def belongs(content: str, split: str) -> bool:
     """Does `content`, made to order, fall to `split`?"""
     return bucket(content) in MADE[split]
+
+
+def build_digest(settings: Mapping[str, Any], files: Mapping[str, Path], package: str) -> str:
+    """Key of splits that are kept once built: of `settings`, of sizes and times of the files and folders they are read
+    from, and of the code of the package that builds them."""
+    inside = {name: [path] if path.is_file() else sorted(path.rglob("*")) for name, path in files.items()}
+    stats = {name: [(each.stat().st_size, each.stat().st_mtime_ns) for each in paths] for name, paths in inside.items()}
+    code = hashlib.sha256()
+    for path in sorted(Path(str(resources.files(package))).rglob("*.py")):
+        code.update(path.read_bytes())
+    keys = [settings, stats, code.hexdigest()]
+    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def digest(content: str) -> str:

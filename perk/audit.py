@@ -92,7 +92,7 @@ def audit(
     matches = matches_of(config.task)
 
     def scored(name: str, description: str, right: Sequence[float], searches: bool = False) -> Result:
-        groups = [problem.id for problem, _ in asked]
+        groups = [problem.group or problem.id for problem, _ in asked]
         interval = accuracy_interval(right, groups, confidence)
         return Result(name, description, interval, tuple(right), _by_kind(asked, right), searches)
 

@@ -66,6 +66,8 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
         weigher = Weigher(model.width).to(device, wide)
     if not config.method.meta:
         rates.requires_grad_(False)  # nothing would reach them
+    elif config.inner.unroll.second_order:
+        models.check_second_derivative(model)
     learner = Perk(model, rates, templates, config.inner, config.method, config.evaluation, weigher)
     return Parts(model, rates, weigher, templates, learner)
 

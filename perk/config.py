@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.language.config import LoraConfig
 from common.language.config import ModelConfig as CommonModelConfig
 from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
-from common.splits import SPLITS
+from common.splits import SPLITS, shares_of
 from perk.apis.config import ApisConfig
 from perk.babilong.config import BabilongConfig
 from perk.documents.config import DocumentsConfig, Kind
@@ -243,6 +243,10 @@ class EvaluationConfig:
             raise UserError(f"evaluation.confidence={self.confidence}: it is a probability; use 0.95 or 0.99")
 
 
+SHORTEST = 4
+"""Tokens of a segment: with fewer there is no room for a word beside its label."""
+
+
 class Task(StrEnum):
     """Which family of contexts and questions."""
 
@@ -314,6 +318,11 @@ class DataConfig:
                 raise UserError(f"data.{key}={getattr(self, key)}: use {least} or more")
         if self.shrink < 1:
             raise UserError(f"data.shrink={self.shrink}: use 1 (lengths as they are) or more")
+        if self.segment_tokens < SHORTEST:
+            raise UserError(
+                f"data.segment={self.segment} with data.shrink={self.shrink}: {self.segment_tokens} tokens; use "
+                f"{SHORTEST * self.shrink} or more"
+            )
         if self.segment_tokens > min(self.length_of("train"), self.length_of("test")):
             raise UserError(
                 f"data.segment={self.segment}: longer than the context (data.length={self.length}, "
@@ -345,13 +354,12 @@ class DataConfig:
 
     def shares_of(self, missing: list[str]) -> dict[str, float]:
         """The shares in which the train file is cut where the files of `missing` splits are not there."""
-        wanted = {split: self.shares.get(split, 0.0) for split in ("train", *missing)}
-        return {split: share / sum(wanted.values()) for split, share in wanted.items()}
+        return shares_of(self.shares, missing)
 
     @property
     def supported(self) -> bool | None:
-        """Do its questions come with the facts that give the answer? None: some may."""
-        if self.task is Task.jsonl:
+        """Do its questions come with the facts that give the answer? None: some do."""
+        if self.task in (Task.jsonl, Task.students):
             return None
         documents = self.task is Task.documents and (self.made or self.documents.kind is Kind.hotpotqa)
         return documents or self.task is Task.babilong
@@ -407,13 +415,13 @@ class TrainConfig:
 
 def kept_steps(length: int, shrink: int) -> int:
     """Inner steps that are unrolled exactly: two up to 4K tokens of context, one beyond (paper, appendix B)."""
-    return 2 if length // shrink <= 4096 else 1
+    return 2 if length // max(1, shrink) <= 4096 else 1
 
 
 def equal_batch(most: int, tokens: int, length: int, shrink: int) -> int:
     """Problems in a batch of about `tokens` tokens of context, 1 to `most`, so that a step costs the same at every
     `length`."""
-    return max(1, min(most, tokens * shrink // length))
+    return max(1, min(most, tokens * shrink // max(1, length)))
 
 
 OmegaConf.register_new_resolver("kept_steps", kept_steps, replace=True)

@@ -7,11 +7,8 @@
     python -m perk.data +experiment=student_recall scale=cpu data.export=records     official files, no more
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -23,7 +20,7 @@ from common.entry import entry
 from common.errors import UserError
 from common.files import remove_if_empty, write_atomic
 from common.schema import flat, plain, to_typed
-from common.splits import SPLITS
+from common.splits import SPLITS, build_digest, check_disjoint
 from perk import jsonl
 from perk.apis import build as apis
 from perk.babilong import build as babilong
@@ -75,17 +72,14 @@ def check(splits: Splits) -> None:
     Raises:
         UserError: they do; or a problem cannot be built.
     """
-    sources = {split: {key for problem in problems for key in problem.sources} for split, problems in splits.items()}
-    for a, b in combinations(SPLITS, 2):
-        if both := sources[a] & sources[b]:
-            raise UserError(
-                f"data: the {a} and {b} splits share {len(both)} things (such as {min(both)}); leave data.files.dev "
-                "and data.files.test null to cut the train file"
-            )
+    check_disjoint(
+        {split: {key for problem in problems for key in problem.sources} for split, problems in splits.items()},
+        "things",
+    )
 
 
 def _cache_folder(config: DataConfig) -> Path | None:
-    """Where the built splits lie: named by everything that decides them, the files' sizes and times included."""
+    """Where the built splits lie: named by everything that decides them."""
     if config.cache is None:
         return None
     parts = {task.value for task in Task if task is not config.task}
@@ -94,15 +88,13 @@ def _cache_folder(config: DataConfig) -> Path | None:
         for key, value in flat(plain(config)).items()
         if key not in ("root", "cache", "export") and key.split(".")[0] not in {*parts, "templates"}
     }
+    files = {}
     for name in _named(config):
         try:
-            path = find(config.root, name, "generate everything: data.files.train=null")
+            files[name] = find(config.root, name, "generate everything: data.files.train=null")
         except UserError:  # a data set of the hub, or missing: whoever reads it will say so
             continue
-        files = [path] if path.is_file() else sorted(path.rglob("*"))
-        keys[f"files of {name}"] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
-    return Path(config.cache) / f"{config.name}-{digest}"
+    return Path(config.cache) / f"{config.name}-{build_digest(keys, files, 'perk')}"
 
 
 def _named(config: DataConfig) -> Iterator[str]:

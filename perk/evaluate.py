@@ -7,21 +7,21 @@ Evaluation never changes a weight: contexts are written into functional copies w
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from common.dataroot import find
 from common.entry import entry, in_sweep
 from common.errors import UserError
 from common.schema import Device, plain, to_typed
 from perk.apis.config import Position
+from perk.apis.documents import is_placed
 from perk.babilong.config import Placement
 from perk.config import DataConfig, EvaluationConfig, Learner, Task, TrainConfig
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from perk.data import Splits
     from perk.problems import Problem
     from perk.scoring import Item
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -128,6 +126,24 @@ def passes(config: TrainConfig, split: str = "test") -> list[Pass]:
     ]
 
 
+def foresee(config: TrainConfig) -> None:
+    """Make the first problem of every further pass over the test split, so that what cannot be made is refused before
+    the training and not after it.
+
+    Raises:
+        UserError: the task has no such position, or no such length; `evaluation` is named.
+    """
+    from perk import data
+
+    for each in passes(config):
+        if each.further:
+            try:
+                data.load(replace(each.data, cache=None))["test"][0]
+            except UserError as error:
+                asked = f"evaluation.{each.further}s: {each.length if each.further == 'length' else each.position}"
+                raise UserError(f"{asked}: {error}") from error
+
+
 def measure(
     parts: Parts, problems: Sequence[Problem], config: TrainConfig, split: str = "test"
 ) -> tuple[dict[str, Interval], list[Item]]:
@@ -180,11 +196,14 @@ def with_length(config: DataConfig, split: str, length: int, most: int = 0) -> D
     """The data set with contexts of another length in the split that is asked, `most` of them (0: all).
 
     Raises:
-        UserError: its contexts are as they are.
+        UserError: its contexts are as they are, or shorter than a segment.
     """
-    if config.task is Task.jsonl:
-        raise UserError(f"evaluation.lengths=[{length}]: contexts of data.task=jsonl are as they are; use []")
-    longer = replace(config, test_length=length) if split == "test" else replace(config, length=length)
+    if _fixed(config):
+        raise UserError(f"evaluation.lengths=[{length}]: {config.name} has contexts as the file has them; use []")
+    try:
+        longer = replace(config, test_length=length) if split == "test" else replace(config, length=length)
+    except UserError as error:
+        raise UserError(f"evaluation.lengths=[{length}]: {error}") from error
     return _alone(longer, split, most)
 
 
@@ -195,6 +214,8 @@ def with_position(config: DataConfig, split: str, position: str, most: int = 0) 
         UserError: the task has no such position.
     """
     moved, tests = config, split == "test"
+    if _fixed(config):
+        raise UserError(f"evaluation.positions=[{position}]: {config.name} has contexts as the file has them; use []")
     try:
         if config.task is Task.apis:
             gold = Position(position)
@@ -220,6 +241,13 @@ def position_of(config: DataConfig, split: str) -> str | None:
     if config.task is Task.babilong:
         return str((config.babilong.test_placement if tests else None) or config.babilong.placement)
     return None
+
+
+def _fixed(config: DataConfig) -> bool:
+    """Are contexts read whole, so that no length or position applies to them?"""
+    if config.task is Task.apis and not config.made:
+        return is_placed(find(config.root, str(config.files.train), "generate APIs: data.files.train=null"))
+    return config.task is Task.jsonl or (config.task is Task.students and not config.made)
 
 
 def _alone(config: DataConfig, split: str, most: int) -> DataConfig:
@@ -256,16 +284,15 @@ def restored(folder: Path, device: Device | None = None) -> tuple[TrainConfig, P
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
-    """Answer a split with the selected weights of a run; writes `evaluation-<split>.json` into its folder.
+    """Answer a split with the selected weights of a run; writes `evaluation-<split>.json` into its folder, with what
+    was asked otherwise than in training behind the split.
 
     Raises:
         UserError: no such run or split, no selected checkpoint, or the data or model is gone.
     """
-    from common.files import write_atomic
-    from common.folder import read_environment
+    from common import evaluation, seeding
     from common.results import RunIdentity
     from common.splits import SPLITS
-    from common.tracker import make_tracker
     from perk import data
     from perk.build import look
     from perk.methods import Perk
@@ -288,15 +315,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     if isinstance(parts.learner, Perk):
         parts.learner.writer.evaluation_steps = trained.evaluation.inner_steps or trained.inner.steps
         parts.learner.micro_batch = trained.evaluation.micro_batch
-    metrics, _ = measure(parts, splits[config.split], trained, config.split)
-    text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
-    write_atomic(folder / f"evaluation-{config.split}.json", text + "\n")
+    with seeding.applied(trained.runtime, trained.seed):
+        metrics, _ = measure(parts, splits[config.split], trained, config.split)
     who = RunIdentity("perk", trained.experiment, trained.method.name, trained.scale, trained.seed)
-    tracker = make_tracker(trained.tracker, folder, plain(trained), who, read_environment(folder), evaluating=True)
-    tracker.summarise({f"{config.split}/{name}": interval.value for name, interval in metrics.items()})
-    tracker.finish(0)
-    for name, interval in metrics.items():
-        logger.info("%s/%s %.4f (%.4f to %.4f)", config.split, name, interval.value, interval.low, interval.high)
+    changed = {key: getattr(config, key) for key in ("inner_steps", "lengths", "positions")}
+    evaluation.report(folder, config.split, changed, metrics, who, plain(trained), trained.tracker)
     return metrics
 
 

@@ -72,7 +72,8 @@ def _split(config: DataConfig, tokens: Tokens, split: str, lines: Sequence[Line]
             for question in line.questions
         )  # fmt: skip
         name = f"{config.name}/{split}/{line.id}"
-        return Problem(name, tuple(segments), questions, (f"source:{line.source}",), sum(tokens.counts(segments)))
+        source, total = f"source:{line.source}", sum(tokens.counts(segments))
+        return Problem(name, tuple(segments), questions, (source,), total, group=source)
 
     return Made(config.count[split] or len(lines), make)
 

@@ -19,8 +19,9 @@ def exact_match(said: str, answers: Sequence[str]) -> bool:
 
 
 def substring_match(said: str, answers: Sequence[str]) -> bool:
-    """Does the answer hold an accepted one, both in their normal form? Long answers match easily."""
-    return any(normalise(answer) in normalise(said) for answer in answers)
+    """Does the answer hold an accepted one, both in their normal form? Long answers match easily, and an accepted one
+    that has no normal form (`The The`) never does."""
+    return any(form in normalise(said) for form in filter(None, map(normalise, answers)))
 
 
 def label_match(said: str, answer: str, question: str, labels: Sequence[str]) -> bool:

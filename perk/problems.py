@@ -34,7 +34,8 @@ class Problem:
 
     `sources` are keys of whatever must not be in another split too: story, book, records, passages. `tokens` counts
     all segments with `data.tokenizer`; of them, `added` stand on top of the budget `data.length`. `labels` are the
-    numbers that the segments are given; () counts from 0.
+    numbers that the segments are given; () counts from 0. Problems of one `group` ask about the same thing (a story, a
+    database), so their answers are not independent; "" is a group of its own.
 
     Raises:
         ValueError: no segments, an empty one, no questions, or a gold segment that is not there.
@@ -47,6 +48,7 @@ class Problem:
     tokens: int
     added: int = 0
     labels: tuple[int, ...] = ()
+    group: str = ""
 
     def __post_init__(self) -> None:
         if not self.segments or "" in self.segments or not self.questions:
@@ -123,6 +125,6 @@ def from_json(value: Mapping[str, Any]) -> Problem:
             for q in value["questions"]
         )
         lists = (tuple(value["segments"]), questions, tuple(value["sources"]))
-        return Problem(value["id"], *lists, value["tokens"], value["added"])
+        return Problem(value["id"], *lists, value["tokens"], value["added"], group=value["group"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a stored problem ({error!r})") from error

@@ -19,6 +19,7 @@ class Item:
 
     question: str
     context: str
+    """What it hangs on: the group of its problem, or the problem; items with the same are not independent."""
     kind: str
     length: int
     """Tokens of the context as `data.length` counts them."""
@@ -60,7 +61,7 @@ def score(
             named = label_match(said, question.answers[0], question.text, labels) if labels else None
             right, exact = matches(said, question.answers), exact_match(said, question.answers)
             answer = question.answers[0]
-            where = (question.id, problem.id, question.kind, length, position)
+            where = (question.id, problem.group or problem.id, question.kind, length, position)
             items.append(Item(*where, answer, said, right, exact, named, text, further))
     return items
 
@@ -105,8 +106,8 @@ def shortcut_rows(
     rules = audit(train, test, data, confidence)
     asked = [(problem, question) for problem in test[:MOST] for question in problem.questions]
     records: list[dict[str, Any]] = [
-        {"question": question.id, "context": problem.id, "kind": question.kind, "answer": question.answers[0],
-         **{rule.name: rule.right[place] for rule in rules}}
+        {"question": question.id, "context": problem.group or problem.id, "kind": question.kind,
+         "answer": question.answers[0], **{rule.name: rule.right[place] for rule in rules}}
         for place, (problem, question) in enumerate(asked)
     ]  # fmt: skip
     return {f"accuracy_{rule.name}": rule.interval for rule in rules}, records

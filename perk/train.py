@@ -42,7 +42,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from common.run import Run, RunIdentity
     from perk import data
     from perk.build import build, look
-    from perk.evaluate import measure, measure_rules, respond
+    from perk.evaluate import foresee, measure, measure_rules, respond
     from perk.problems import relabelled
     from perk.scoring import accuracy, to_json
 
@@ -50,6 +50,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who) as run:
         if run.finished:
             return run.results
+        foresee(config)
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
             metrics, records = measure_rules(splits, config)

@@ -52,6 +52,8 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
         )
         if not config.method.meta:
             rates.requires_grad_(False)  # nothing would reach them
+        elif config.inner.unroll.second_order:
+            models.check_second_derivative(model)
         learner.plan(splits["train"], config.outer.batch_problems)
     else:
         rates.requires_grad_(False)

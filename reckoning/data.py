@@ -7,8 +7,6 @@ audits shortcuts.
     python -m reckoning.data +experiment=proofwriter scale=cpu data.export=theories           official files, no more
 """
 
-import hashlib
-import json
 import logging
 import random
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from common.entry import entry
 from common.errors import UserError
 from common.files import remove_if_empty, write_json_lines
 from common.schema import flat, plain, to_typed
+from common.splits import build_digest, check_disjoint, shares_of
 from common.textfile import read_json_lines
 from reckoning.choices import annotations_beside, read_choices
 from reckoning.clutrr import splits as clutrr
@@ -100,16 +99,14 @@ def find(root: str | None, name: str) -> Path:
 
 
 def _cache_folder(config: DataConfig) -> Path | None:
-    """Where the built splits lie: named by everything that decides them, sizes of the files included."""
+    """Where the built splits lie: named by everything that decides them."""
     if config.cache is None:
         return None
     keys = {k: v for k, v in flat(plain(config)).items() if not k.startswith(("templates.", "root", "cache", "export"))}
     names = [name for name in (*plain(config.files).values(), *plain(config.support).values()) if name]
     found = {name: find(config.root, name) for name in names if clutrr.HOPS not in name}
-    for name, path in (found | {path.name: path for path in clutrr.files(config, find)}).items():
-        keys[f"bytes of {name}"] = [path.stat().st_size, path.stat().st_mtime_ns]
-    digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
-    return Path(config.cache) / f"{config.name}-{digest}"
+    found |= {path.name: path for path in clutrr.files(config, find)}
+    return Path(config.cache) / f"{config.name}-{build_digest(keys, found, 'reckoning')}"
 
 
 def _build(config: DataConfig) -> Splits:
@@ -121,8 +118,7 @@ def _build(config: DataConfig) -> Splits:
     if files["train"] is None:
         raise UserError(f"data.files.train is null with data.format={config.format}; name the file to train on")
     missing = [split for split in SPLITS if files[split] is None]
-    shares = {split: config.shares.get(split, 0.0) for split in ("train", *missing)}
-    shares = {split: share / sum(shares.values()) for split, share in shares.items()}
+    shares = shares_of(config.shares, missing)
     if config.format is Format.proofwriter:
         return _from_release(config, files, missing, shares)
     read = {split: _read_problems(config, split) for split in SPLITS if files[split] is not None}
@@ -195,13 +191,7 @@ def _read_problems(config: DataConfig, split: str) -> list[Problem]:
 
 
 def _check_disjoint(splits: Splits) -> None:
-    keys = {split: {problem.theory for problem in problems} for split, problems in splits.items()}
-    for a, b in (("train", "dev"), ("train", "test"), ("dev", "test")):
-        if shared := keys[a] & keys[b]:
-            raise UserError(
-                f"data: the {a} and {b} splits share {len(shared)} theories (such as {min(shared)}); "
-                "leave data.files.dev and data.files.test null to cut the train file by theory"
-            )
+    check_disjoint({split: {problem.theory for problem in problems} for split, problems in splits.items()}, "theories")
 
 
 def export(config: DataConfig) -> list[Path]:

@@ -7,10 +7,9 @@ Evaluation never changes a weight: inner steps work on functional copies without
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,7 +107,7 @@ def measure(parts: Parts, problems: Sequence[Problem], config: TrainConfig) -> t
 
 def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     """Answer a split with the selected weights of a run; writes `evaluation-<split>.json` into its folder, of another
-    data set `evaluation-<its name>-<split>.json`.
+    data set `evaluation-<its name>-<split>.json`, with another number of inner steps behind the split.
 
     Another data set is asked in the run's templates unless it has its own.
 
@@ -119,13 +118,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     """
     import torch
 
+    from common import evaluation, seeding
     from common.environment import pick_device
-    from common.files import write_atomic
-    from common.folder import read_config, read_environment
+    from common.folder import read_config
     from common.results import RunIdentity
-    from common.seeding import seed_everything
     from common.state import put_back, selected
-    from common.tracker import make_tracker
     from reckoning import data
     from reckoning.build import build
 
@@ -150,23 +147,19 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         trained.data = replace(
             config.data, copies=1, templates=config.data.templates if own else trained.data.templates
         )
-    seed_everything(trained.seed)
+    seeding.seed_everything(trained.seed)
     splits = data.load(trained.data)
     problems = _chosen(splits, config.split)
     _check_words(problems, trained.data, words, folder)
     device = pick_device(config.device or trained.runtime.device)
     parts = build(trained, splits, device, getattr(torch, trained.runtime.dtype.name))
     put_back(best, {"model": parts.model.tracked, "rates": parts.rates}, folder, trained.model.name)
-    metrics, _ = measure(parts, problems, trained)
-    text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
+    with seeding.applied(trained.runtime, trained.seed):
+        metrics, _ = measure(parts, problems, trained)
     asked = config.split if config.data is None else f"{run_name(config.data.name)}-{config.split}"
-    write_atomic(folder / f"evaluation-{asked}.json", text + "\n")
     who = RunIdentity("reckoning", trained.experiment, trained.method.name, trained.scale, trained.seed)
-    tracker = make_tracker(trained.tracker, folder, plain(trained), who, read_environment(folder), evaluating=True)
-    tracker.summarise({f"{asked}/{name}": interval.value for name, interval in metrics.items()})
-    tracker.finish(0)
-    for name, interval in metrics.items():
-        logger.info("%s/%s %.4f (%.4f to %.4f)", asked, name, interval.value, interval.low, interval.high)
+    changed = {"inner_steps": config.inner_steps}
+    evaluation.report(folder, asked, changed, metrics, who, plain(trained), trained.tracker)
     return metrics
 
 

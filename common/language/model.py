@@ -118,9 +118,7 @@ def _ready(network: nn.Module, config: ModelConfig, device: torch.device) -> Lan
     _finished(network, adapter)
     network.to(device)
     window = getattr(network.config, "max_position_embeddings", None) or sys.maxsize  # None: no limit
-    model = LanguageModel(network, int(window), adapter)
-    check_second_derivative(model)
-    return model
+    return LanguageModel(network, int(window), adapter)
 
 
 def _with_lora(network: nn.Module, config: ModelConfig) -> Adapter | None:
@@ -134,7 +132,8 @@ def _finished(network: nn.Module, adapter: Adapter | None) -> None:
 
 
 def check_second_derivative(model: LanguageModel) -> None:
-    """Differentiate a three-token loss twice, so that a kernel that cannot fails now and not an hour later.
+    """Differentiate a three-token loss twice, so that a kernel that cannot fails now and not an hour later. For
+    learners whose outer gradient passes through inner ones.
 
     Raises:
         UserError: some operation of the network has no second derivative.

@@ -63,6 +63,12 @@ def _problem(
             break
         kept.append(other)
         total += count
+    else:
+        if total + 2 * max(rest, default=length) < length:
+            raise UserError(
+                f"{name}: {len(others) + 1} API documents, all there are, fill only {total} of {length} tokens; lower "
+                "data.length"
+            )
     if not kept:
         raise UserError(f"{name}: {length} tokens do not hold two API documents; raise data.length")
     rng = random.Random(f"{config.seed}/{split}/{index}/position")
@@ -74,7 +80,8 @@ def _problem(
     question = Question(f"{name}/0", instruction, (gold.call,), position.value, (), (place,))
     asked = () if config.made else (f"question:{digest(instruction)}",)  # generated ones are few, the APIs are not
     sources = (*asked, *(f"api:{digest(each.document)}" for each in shown))
-    return Problem(name, tuple(each.document for each in shown), (question,), sources, total)
+    group = "".join(asked)
+    return Problem(name, tuple(each.document for each in shown), (question,), sources, total, group=group)
 
 
 def _from_wanted(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
@@ -121,7 +128,7 @@ def _as_they_are(config: DataConfig, tokens: Tokens, split: str, placed: Sequenc
         gold = next(place for place, text in enumerate(each.context) if each.answer in text)
         question = Question(f"{name}/0", each.question, (each.answer,), each.location, (), (gold,))
         sources = (f"question:{digest(each.question)}", *(f"api:{digest(text)}" for text in each.context))
-        return Problem(name, each.context, (question,), sources, sum(tokens.counts(each.context)))
+        return Problem(name, each.context, (question,), sources, sum(tokens.counts(each.context)), group=sources[0])
 
     return Made(config.count[split] or len(placed), make)
 

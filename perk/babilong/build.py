@@ -68,7 +68,8 @@ class _Builder:
         total = sum(self.tokens.counts(written))
         on_top = added if mine.budget is Budget.on_top else 0
         sources = (f"story:{story.key}", f"told:{told_key(told)}", *(f"text:{text}" for text in texts))
-        return Problem(name, tuple(written), questions, sources, total, on_top)
+        group = sources[0] if self.cases else ""
+        return Problem(name, tuple(written), questions, sources, total, on_top, group=group)
 
     def _case(self, index: int) -> Case:
         if self.cases:

@@ -117,7 +117,8 @@ def _problem(
     gold = tuple(order.index(place) for place in range(len(item.gold)))
     question = Question(f"{name}/{item.id}", item.question, item.answers, item.kind, item.support, gold)
     sources = (f"question:{digest(item.question)}", *(f"passage:{digest(passage.line)}" for passage in used))
-    return Problem(name, segments, (question,), sources, sum(tokens.counts(segments)))
+    group = "" if config.made else sources[0]
+    return Problem(name, segments, (question,), sources, sum(tokens.counts(segments)), group=group)
 
 
 def _shortened(line: str, tokens: Tokens, limit: int) -> str:

@@ -37,7 +37,7 @@ def database_of(config: DataConfig, tokens: Tokens, split: str, index: int) -> D
     return generate(config.students, tokens, length, config.seed, split, index, config.questions)
 
 
-def problem_of(database: Database, name: str, tokens: Tokens) -> Problem:
+def problem_of(database: Database, name: str, tokens: Tokens, group: str = "") -> Problem:
     """The database as a context with its questions. Support are the records that a question names."""
     place_of: dict[str, int] = {}
     for place, record in enumerate(database.records):
@@ -49,7 +49,8 @@ def problem_of(database: Database, name: str, tokens: Tokens) -> Problem:
         support = tuple(segments[place] for place in gold)
         questions.append(Question(f"{name}/{number}", text, (answer,), kind_of(text), support, gold))
     total = sum(tokens.counts(segments))
-    return Problem(name, segments, tuple(questions), tuple(f"student:{each}" for each in place_of), total)
+    sources = tuple(f"student:{each}" for each in place_of)
+    return Problem(name, segments, tuple(questions), sources, total, group=group)
 
 
 def _from_files(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
@@ -81,6 +82,7 @@ def _split(config: DataConfig, tokens: Tokens, split: str, databases: Sequence[D
     count = config.count[split] or len(cases)
 
     def make(index: int) -> Problem:
-        return problem_of(cases[index % len(cases)], f"{config.name}/{split}/{index}", tokens)
+        case = cases[index % len(cases)]
+        return problem_of(case, f"{config.name}/{split}/{index}", tokens, f"database:{_key(case)}")
 
     return Made(count, make)

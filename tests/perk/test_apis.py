@@ -86,11 +86,14 @@ def test_apibench_is_cut_by_api(small: Any, tmp_path: Path) -> None:
         lines.append(json.dumps({"code": code, "api_call": call, "api_data": DATA | {"api_name": f"a/{number // 2}"}}))
     (tmp_path / "hf.json").write_text("\n".join(lines))
     words = [f"data.root={tmp_path}", "data.files.train=hf.json", "data.count={train:0,dev:0,test:0}"]
-    splits = build(small("api_retrieval", *words, "data.shares={train:0.5,dev:0.25,test:0.25}"), Words())
+    words += ["data.length=200", "data.shares={train:0.5,dev:0.25,test:0.25}"]
+    splits = build(small("api_retrieval", *words), Words())
     assert [len(splits[split]) for split in SPLITS] == [12, 6, 6]
     calls = {s: {call_of(text) for problem in splits[s] for text in problem.segments} for s in SPLITS}
     assert [len(calls[split]) for split in SPLITS] == [6, 3, 3]
     assert len(set().union(*calls.values())) == 12
+    with pytest.raises(UserError, match="6 API documents, all there are, fill only 450 of 1000 tokens"):
+        build(small("api_retrieval", *words, "data.length=1000"), Words())["train"][0]
 
 
 PLACED = {

@@ -31,8 +31,8 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return command
 
 
-def found(run: Path, split: str = "test") -> Any:
-    return json.loads((run / f"evaluation-{split}.json").read_text())
+def found(run: Path, split: str = "test", changed: str = "") -> Any:
+    return json.loads((run / f"evaluation-{split}{changed}.json").read_text())
 
 
 def test_it_finds_the_runs_own_results_and_changes_nothing(run: Path) -> None:
@@ -46,7 +46,8 @@ def test_it_finds_the_runs_own_results_and_changes_nothing(run: Path) -> None:
 
 def test_further_lengths_and_positions_are_metrics_of_their_own(run: Path) -> None:
     assert run_here(main, f"run={run}", "lengths=[512,1024]", "positions=[pre,post]", "micro_batch=1") == 0
-    metrics, own = found(run), json.loads((run / "results.json").read_text())["test"]
+    changed = "+lengths-512_1024+positions-pre_post"
+    metrics, own = found(run, "test", changed), json.loads((run / "results.json").read_text())["test"]
     assert set(metrics) - set(own) == {
         "accuracy_length_512", "accuracy_length_1024",
         "accuracy_position_scattered", "accuracy_position_pre", "accuracy_position_post",
@@ -77,7 +78,7 @@ def test_what_is_asked_has_the_length_and_position_that_the_metric_names(
         tokens = [length for _, length, *_ in read]
         assert tokens == [pytest.approx(64, abs=8), pytest.approx(128, abs=16), pytest.approx(64, abs=8)]
         assert read[2][3] == {0}, "all facts in the first segment"
-        assert found(run, split)["accuracy_length_1024"]["count"] == count
+        assert found(run, split, "+lengths-1024+positions-pre")["accuracy_length_1024"]["count"] == count
 
 
 def test_other_inner_steps_and_another_confidence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,7 @@ def test_other_inner_steps_and_another_confidence(run: Path, monkeypatch: pytest
         assert run_here(main, f"run={run}", "split=dev", "device=cpu", *words) == 0
         taken.append(0)
     assert list(dict.fromkeys(taken)) == [3, 0, 6]
-    interval = found(run, "dev")["accuracy"]
+    interval = found(run, "dev", "+inner_steps-6")["accuracy"]
     assert run_here(main, f"run={run}", "split=dev") == 0
     wide = found(run, "dev")["accuracy"]
     assert interval["high"] - interval["low"] < wide["high"] - wide["low"]
@@ -137,5 +138,5 @@ def test_in_context_runs_are_evaluated_at_other_lengths_too(mini: Any, tmp_path:
     assert run_here(main, f"run={folder}") == 0
     assert found(folder) == own
     assert run_here(main, f"run={folder}", "split=dev", "lengths=[512]") == 0
-    dev = found(folder, "dev")
+    dev = found(folder, "dev", "+lengths-512")
     assert dev["accuracy_length_512"] == dev["accuracy"], "data.test_length is the test split's"

@@ -128,9 +128,10 @@ def test_it_answers_as_the_evaluation_does(home: Path, reader: perk.Reader) -> N
     [
         ({}, "kitchen"),
         ({"method__target": "answer"}, "mary went there so kitchen"),
-        ({"data__task": "students", "data__name": "x"}, "mary went there so kitchen"),
+        ({"data__task": "apis", "data__name": "x"}, "mary went there so kitchen"),
+        ({"data__task": "students", "data__name": "x"}, "kitchen"),
     ],
-    ids=["support first", "answer alone", "no support known"],
+    ids=["support first", "answer alone", "no support known", "some with support"],
 )
 def test_the_answer_is_what_follows_the_support_where_there_is_one(
     changed: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], wanted: str

@@ -39,3 +39,9 @@ def test_the_official_metric_leaves_out_the_labels_of_the_question() -> None:
     question = "Where was the apple before the office?"
     assert label_match("It was in the garden before the office.", "garden", question, labels_of(3))
     assert label_match("Fred gave it to Bill", "Bill", "Who did Fred give the apple to?", labels_of(5))
+
+
+def test_an_accepted_answer_without_normal_form_matches_nothing() -> None:
+    assert not substring_match("anything at all", ["The The"])
+    assert not substring_match("nope", ["Paris", "The"])
+    assert substring_match("in Paris", ["Paris", "The"])

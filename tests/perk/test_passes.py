@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import UserError
 from perk import data
 from perk.apis.config import Position
 from perk.babilong.config import Placement
@@ -108,3 +109,26 @@ def test_a_run_of_rules_obeys_lengths_as_trained_ones_do(mini: Any, tmp_path: Pa
         wanted = {f"length_{length}" for length in (256, 512)}
         assert wanted <= {name.partition("@" if method == "shortcuts" else "_")[2] for name in test}
     assert found["shortcuts"] == found["ft_icr"] and len(found["ft_icr"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluation.positions=[middle]"], "evaluation.positions: middle is none of scattered"),
+        (["evaluation.lengths=[64]"], "evaluation.lengths=[64]: data.segment=128: longer than the context"),
+        (["data.babilong.budget=inside", "evaluation.lengths=[131]"], "evaluation.lengths: 131: qa1_cpu/test/0: "),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_the_training(
+    mini: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert mini.train(tmp_path, *words) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err and "train/outer_loss" not in shown.out
+
+
+def test_contexts_from_files_have_no_other_length(asked: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match="has contexts as the file has them; use"):
+        passes(asked("student_recall", "data.files.train=records.json", "evaluation.lengths=[4096]"))
+    with pytest.raises(UserError, match="students have no positions; use"):
+        passes(asked("student_recall", "evaluation.positions=[pre]"))

@@ -41,11 +41,11 @@ def test_it_finds_the_runs_own_results_and_changes_nothing(run: Path) -> None:
 
 def test_another_split_other_steps_and_another_confidence(run: Path) -> None:
     assert run_here(main, f"run={run}", "split=dev", "inner_steps=4", "confidence=0.5", "device=cpu") == 0
-    found = json.loads((run / "evaluation-dev.json").read_text())
+    found = json.loads((run / "evaluation-dev+inner_steps-4.json").read_text())
     assert found["accuracy"]["count"] == 12
     narrow = found["recall_exact"]["high"] - found["recall_exact"]["low"]
     assert run_here(main, f"run={run}", "split=dev", "inner_steps=4") == 0
-    wide = json.loads((run / "evaluation-dev.json").read_text())["recall_exact"]
+    wide = json.loads((run / "evaluation-dev+inner_steps-4.json").read_text())["recall_exact"]
     assert narrow < wide["high"] - wide["low"]
 
 
