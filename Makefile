@@ -19,7 +19,7 @@ help:  ## show these lines
 
 setup: .venv/ready  ## make .venv with the locked versions (again only when the lock has changed)
 
-run: .venv/ready  ## train the main comparison on the embedded default and print its table (10 minutes, 2 cores)
+run: .venv/ready  ## train the main comparison on the embedded default and print its table (3 minutes, 2 cores)
 	$(SWEEP) $(ARGS)
 	$(TABLE) experiment=proofwriter_repaired
 

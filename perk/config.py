@@ -1,4 +1,4 @@
-"""Room 1, the schema: every key of `python -m perk.train`, its type, default and source."""
+"""The schema: every key of `python -m perk.train`, its type, default and source."""
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum

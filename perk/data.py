@@ -1,4 +1,4 @@
-"""Room 2, the problems of the three splits: read or generated, checked, cached.
+"""The problems of the three splits: read or generated, checked, cached.
 
 `python -m perk.data +experiment=babilong_qa1` builds them, counts, shows one example and prints chance levels.
 

@@ -1,4 +1,4 @@
-"""Room 6: answers of a learner on a split, and `python -m perk.evaluate run=<run folder>`.
+"""Answers of a learner on a split, and `python -m perk.evaluate run=<run folder>`.
 
 Evaluation never changes a weight: contexts are written into functional copies without an outer graph.
 

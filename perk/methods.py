@@ -1,4 +1,4 @@
-"""Room 4, learners: what turns a batch of problems into outer losses, and questions into answers."""
+"""Learners: what turns a batch of problems into outer losses, and questions into answers."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Room 3, the network, which is `common.language`'s.
+"""The network, which is `common.language`'s.
 
 `python -m perk.model +experiment=babilong_qa1` says how large it is, which weights are fast, and whether it fits.
 """

@@ -1,4 +1,4 @@
-"""Room 4, the paper's losses: what the inner loop memorises, token by token weighted (section 3)."""
+"""The paper's losses: what the inner loop memorises, token by token weighted (section 3)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Room 5, the entry: configuration to objects, then the loop.
+"""The entry: configuration to objects, then the loop.
 
 python -m perk.train +experiment=babilong_qa1              the published set-up
 python -m perk.train +experiment=babilong_qa1 scale=cpu    all of it on one core, no files needed

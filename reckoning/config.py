@@ -1,4 +1,4 @@
-"""Room 1, the schema: every key of `python -m reckoning.train`, its type, default and source."""
+"""The schema: every key of `python -m reckoning.train`, its type, default and source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Room 2, the problems of the three splits: read, generated, checked, cached.
+"""The problems of the three splits: read, generated, checked, cached.
 
 `python -m reckoning.data +experiment=proofwriter` builds them, counts, shows one example with its scored tokens and
 audits shortcuts.

@@ -1,4 +1,4 @@
-"""Room 6: answers of a learner on a split, and `python -m reckoning.evaluate run=<run folder>`.
+"""Answers of a learner on a split, and `python -m reckoning.evaluate run=<run folder>`.
 
 Evaluation never changes a weight: inner steps work on functional copies without an outer graph.
 

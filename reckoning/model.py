@@ -1,4 +1,4 @@
-"""Room 3, the network, which is `common.language`'s.
+"""The network, which is `common.language`'s.
 
 `python -m reckoning.model +experiment=proofwriter` says how large it is, which weights are fast, and whether it fits.
 """

@@ -1,4 +1,4 @@
-"""Room 5, the entry: configuration to objects, then the loop.
+"""The entry: configuration to objects, then the loop.
 
 python -m reckoning.train +experiment=proofwriter              the published set-up
 python -m reckoning.train +experiment=proofwriter scale=cpu    all of it on two cores, no files needed
