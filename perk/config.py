@@ -337,9 +337,7 @@ class DataConfig:
         if self.questions > 1 and not several:
             origin = "generated" if self.made else "real"
             raise UserError(f"data.questions={self.questions}: {origin} {self.task} have one question a context; use 1")
-        if self.task is Task.jsonl and self.made:
-            raise UserError("data.files.train=null: data.task=jsonl generates nothing; name a file")
-        if self.made and min(self.count.values()) < 1:
+        if self.made and self.task is not Task.jsonl and min(self.count.values()) < 1:
             raise UserError(f"data.count={self.count}: say how many to generate, at least 1 of each split")
         if not self.made and self.export:
             raise UserError(f"data.export={self.export}: only generated data are written; set data.files.train=null")

@@ -46,6 +46,8 @@ def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
     Raises:
         UserError: a file is missing or malformed, or leaves a split without problems.
     """
+    if config.made:
+        raise UserError("data.files.train=null: data.task=jsonl generates nothing; name a file")
     files = {split: name for split in SPLITS if (name := getattr(config.files, split)) is not None}
     read = {split: list(read_lines(find(config.root, name, REMEDY))) for split, name in files.items()}
     if missing := [split for split in SPLITS if split not in read]:

@@ -88,7 +88,7 @@ def test_an_id_is_used_once_and_a_file_is_needed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="mine.jsonl:2: id 'a' was used in line 1"):
         list(read_lines(written(tmp_path / "mine.jsonl", {**LINE, "id": "a"}, {**LINE, "id": "a"})))
     with pytest.raises(UserError, match="jsonl generates nothing; name a file"):
-        DataConfig(task=Task.jsonl)
+        load(DataConfig(task=Task.jsonl))
 
 
 def test_a_run_on_own_problems(tmp_path: Path) -> None:
