@@ -118,7 +118,7 @@ def grid_of(joined: Joined) -> Grid:
     """Published, reproduced with its interval, difference and verdict: a line for each cell, column by column."""
     table = joined.table
     head = ["column", "row", "published", f"reproduced {table.unit}", "95 % interval", "difference", "seeds"]
-    head += ["against", "apart", "verdict"]
+    head += ["against", "paired difference", "verdict"]
     body, ends = [], []
     for column in table.columns:
         lines = [_line(table, cell) for cell in joined.cells if cell.cell.column == column]
