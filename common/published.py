@@ -57,7 +57,6 @@ class Published:
 
     value: float | None
     source: Source | None = None
-    spread: float | None = None
     note: str = ""
     text: str = ""
 
@@ -307,4 +306,4 @@ def _published(row: Axis, column: str, where: str) -> Published | None:
         raise UserError(f"{where}: {value!r} is not a number; write null where it could not be read")
     if source not in set(Source):
         raise UserError(f"{where}: source={source!r}; use one of {', '.join(Source)}")
-    return Published(float(value), Source(source), entry.get("spread"), entry.get("note", row.note))
+    return Published(float(value), Source(source), entry.get("note", row.note))

@@ -56,7 +56,7 @@ class Run:
     """See the module's docstring; use as a context manager.
 
     Attributes: `folder`, `identity`, `config_hash`, `finished`, `device`, `dtype`, and of `state`: `step` (outer steps
-    done, or being done), `best` (`{"step", "score"}` of the selected model, or None), `generator` (on the CPU).
+    done, or being done) and `best` (`{"step", "score"}` of the selected model, or None).
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Run:
         self.loop = loop
         self.config_hash = results.config_hash(self.config)
         self.finished = False
-        self.state = RunState(self.folder, identity.seed, loop.keep)
+        self.state = RunState(self.folder, loop.keep)
         self._runtime, self._tracker_config = runtime, tracker
         self._stack = ExitStack()
         self._stop = StopSignal()
@@ -183,11 +183,6 @@ class Run:
         """Step and score of the selected model."""
         return self.state.best
 
-    @property
-    def generator(self) -> torch.Generator:
-        """The run's own generator, on the CPU."""
-        return self.state.generator
-
     # ---- the loop
 
     def track(self, name: str, entry: Stateful) -> None:
@@ -255,23 +250,6 @@ class Run:
         if self._progress is not None:
             shown = [(name, value) for name, value in named.items() if isinstance(value, (int, float))]
             self._progress.note(dict(shown[:2]))
-
-    def check_finite(self, step: int, name: str, value: torch.Tensor | float) -> None:
-        """Stop a run whose numbers broke, before anything of it is saved.
-
-        Raises:
-            UserError: `value` holds a NaN or an infinity.
-        """
-        numbers = value.detach() if isinstance(value, torch.Tensor) else torch.tensor(value)
-        if torch.isfinite(numbers).all():
-            return
-        what = "NaN" if torch.isnan(numbers).any() else "infinite"
-        left = checkpoint.steps(self.folder / CHECKPOINTS)
-        kept = f"the checkpoint of step {left[0]} is intact" if left else "there was no checkpoint yet"
-        raise UserError(
-            f"{what} {name} at step {step}: lower the learning rates (inner.lr, outer.lr), clip gradients tighter, "
-            f"or use runtime.dtype=float32; {kept} in {self.folder}"
-        )
 
     # ---- checkpoints
 

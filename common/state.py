@@ -54,14 +54,14 @@ def put_back(found: checkpoint.Checkpoint, parts: Mapping[str, Stateful], run: P
 
 
 class RunState:
-    """Steps done, the selected model, wall time, generators, and the objects that were added.
+    """Steps done, the selected model, wall time, the global generators, and the objects that were added.
 
     Attributes: `step` (outer steps done, or being done), `best` (`{"step", "score"}` or None), `ended` (no step
-    follows), `seconds` and `records` (wall time and metrics up to the checkpoint that was read), `generator`.
+    follows), `seconds` and `records` (wall time and metrics up to the checkpoint that was read).
     """
 
-    def __init__(self, folder: Path, seed: int, keep: int) -> None:
-        """Begin at step 0 of the run in `folder`, with a generator of `seed`; `keep` newest checkpoints stay."""
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Begin at step 0 of the run in `folder`; its `keep` newest checkpoints stay."""
         self.folder = folder
         self.keep = keep
         self.step = 0
@@ -69,7 +69,6 @@ class RunState:
         self.ended = False
         self.seconds = 0.0
         self.records = 0
-        self.generator = torch.Generator().manual_seed(seed)
         self._objects: dict[str, Stateful] = {}
         self._saved_step, self._save_asked = -1, False
 
@@ -106,7 +105,6 @@ class RunState:
         if run["device"] != device.type:
             log.warning("began on %s, goes on on %s: the numbers will differ", run["device"], device.type)
         # last: loading may draw numbers
-        self.generator.set_state(found.objects["generator"])
         seeding.set_rng_state(found.objects["rng"])
         return True
 
@@ -138,7 +136,7 @@ class RunState:
             "device": device.type,
         }
         objects: dict[str, Any] = {name: entry.state_dict() for name, entry in self._objects.items()}
-        objects |= {"rng": seeding.rng_state(), "generator": self.generator.get_state()}
+        objects["rng"] = seeding.rng_state()
         best = int(self.best["step"]) if self.best else None
         checkpoint.save(self.folder / CHECKPOINTS, step, objects, run, keep=self.keep, best=best)
         self._saved_step, self._save_asked = step, False

@@ -80,8 +80,8 @@ class InContext(PromptLearner[Problem]):
         trained = {name: weight for name, weight in select(model.network).items() if weight.requires_grad}
         super().__init__(model, templates.tokenizer, trained)
         self.templates, self.method, self.learns = templates, method, model.network
-        self.cut = 0
-        """Prompts that were cut because they did not fit the model's window."""
+        self.cut = False
+        """A prompt was cut because it did not fit the model's window, and the log says so."""
 
     def rows(self, problem: Problem, reserve: int = 0) -> list[Row]:
         """One row a question: context, question and target."""
@@ -105,4 +105,4 @@ class InContext(PromptLearner[Problem]):
                 "%s: the model reads %d tokens, so the first %d of the context are left out, and so on for longer "
                 "contexts; model.positions or model.yarn stretch rotary positions", name, self.templates.window, cut
             )  # fmt: skip
-        self.cut += bool(cut)
+            self.cut = True

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from common.grid import grid
 from perk.audit import MOST, Description, Result, audit, describe, shared
 from perk.config import Task, TrainConfig
 from perk.problems import Problem
@@ -62,7 +63,7 @@ def counts(
         if any(place < len(each) for each in most):
             texts = [f"{each[place][0][:24]} ({each[place][1]})" if place < len(each) else "" for each in most]
             rows[f"  most frequent, {place + 1}"] = texts
-    return _grid("Counts", ["", *found], [[name, *values] for name, values in rows.items()])
+    return grid("Counts", ["", *found], [[name, *values] for name, values in rows.items()])
 
 
 def _missed(found: Mapping[str, Description], config: TrainConfig) -> dict[str, list[str]]:
@@ -76,7 +77,7 @@ def _missed(found: Mapping[str, Description], config: TrainConfig) -> dict[str, 
 def overlaps(found: Mapping[str, Description]) -> "RenderableType":
     """What each pair of splits shares."""
     rows = [[f"{a} and {b}", f"{len(keys):,}"] for (a, b), keys in shared(found).items()]
-    return _grid("Shared between splits", ["", "stories, texts, students, passages, APIs"], rows)
+    return grid("Shared between splits", ["", "stories, texts, students, passages, APIs"], rows)
 
 
 def example(problem: Problem, config: TrainConfig) -> str:
@@ -113,19 +114,7 @@ def levels(results: Sequence[Result]) -> "RenderableType":
         ]
         for result in ranked
     ]
-    return _grid("Chance levels and shortcuts on the test split", head, rows)
-
-
-def _grid(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> "RenderableType":
-    from rich.table import Table
-
-    grid = Table(title=title, title_justify="left")
-    for index, name in enumerate(head):
-        text = index == 0 or name.startswith("what")
-        grid.add_column(name, justify="left" if text else "right")
-    for row in rows:
-        grid.add_row(*row)
-    return grid
+    return grid("Chance levels and shortcuts on the test split", head, rows)
 
 
 def _share(count: int, total: int) -> str:

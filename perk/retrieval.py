@@ -25,9 +25,11 @@ class Index:
 
     def best(self, question: str, most: int) -> list[int]:
         """Places of the `most` best passages, best first; of equal ones the earlier is first."""
-        found, scores = self._index.retrieve(self._words([question]), k=min(most, self._count), show_progress=False)
-        ranked = sorted(zip(scores[0].tolist(), found[0].tolist(), strict=True), key=lambda pair: (-pair[0], pair[1]))
-        return [place for _, place in ranked]
+        # of all: the library would keep any of those that are equal at the end
+        found, scores = self._index.retrieve(self._words([question]), k=self._count, sorted=False, show_progress=False)
+        by_place = scores[0][found[0].argsort()]
+        best: list[int] = (-by_place).argsort(kind="stable")[:most].tolist()
+        return best
 
     @staticmethod
     def _words(texts: Sequence[str]) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from perk.apis.documents import call_of
-from perk.babilong.vocabulary import labels_of
+from perk.babilong.vocabulary import OBJECTS, labels_of
 from perk.config import DataConfig, Task
 from perk.problems import Problem, Question
 from perk.students.records import FIELDS, kind_of
@@ -32,7 +32,7 @@ def rules_of(config: DataConfig) -> list[Rule]:
     if config.task is Task.jsonl:
         return []
     if config.task is Task.babilong:
-        return _babilong(labels_of(config.babilong.task))
+        return _babilong(labels_of(config.babilong.task, config.babilong.world if config.made else None))
     if config.task is Task.students:
         return _students(*config.students.grades)
     return _DOCUMENTS if config.task is Task.documents else _APIS
@@ -55,7 +55,7 @@ def _babilong(labels: Sequence[str]) -> list[Rule]:
         return max(dict.fromkeys(found), key=found.count, default="")
 
     def beside(problem: Problem, question: Question) -> str:
-        names = [word for word in _WORD.findall(question.text)[1:] if word[0].isupper() or word in labels_of(5)]
+        names = [word for word in _WORD.findall(question.text)[1:] if word[0].isupper() or word in OBJECTS]
         sentences = re.split(r"(?<=[.!?]) ", " ".join(problem.segments))
         near = [s for s in sentences if any(name in s for name in names) and mentioned(s, question)]
         return mentioned(near[-1], question)[-1] if near else last(problem, question)

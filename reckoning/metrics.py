@@ -1,20 +1,18 @@
 """Label accuracy and fact recall as the released code defines them, and stricter companions."""
 
 import re
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ARTICLES = re.compile(r"\b(a|an|the)\b")
+from common.language import normal
+
 SPLIT_HYPHEN = re.compile(r"(?<=\w) ?- ?(?=\w)")
 """A word-piece decoder puts blanks around the hyphens of mother-in-law."""
-PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise(text: str) -> str:
     """Lower case, no punctuation, no articles, single blanks; parts joined by hyphens become one word."""
-    joined = SPLIT_HYPHEN.sub("-", text.lower())
-    return " ".join(ARTICLES.sub(" ", joined.translate(PUNCTUATION)).split())
+    return normal.normalise(SPLIT_HYPHEN.sub("-", text.lower()))
 
 
 def split_response(text: str, words: int = 1) -> tuple[str, str]:

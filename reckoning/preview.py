@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from common.grid import grid
 from common.language.batch import Row
 from common.language.sources import load_tokenizer
 from reckoning.audit import Description, RuleResult, audit, describe, overlap
@@ -73,14 +74,14 @@ def counts(splits: Mapping[str, Sequence[Problem]]) -> "RenderableType":
         "distractors a question": [_number(each.distractors) for each in found.values()],
         "questions asked before": [_number(each.duplicates) for each in found.values()],
     }
-    return _grid("Counts", ["", *found], [[name, *values] for name, values in rows.items()])
+    return grid("Counts", ["", *found], [[name, *values] for name, values in rows.items()])
 
 
 def overlaps(splits: Mapping[str, Sequence[Problem]]) -> "RenderableType":
     """What each pair of splits shares."""
     shared = overlap(splits).items()
     rows = [[f"{a} and {b}", _number(both.theories), _number(both.questions)] for (a, b), both in shared]
-    return _grid("Shared between splits", ["", "theories", "equal questions on equal facts"], rows)
+    return grid("Shared between splits", ["", "theories", "equal questions on equal facts"], rows)
 
 
 def example(splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> Iterator[str]:
@@ -136,12 +137,12 @@ def shortcuts(console: "Console", splits: Mapping[str, Sequence[Problem]], confi
     present = [label for label in labels if any(label in rule.per_class for rule in results)]
     shown = present if len(present) <= MOST_LABELS else []
     head = ["rule", "accuracy %", "balanced %", *(f"{label} %" for label in shown), "what it looks at"]
-    console.print(_grid("Shortcuts on the test split", head, [_rule_row(rule, shown) for rule in results]))
+    console.print(grid("Shortcuts on the test split", head, [_rule_row(rule, shown) for rule in results]))
     asked = [question for problem in splits["test"] for question in problem.questions]
     if not shown and all(question.depth is not None for question in asked):
         rows = [(rule.name, _per_depth(rule, asked)) for rule in results[:BEST]]
         head = ["rule", *(f"depth {depth}" for depth in rows[0][1])]
-        console.print(_grid("The best by depth, accuracy %", head, [[name, *cells.values()] for name, cells in rows]))
+        console.print(grid("The best by depth, accuracy %", head, [[name, *cells.values()] for name, cells in rows]))
     best = max(results, key=lambda rule: rule.accuracy)
     console.print(
         f"Best without reasoning: {best.name}, {100 * best.accuracy:.1f} % of {len(best.predictions)} questions. "
@@ -160,18 +161,6 @@ def _per_depth(rule: RuleResult, asked: Sequence[Question]) -> dict[int, str]:
     for question, said in zip(asked, rule.predictions, strict=True):
         right.setdefault(question.depth or 0, []).append(said == question.answer)
     return {depth: f"{100 * sum(right[depth]) / len(right[depth]):.1f}" for depth in sorted(right)}
-
-
-def _grid(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> "RenderableType":
-    from rich.table import Table
-
-    grid = Table(title=title, title_justify="left")
-    for index, name in enumerate(head):
-        text = index == 0 or name.startswith("what")
-        grid.add_column(name, justify="left" if text else "right")
-    for row in rows:
-        grid.add_row(*row)
-    return grid
 
 
 def _number(value: float | None) -> str:

@@ -36,6 +36,7 @@ from common.schema import TrackerConfig, flat, plain
 from scripts.published_tables import USUAL, every_paper
 from scripts.report_page.cost import CURVE
 from scripts.rows import Run, command_of, read_runs
+from scripts.words import mistakes_told, values_of
 
 ACTIONS = ("pack", "unpack")
 KEYS = ("paper", "root")
@@ -285,12 +286,7 @@ def parse(words: Sequence[str]) -> tuple[str, str, Path]:
     text = "paper=<one>, root=<folder of the runs, default runs>"
     parser.add_argument("words", nargs="*", metavar="key=value", help=text)
     options = parser.parse_args(words)
-    given = {"root": str(USUAL), "paper": ""}
-    for word in options.words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in KEYS:
-            raise UserError(f"{word}: write {', '.join(f'{name}=<...>' for name in KEYS)}; --help shows examples")
-        given[key] = value
+    given = {"root": str(USUAL), "paper": "", **values_of(options.words, KEYS)}
     if given["paper"] not in (papers := every_paper()):
         raise UserError(f"paper={given['paper']}: give one of {', '.join(papers)}")
     return options.action, given["paper"], Path(given["root"])
@@ -298,12 +294,9 @@ def parse(words: Sequence[str]) -> tuple[str, str, Path]:
 
 def main() -> None:
     """Pack or unpack, or say what is wrong."""
-    try:
+    with mistakes_told():
         action, paper, root = parse(sys.argv[1:])
         (pack if action == "pack" else unpack)(paper, root)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from error
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from common.sweep import finished_below
 from scripts.cells import BEST_RULE, Filled, Joined, Verdict
 from scripts.grids import render
 from scripts.published_tables import SCALES, command_of, every_paper, grid_of, joined_tables, tables_named
+from scripts.words import mistakes_told
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports import v2 as wr
@@ -207,11 +208,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--entity", help="W&B user or team that owns the project")
     parser.add_argument("--url", help="replace this report instead of adding one")
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent; no network")
-    try:
+    with mistakes_told():
         show(parser.parse_args(words))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from error
 
 
 if __name__ == "__main__":

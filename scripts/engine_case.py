@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.bilevel import Snapshots, Unroll
-from common.errors import UserError
 from common.footprint import footprint
 from common.inner import adapt
 from common.plan import choose, stacking_pays
@@ -26,6 +25,7 @@ from common.weights import Weights, call, select, stack
 from scripts.engine_groups import EPS, RATE, Case
 from scripts.engine_others import higher, make_plain, next_token_loss, torch_func, torchopt
 from scripts.measuring import allocated_peak, gradients_of, peak_of, seconds_of, settle
+from scripts.words import mistakes_told
 
 
 def network_of(case: Case) -> nn.Module:
@@ -217,12 +217,9 @@ def time_by_kind(case: Case) -> dict[str, float]:
 def main() -> None:
     """Measure, or say what is wrong; with --profile say where the time goes."""
     words = [word for word in sys.argv[1:] if word != "--profile"]
-    try:
+    with mistakes_told():
         case = Case(**json.loads(words[0]))
         sys.stdout.write(json.dumps(time_by_kind(case) if "--profile" in sys.argv else measure(case)) + "\n")
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from error
 
 
 if __name__ == "__main__":

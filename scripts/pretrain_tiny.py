@@ -79,7 +79,7 @@ SOURCES = {
     "tiny": Source(Path("common/language/tiny"), Recipe(), tiny_english.passage, tiny_english.drill),
     "stories": Source(
         Path("common/language/tiny_stories"),
-        Recipe(steps=1200, rows=10, length=256),
+        Recipe(steps=600, rows=10, length=256),
         stories_english.passage,
         stories_english.drill,
         stories_english.KINDS,

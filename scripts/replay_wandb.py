@@ -23,6 +23,7 @@ from common import results, tracker
 from common.errors import UserError
 from common.results import RunIdentity
 from common.schema import TrackerConfig, TrackerMode, TrackerName
+from scripts.words import mistakes_told
 
 UNFINISHED = "unfinished"
 FAILED = 1
@@ -122,13 +123,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--entity", help="W&B user or team; default: the account's")
     given = parser.parse_args(words)
     config = TrackerConfig(TrackerName.wandb, TrackerMode(given.mode), given.project, given.entity)
-    try:
+    with mistakes_told():
         if config.mode is TrackerMode.online and not tracker.has_key():
             raise UserError("--mode online: there is no W&B key; run `wandb login`, or leave it offline")
         found = runs_below(given.folders)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from error
     failed = replay_all(found, config, given.into, lambda line: sys.stderr.write(f"{line}\n"))
     sys.stdout.write(f"{len(found) - len(failed)} of {len(found)} runs replayed {given.mode} into {given.into}\n")
     if failed:

@@ -23,6 +23,7 @@ from scripts.report_page import axes, cost, curves, rates, summary, tables
 from scripts.report_page.colours import Colours
 from scripts.report_page.page import Block, Figure, Page, Section, render
 from scripts.rows import Run, read_runs
+from scripts.words import mistakes_told, values_of
 
 KEYS = {"root": "runs", "paper": "", "output": "report.html"}
 MOST_BYTES = 5_000_000
@@ -40,13 +41,7 @@ def parse(words: Sequence[str]) -> dict[str, str]:
     )
     text = "root=<folder of the runs, default runs>, paper=<default: all>, output=<file, default report.html>"
     parser.add_argument("words", nargs="*", metavar="key=value", help=text)
-    given = dict(KEYS)
-    for word in parser.parse_args(words).words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in KEYS:
-            raise UserError(f"{word}: write {', '.join(f'{name}=<...>' for name in KEYS)}; --help shows examples")
-        given[key] = value
-    return given
+    return {**KEYS, **values_of(parser.parse_args(words).words, list(KEYS))}
 
 
 def page_of(root: Path, paper: str, command: str) -> Page:
@@ -168,11 +163,8 @@ def write(words: Sequence[str]) -> Path:
 
 def main() -> None:
     """Write, or say what is wrong."""
-    try:
+    with mistakes_told():
         write(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from error
 
 
 if __name__ == "__main__":

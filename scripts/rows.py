@@ -16,8 +16,8 @@ from common.intervals import Interval, accuracy_interval
 MAY_DIFFER = ("method.", "inner.", "outer.", "evaluation.")
 """What runs of one table may differ in besides the seed; rows that differ in more than their method say in what."""
 SHORTCUTS = "shortcuts"
-NO_INNER = ("in_context", "retrieval")
-"""Learners without an inner loop."""
+NO_INNER = "in_context"
+"""The learner without an inner loop."""
 CONFIDENCE, STRICT = 0.95, 0.99
 EXPLAINED = {"chance": "Chance", "majority": "Majority label"}
 
@@ -224,7 +224,7 @@ def _method_row(runs: Sequence[Run], apart: str) -> Row:
         settings={
             key: value
             for key, value in runs[0].own.items()
-            if not key.startswith("method.") and (runs[0].learner not in NO_INNER or not key.startswith("inner."))
+            if not key.startswith("method.") and (runs[0].learner != NO_INNER or not key.startswith("inner."))
         },
         method=str(method["name"]),
     )

@@ -17,7 +17,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
+from scripts.words import USER_ERROR, mistakes_told
 
 PACKAGES = {
     "munged": "munge",
@@ -350,7 +350,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.action in ("up", "down") and given.folder is None:
         parser.error(f"{given.action} takes a folder")
-    try:
+    with mistakes_told(1 if given.action == "check" else USER_ERROR):
         if given.action == "check":
             if reason := obstacle():
                 raise UserError(reason)
@@ -361,9 +361,6 @@ def main() -> None:
         else:
             for name, value in up(given.folder, cpus=given.cpus, gpus=given.gpus).items():
                 print(f"export {name}={value}")
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(1 if given.action == "check" else 2) from None
 
 
 if __name__ == "__main__":

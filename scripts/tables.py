@@ -22,6 +22,7 @@ from scripts import comparison
 from scripts.grids import FORMATS, render
 from scripts.published_tables import every_paper, grid_of, joined_tables
 from scripts.rows import read_runs
+from scripts.words import mistakes_told, values_of
 
 KEYS = ("root", "paper", "table", "scale", "experiment")
 
@@ -50,12 +51,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         help="with experiment=: list the N best shortcut rules and the trained classifiers; 0: all (default 5)",
     )
     options = parser.parse_args(words)
-    given = {"root": "runs"}
-    for word in options.words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in KEYS:
-            raise UserError(f"{word}: write {', '.join(f'{name}=<...>' for name in KEYS)}; --help shows examples")
-        given[key] = value
+    given = {"root": "runs", **values_of(options.words, KEYS)}
     if "experiment" in given and "table" in given:
         raise UserError("experiment= compares the runs of an experiment, table= fills a published table; give one")
     return options, given
@@ -78,11 +74,8 @@ def show(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Print, or say what is wrong."""
-    try:
+    with mistakes_told():
         show(sys.argv[1:])
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from error
 
 
 if __name__ == "__main__":

@@ -23,3 +23,7 @@ class ApisConfig:
     position: Position = Position.rnd
     test_position: Position | None = None
     """Another position in the test split; null is the same."""
+
+    def position_of(self, split: str) -> Position:
+        """Where the gold document stands in a split."""
+        return (self.test_position if split == "test" else None) or self.position

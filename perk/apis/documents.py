@@ -12,10 +12,11 @@ from typing import Any
 
 from common.errors import UserError
 from common.jsonfile import read_objects
+from perk.apis.config import Position
 
 FIELDS = ("domain", "framework", "functionality", "api_name", "api_arguments", "python_environment_requirements",
           "example_code", "performance", "description")  # fmt: skip
-LOCATIONS = ("pre", "mid", "post", "rnd")
+LOCATIONS = tuple(Position)
 _INSTRUCTION = re.compile(r"Instruction:?\s*(.*?)\s*(?:#*\s*Output\b|\Z)", re.DOTALL)
 _CALL = re.compile(r"<api>(.*?)</api>", re.DOTALL)
 

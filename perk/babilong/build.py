@@ -51,8 +51,7 @@ class _Builder:
             )
         pieces, texts = passage(self.haystack, self.split, rng, self.tokens, budget, config.segment_tokens // FINE)
         segments = segmented(pieces, config.segment_tokens)
-        placement = (mine.test_placement if self.split == "test" else None) or mine.placement
-        where = places(segments, facts, placement, mine.order, rng)
+        where = places(segments, facts, mine.placement_of(self.split), mine.order, rng)
         written = merged(segments, facts, where)
         questions = tuple(
             Question(

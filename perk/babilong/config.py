@@ -134,6 +134,10 @@ class BabilongConfig:
     haystack: HaystackConfig = field(default_factory=HaystackConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
 
+    def placement_of(self, split: str) -> Placement:
+        """Where the facts go in a split."""
+        return (self.test_placement if split == "test" else None) or self.placement
+
     def validate(self, prefix: str) -> None:
         """Refuse what cannot be built.
 

@@ -29,7 +29,8 @@ def indexed(facts: Sequence[str], index: Index) -> list[str]:
 def places(
     segments: Sequence[Sequence[Piece]], facts: Sequence[str], placement: Placement, order: Order, rng: random.Random
 ) -> list[Place]:
-    """A place for each fact, between sentences; with `order=story` they do not run backwards."""
+    """A place for each fact; with `order=story` they do not run backwards. Facts stand between sentences; those of a
+    segment in which none ends stand at its beginning, which may be inside a sentence."""
     free = _free(segments)
     if placement is Placement.grouped:
         return _grouped(free, facts, rng)
@@ -39,7 +40,8 @@ def places(
 
 
 def _free(segments: Sequence[Sequence[Piece]]) -> list[list[int]]:
-    """Where something may stand, a segment: at its beginning, and behind every piece that ends a sentence."""
+    """Where something may stand, a segment: behind every piece that ends a sentence, and at its beginning if the
+    segment before ends one, or if this one has no other place."""
     free = []
     whole = True
     for segment in segments:

@@ -1,5 +1,10 @@
 """bAbI's words, then more of the same kind; the labels that the official metric knows."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perk.babilong.config import WorldConfig
+
 PERSONS = ("Mary", "John", "Sandra", "Daniel", "Julie", "Fred", "Bill", "Jeff")
 GIVERS = ("Bill", "Fred", "Jeff", "Mary", "Julie", "John", "Sandra", "Daniel")
 PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office", "park", "school", "cinema", "cellar")
@@ -9,12 +14,13 @@ GETS = ("got", "took", "grabbed", "picked up")
 DROPS = ("dropped", "left", "put down", "discarded")
 GIVES = ("gave", "handed", "passed")
 OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
-BABI_PLACES, BABI_OBJECTS = PLACES[:6], OBJECTS[:3]
 
 
-def labels_of(task: int) -> tuple[str, ...]:
-    """Every answer that bAbI task 1 to 5 has: the labels of the official BABILong metric."""
-    return (*GIVERS[:4], *BABI_OBJECTS) if task == 5 else BABI_PLACES
+def labels_of(task: int, world: "WorldConfig | None" = None) -> tuple[str, ...]:
+    """Every answer that bAbI task 1 to 5 has, the labels of the official BABILong metric; or that the task has in a
+    generated `world`."""
+    persons, places, objects = (4, 6, 3) if world is None else (world.persons, world.places, world.objects)
+    return (*GIVERS[:persons], *OBJECTS[:objects]) if task == 5 else PLACES[:places]
 
 
 def actor_of(fact: str) -> str | None:

@@ -10,6 +10,8 @@ import torch
 from common.bilevel import Unroll
 from common.errors import UserError
 from common.language.model import LanguageModel, load
+from perk.apis.config import ApisConfig, Position
+from perk.babilong.config import BabilongConfig, Placement
 from perk.config import AdapterConfig, EvaluationConfig, Learner, MethodConfig, ModelConfig, kept_steps
 from perk.evaluate import with_length, with_position
 from tests.perk.miniature import WINDOW, write_model
@@ -240,3 +242,13 @@ def test_stories_at_scale_cpu_are_short(composed: Callable[..., Any], task: int)
     low, high = config.babilong.world.facts
     counts = [sum("Event" in part for part in " ".join(p.segments).split(".")) for p in data.load(config)["train"]]
     assert low <= min(counts) and max(counts) <= high and config.babilong.task == task
+
+
+def test_the_test_split_alone_has_the_other_position() -> None:
+    apis = ApisConfig(position=Position.pre)
+    worlds = BabilongConfig(placement=Placement.pre)
+    for split in ("train", "dev", "test"):
+        assert (apis.position_of(split), worlds.placement_of(split)) == (Position.pre, Placement.pre)
+    apis.test_position, worlds.test_placement = Position.post, Placement.mid
+    assert [apis.position_of(split).value for split in ("train", "dev", "test")] == ["pre", "pre", "post"]
+    assert [worlds.placement_of(split).value for split in ("train", "dev", "test")] == ["pre", "pre", "mid"]

@@ -102,7 +102,16 @@ def test_the_best_match_comes_first() -> None:
     index = Index(["a cat on a mat", "the capital of France is Paris", "dogs bark at the capital"])
     assert index.best("What is the capital of France?", 3) == [1, 2, 0]
     assert index.best("What is the capital of France?", 1) == [1]
-    assert sorted(index.best("zzz", 9)) == [0, 1, 2]
+    assert index.best("zzz", 9) == [0, 1, 2]
+
+
+def test_of_equal_matches_the_earlier_comes_first_and_is_kept() -> None:
+    assert Index(["river one"] * 6).best("river", 3) == [0, 1, 2]
+    index = Index(["a wide river", "hills", "a long river", "hills", "a river", "a river", "hills"])
+    ranked = index.best("river", 7)
+    assert ranked == [4, 5, 0, 2, 1, 3, 6], "the shorter the better, then those without the word"
+    assert all(index.best("river", most) == ranked[:most] for most in range(1, 8))
+    assert index.best("Where is the", 2) == [0, 1], "stop words alone"
 
 
 def test_an_answer_is_looked_for_in_whole_words() -> None:

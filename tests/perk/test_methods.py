@@ -122,7 +122,7 @@ def test_a_context_beyond_the_window_loses_its_beginning_and_the_log_says_so_onc
     learner, read = in_context(parts), parts.templates.tokenizer.decode
     with caplog.at_level(logging.WARNING):
         whole, cut = learner.rows(batch[1])[0], learner.rows(batch[0])[0]
-        assert len(whole.ids) < WINDOW == len(cut.ids) and learner.cut == 2, len(whole.ids)
+        assert len(whole.ids) < WINDOW == len(cut.ids) and learner.cut, len(whole.ids)
         assert read(whole.prompt).startswith(batch[1].segments[0])
         assert read(cut.prompt).endswith("It was late.\n\nQuestion: Where is Mary?\nAnswer:")
         learner.respond(batch, 6)
@@ -154,5 +154,5 @@ def test_a_state_space_model_reads_contexts_of_any_length_in_its_prompt(make: Ca
     loss, gradient = meta_gradient(parts, batch)
     assert loss > 0 and all(value.any() for value in gradient.values())
     answers = parts.learner.respond(batch, 5)
-    assert [len(texts) for texts in answers] == [2, 1, 1] and in_context(parts).cut == 0
+    assert [len(texts) for texts in answers] == [2, 1, 1] and not in_context(parts).cut
     assert answers == [*parts.learner.respond(batch[:1], 5), *parts.learner.respond(batch[1:], 5)]

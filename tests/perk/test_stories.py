@@ -94,6 +94,16 @@ def test_a_world_answers_as_the_solver_does_and_from_the_support_alone(task: int
     assert answers <= set(labels_of(task)) and len(answers) >= 6
 
 
+@pytest.mark.parametrize("task", FACTS)
+def test_the_labels_of_a_world_are_what_its_questions_can_have_as_answers(task: int) -> None:
+    assert labels_of(task, WorldConfig()) == labels_of(task)
+    for world in (WorldConfig(8, 10, 6), WorldConfig(3, 4, 2)):
+        answers = {
+            asked.answer for index in range(300) for asked in tell(world, task, 5, "train", index, questions=0).asked
+        }
+        assert answers == set(labels_of(task, world))
+
+
 def test_worlds_are_pure_and_no_two_splits_tell_the_same_story() -> None:
     for task in (1, 4):
         told = {

@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from common.language.sources import digest_of, load_tokenizer
 from reckoning.proofwriter import theory as logic
 from reckoning.proofwriter.theory import negated
 from scripts import pretrain_tiny, tiny_english
-from scripts.pretrain_tiny import RECORD, WEIGHTS, Recipe, Text, held_out_loss, pretrain
+from scripts.pretrain_tiny import RECORD, SOURCES, WEIGHTS, Recipe, Text, held_out_loss, pretrain
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "common" / "language" / "tiny"
@@ -153,6 +153,15 @@ def test_the_digest_in_the_configuration_is_that_of_the_kept_weights() -> None:
     digest = digest_of(TINY / WEIGHTS)
     assert yaml.safe_load((ROOT / "conf" / "common" / "model" / "tiny.yaml").read_text())["digest"] == digest
     assert json.loads((TINY / RECORD).read_text())["digest"] == digest
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_kept_weights_are_those_of_the_scripts_recipe(name: str) -> None:
+    source = SOURCES[name]
+    record = json.loads((ROOT / source.folder / RECORD).read_text())
+    assert record["recipe"] == asdict(source.recipe)
+    assert record["tokens"] == source.recipe.steps * source.recipe.rows * source.recipe.length
+    assert record.get("losses", {}).keys() == source.kinds.keys()
 
 
 def test_other_weights_than_the_digest_says_are_refused() -> None:
