@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from common.intervals import Interval, accuracy_interval
+from common.language.normal import normalise
 from perk.config import DataConfig, Task
-from perk.metrics import exact_match, normalise, substring_match
+from perk.metrics import exact_match, substring_match
 from perk.problems import Problem, Question
 from perk.rules import rules_of
 

@@ -235,11 +235,10 @@ def with_position(config: DataConfig, split: str, position: str, most: int = 0) 
 
 def position_of(config: DataConfig, split: str) -> str | None:
     """Where the gold document or the facts stand in a split; None for a task without positions."""
-    tests = split == "test"
     if config.task is Task.apis:
-        return str((config.apis.test_position if tests else None) or config.apis.position)
+        return str(config.apis.position_of(split))
     if config.task is Task.babilong:
-        return str((config.babilong.test_placement if tests else None) or config.babilong.placement)
+        return str(config.babilong.placement_of(split))
     return None
 
 

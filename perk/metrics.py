@@ -1,16 +1,8 @@
 """Whether an answer is right: the paper's exact and substring match, and BABILong's own metric."""
 
-import re
-import string
 from collections.abc import Sequence
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def normalise(text: str) -> str:
-    """Lower case, no punctuation, no articles, single blanks."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+from common.language.normal import normalise
 
 
 def exact_match(said: str, answers: Sequence[str]) -> bool:

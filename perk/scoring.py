@@ -34,7 +34,7 @@ class Item:
     exact: bool
     """Normalised exact match."""
     label_match: bool | None
-    """BABILong's official metric; None elsewhere."""
+    """BABILong's official metric, in a generated world over its own labels; None elsewhere."""
     response: str
     further: str | None = None
     """`length` or `position` where this pass changed it; such items count for that length or position alone."""
@@ -53,7 +53,8 @@ def score(
 ) -> list[Item]:
     """One item a question."""
     matches = matches_of(data.task)
-    labels = labels_of(data.babilong.task) if data.task is Task.babilong else ()
+    world = data.babilong.world if data.made else None
+    labels = labels_of(data.babilong.task, world) if data.task is Task.babilong else ()
     items = []
     for problem, texts in zip(problems, responses, strict=True):
         for question, text in zip(problem.questions, texts, strict=True):

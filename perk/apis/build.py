@@ -32,11 +32,6 @@ def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
     return _from_wanted(config, tokens)
 
 
-def position_of(config: DataConfig, split: str) -> Position:
-    """Where the gold document stands in `split`."""
-    return (config.apis.test_position if split == "test" else None) or config.apis.position
-
-
 def _generated(config: DataConfig, tokens: Tokens, split: str) -> Made:
     count = min(MOST, config.length_of(split) // GENERATED_TOKENS + 2)
 
@@ -55,7 +50,7 @@ def _problem(
     Raises:
         UserError: the window does not hold two documents.
     """
-    name, length, position = f"{config.name}/{split}/{index}", config.length_of(split), position_of(config, split)
+    name, length, position = f"{config.name}/{split}/{index}", config.length_of(split), config.apis.position_of(split)
     (mine, *rest) = tokens.counts([gold.document, *(other.document for other in others)])
     kept, total = [], mine
     for other, count in zip(others, rest, strict=True):

@@ -11,8 +11,8 @@ from typing import Any
 
 from common.errors import UserError
 from common.jsonfile import read_objects
+from common.language.normal import normalise
 from common.textfile import read_text
-from perk.metrics import normalise
 
 EVIDENCE_WORDS = 100
 """Official TriviaQA documents are cut into passages of so many words, as the retrieved ones are."""

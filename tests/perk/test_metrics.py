@@ -2,8 +2,9 @@
 
 import pytest
 
+from common.language.normal import normalise
 from perk.babilong.vocabulary import labels_of
-from perk.metrics import exact_match, label_match, normalise, substring_match
+from perk.metrics import exact_match, label_match, substring_match
 
 
 def test_the_normal_form_drops_case_punctuation_and_articles() -> None:
