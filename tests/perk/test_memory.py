@@ -481,13 +481,16 @@ def test_the_documented_snippet_runs(home: Path, monkeypatch: pytest.MonkeyPatch
     text = (ROOT / "perk" / "README.md").read_text()
     section = text.split("\n## Read once, ask often\n")[1].split("\n## ")[0]
     blocks = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2 and PLACE in blocks[0]
+    (scale,) = re.findall(r"max_new_tokens: (\d+)", (ROOT / "conf" / "perk" / "scale" / "cpu.yaml").read_text())
+    limit = f"max_new_tokens={scale}"
+    assert len(blocks) == 2 and PLACE in blocks[0] and limit in blocks[1]
     monkeypatch.chdir(home)
     names: dict[str, Any] = {}
     shown = io.StringIO()
     with redirect_stdout(shown):
-        for block in blocks:
-            exec(compile(block, "perk/README.md", "exec"), names)
+        exec(compile(blocks[0], "perk/README.md", "exec"), names)
+        own = names["reader"].config.evaluation.max_new_tokens  # of the small run
+        exec(compile(blocks[1].replace(limit, f"max_new_tokens={own}"), "perk/README.md", "exec"), names)
     lines = shown.getvalue().splitlines()
     assert names["memory"].respond(names["question"]) == lines[-1], "peft alone says the same"
     assert (home / "memories" / "mary" / "adapter_model.safetensors").is_file()
