@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from common.errors import UserError
 
+T = TypeVar("T")
 SPLITS = ("train", "dev", "test")
 BUCKETS = {"train": range(0, 12), "dev": range(12, 14), "test": range(14, 16)}
 """Of 16 buckets, for what is at hand."""
@@ -47,6 +48,22 @@ def shares_of(shares: Mapping[str, float], missing: Iterable[str]) -> dict[str, 
     """The shares in which a train file is cut where the files of `missing` splits are not there: with sum 1."""
     wanted = {split: shares.get(split, 0.0) for split in ("train", *missing)}
     return {split: share / (sum(wanted.values()) or 1) for split, share in wanted.items()}
+
+
+def completed(
+    read: Mapping[str, list[T]], key: Callable[[T], str], shares: Mapping[str, float], seed: int, what: str
+) -> dict[str, list[T]]:
+    """All three splits, those that `read` lacks cut from its `train`: what has the same key stays together.
+
+    Raises:
+        UserError: as `cut`.
+    """
+    missing = [split for split in SPLITS if split not in read]
+    if not missing:
+        return dict(read)
+    whole = read["train"]
+    split_of = cut(map(key, whole), shares_of(shares, missing), seed, what)
+    return {**read, **{split: [x for x in whole if split_of[key(x)] == split] for split in ("train", *missing)}}
 
 
 def check_disjoint(keys: Mapping[str, set[str]], what: str) -> None:

@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.language.config import LoraConfig
 from common.language.config import ModelConfig as CommonModelConfig
 from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
-from common.splits import SPLITS, shares_of
+from common.splits import SPLITS
 from perk.apis.config import ApisConfig
 from perk.babilong.config import BabilongConfig
 from perk.documents.config import DocumentsConfig, Kind
@@ -349,10 +349,6 @@ class DataConfig:
     def made(self) -> bool:
         """Is everything but the haystack generated?"""
         return self.files.train is None
-
-    def shares_of(self, missing: list[str]) -> dict[str, float]:
-        """The shares in which the train file is cut where the files of `missing` splits are not there."""
-        return shares_of(self.shares, missing)
 
     @property
     def supported(self) -> bool | None:

@@ -18,7 +18,7 @@ from typing import Any
 from common.dataroot import find
 from common.errors import UserError
 from common.jsonfile import read_objects
-from common.splits import SPLITS, cut, digest
+from common.splits import SPLITS, completed, digest
 from perk.config import DataConfig
 from perk.problems import Made, Problem, Question
 from perk.segments import segments_of
@@ -50,10 +50,7 @@ def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
         raise UserError("data.files.train=null: data.task=jsonl generates nothing; name a file")
     files = {split: name for split in SPLITS if (name := getattr(config.files, split)) is not None}
     read = {split: list(read_lines(find(config.root, name, REMEDY))) for split, name in files.items()}
-    if missing := [split for split in SPLITS if split not in read]:
-        whole = read["train"]
-        split_of = cut((each.source for each in whole), config.shares_of(missing), config.seed, "contexts")
-        read |= {split: [each for each in whole if split_of[each.source] == split] for split in ("train", *missing)}
+    read = completed(read, lambda line: line.source, config.shares, config.seed, "contexts")
     return {split: _split(config, tokens, split, read[split]) for split in SPLITS}
 
 

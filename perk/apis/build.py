@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from common.dataroot import find
 from common.errors import UserError
-from common.splits import SPLITS, cut, digest
+from common.splits import SPLITS, completed, digest
 from perk.apis.config import Position
 from perk.apis.documents import Api, Placed, Wanted, is_placed, read_placed, read_wanted
 from perk.apis.generator import MOST, generate
@@ -82,10 +82,7 @@ def _problem(
 def _from_wanted(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
     """Problems from APIBench: instructions and documents are cut by API, so no split shows another's documents."""
     read = {split: list(read_wanted(find(config.root, name, "generate APIs"))) for split, name in _named(config)}
-    if missing := [split for split in SPLITS if split not in read]:
-        whole = read["train"]
-        split_of = cut((each.api.call for each in whole), config.shares_of(missing), config.seed, "APIs")
-        read |= {split: [each for each in whole if split_of[each.api.call] == split] for split in ("train", *missing)}
+    read = completed(read, lambda wanted: wanted.api.call, config.shares, config.seed, "APIs")
     return {split: _made(config, tokens, split, read[split]) for split in SPLITS}
 
 
@@ -109,10 +106,7 @@ def _made(config: DataConfig, tokens: Tokens, split: str, wanted: Sequence[Wante
 def _from_placed(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
     """Published problems as they are: `data.length` and the position do not apply."""
     read = {split: list(read_placed(find(config.root, name, "generate APIs"))) for split, name in _named(config)}
-    if missing := [split for split in SPLITS if split not in read]:
-        whole = read["train"]
-        split_of = cut((each.id for each in whole), config.shares_of(missing), config.seed, "problems")
-        read |= {split: [each for each in whole if split_of[each.id] == split] for split in ("train", *missing)}
+    read = completed(read, lambda placed: placed.id, config.shares, config.seed, "problems")
     return {split: _as_they_are(config, tokens, split, read[split]) for split in SPLITS}
 
 

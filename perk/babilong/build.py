@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from common.dataroot import find
 from common.errors import UserError
-from common.splits import SPLITS, cut, digest
+from common.splits import SPLITS, completed, digest
 from perk.babilong.config import Budget
 from perk.babilong.haystack import Haystack, open_haystack
 from perk.babilong.passage import FINE, passage, segmented
@@ -108,10 +108,7 @@ def read_cases(config: DataConfig) -> dict[str, list[Case]]:
     for split in SPLITS:
         if (name := getattr(config.files, split)) is not None:
             stories[split] = read_stories(find(config.root, name, "generate stories: data.files.train=null"))
-    if missing := [split for split in SPLITS if split not in stories]:
-        split_of = cut([story.key for story in stories["train"]], config.shares_of(missing), config.seed, "stories")
-        for split in reversed(("train", *missing)):
-            stories[split] = [story for story in stories["train"] if split_of[story.key] == split]
+    stories = completed(stories, lambda story: story.key, config.shares, config.seed, "stories")
     cases = _without_shared(stories, config.babilong.most_facts)
     for split, asked in cases.items():
         if not asked:

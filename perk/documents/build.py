@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from common.dataroot import find
 from common.errors import UserError
-from common.splits import BUCKETS, SPLITS, bucket, cut, digest
+from common.splits import BUCKETS, SPLITS, bucket, cut, digest, shares_of
 from perk.config import DataConfig
 from perk.documents.config import Distractors, Kind
 from perk.documents.generator import generate
@@ -138,7 +138,7 @@ def _items(config: DataConfig) -> dict[str, list[Item]]:
     if missing := [split for split in SPLITS if split not in read]:
         whole = read["train"]
         group_of = _groups(whole)
-        split_of = cut(group_of.values(), config.shares_of(missing), config.seed, "groups of questions")
+        split_of = cut(group_of.values(), shares_of(config.shares, missing), config.seed, "groups of questions")
         largest, size = Counter(group_of.values()).most_common(1)[0]
         if 2 * size > len(whole):  # shares count groups; most of the questions hang together in a large file
             split_of[largest] = "train"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from common.dataroot import find
 from common.errors import UserError
-from common.splits import SPLITS, cut, digest
+from common.splits import SPLITS, completed, digest
 from perk.config import DataConfig
 from perk.problems import Made, Problem, Question
 from perk.students.generator import generate
@@ -58,10 +58,7 @@ def _from_files(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
     for split in SPLITS:
         if (name := getattr(config.files, split)) is not None:
             read[split] = list(read_databases(find(config.root, name, "generate records: data.files.train=null")))
-    if missing := [split for split in SPLITS if split not in read]:
-        split_of = cut(map(_key, read["train"]), config.shares_of(missing), config.seed, "databases")
-        whole = read["train"]
-        read |= {split: [each for each in whole if split_of[_key(each)] == split] for split in ("train", *missing)}
+    read = completed(read, _key, config.shares, config.seed, "databases")
     return {split: _split(config, tokens, split, read[split]) for split in SPLITS}
 
 
