@@ -1,21 +1,50 @@
-"""What an evaluation of a trained run leaves behind: a file in its folder, a run of the tracker, lines in the log."""
+"""Evaluations: problems in batches, and what is left behind in a run's folder, the tracker and the log."""
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from common.entry import in_sweep
 from common.files import write_atomic
 from common.folder import read_environment
 from common.intervals import Interval
+from common.progress import Progress
 from common.results import RunIdentity
 from common.run_name import run_name
 from common.schema import TrackerConfig
 from common.tracker import make_tracker
 
 log = logging.getLogger(__name__)
+P = TypeVar("P")
+A = TypeVar("A")
+
+
+def in_batches(
+    ask: Callable[[Sequence[P]], Sequence[A]],
+    problems: Sequence[P],
+    size: int,
+    *,
+    load: Callable[[P], Any] | None = None,
+    quiet: bool = False,
+) -> list[A]:
+    """What `ask` says of every problem, in their order, asked `size` at a time; with `load`, problems of like load
+    share a batch, so that little of it is padding. Shows progress unless `quiet`.
+    """
+    order = list(range(len(problems)))
+    if load is not None:
+        loads = [load(problem) for problem in problems]
+        order.sort(key=lambda place: loads[place])
+    found: dict[int, A] = {}
+    with Progress(0, len(problems), bar=False if quiet or in_sweep() else None, name="answers") as progress:
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
+            found |= zip(batch, ask([problems[place] for place in batch]), strict=True)
+            if not quiet:
+                progress.update(len(found))
+    return [found[place] for place in range(len(problems))]
 
 
 def report(

@@ -17,7 +17,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from common.dataroot import find
-from common.entry import entry, in_sweep
+from common.entry import entry
 from common.errors import UserError
 from common.schema import Device, plain, to_typed
 from perk.apis.config import Position
@@ -68,21 +68,16 @@ def respond(
     further: str | None = None,
 ) -> list[Item]:
     """Greedy answers to every question, scored; `select` is quiet. `length` of the contexts, 0 for `data.length`."""
+    from common.evaluation import in_batches
     from common.language.learner import evaluating
-    from common.progress import Progress
     from perk.scoring import score
 
     tokens, size = config.evaluation.max_new_tokens, config.evaluation.batch_problems
-    responses = []
     with (
         evaluating(parts.learner.learns, dropout=config.model.evaluation_dropout),
         parts.stretch.applied() if parts.stretch and not select else nullcontext(),
-        Progress(0, len(problems), bar=False if select or in_sweep() else None, name="answers") as progress,
     ):
-        for start in range(0, len(problems), size):
-            responses += parts.learner.respond(problems[start : start + size], tokens)
-            if not select:
-                progress.update(len(responses))
+        responses = in_batches(lambda batch: parts.learner.respond(batch, tokens), problems, size, quiet=select)
     length = length or config.data.length
     return score(
         problems, responses, config.data, config.method, parts.templates,

@@ -8,21 +8,22 @@ Evaluation never changes a weight: inner steps work on functional copies without
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from common.entry import entry, in_sweep
+from common.entry import entry
 from common.errors import UserError
 from common.schema import Device, plain, to_typed
 from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig, TrainConfig, run_name
 
 if TYPE_CHECKING:
     from common.intervals import Interval
+    from common.language.learner import Responses
     from reckoning.build import Parts
     from reckoning.data import Splits
     from reckoning.problems import Problem
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 ALL = "all"
+A = TypeVar("A")
 
 
 @dataclass
@@ -61,48 +63,65 @@ ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
 
 
 def respond(parts: Parts, problems: Sequence[Problem], config: TrainConfig, *, select: bool = False) -> list[Item]:
-    """Greedy answers to every question, scored; `select` decodes only as far as the label.
-
-    RECKONING answers all questions of a knowledge set from one adapted model, however training problems were cut
-    (`evaluation.questions_per_set`).
-    """
-    from common.language.learner import evaluating
-    from common.progress import Progress
-    from reckoning.problems import group_questions
-    from reckoning.scoring import score
-
-    if config.method.learner is Learner.reckoning:
-        asked = sum(len(problem.questions) for problem in problems)
-        problems = group_questions(problems, config.evaluation.questions_per_set or asked)
+    """Greedy answers to every question, scored; `select` decodes only as far as the label."""
     tokens = parts.label_tokens if select else config.evaluation.max_new_tokens
-    size = config.evaluation.batch_problems
-    responses = []
-    with (
-        evaluating(parts.model.network, dropout=config.model.evaluation_dropout),
-        Progress(0, len(problems), bar=False if select or in_sweep() else None, name="answers") as progress,
-    ):
-        for start in range(0, len(problems), size):
-            responses += parts.learner.respond(problems[start : start + size], tokens)
-            if not select:
-                progress.update(len(responses))
-    recited = not select and config.method.target is Target.multi
-    return score(problems, responses, config.data.labels or {}, recited=recited)
+    sets = _sets(problems, config)
+    texts = _in_batches(parts, sets, config, lambda batch: parts.learner.respond(batch, tokens), quiet=select)
+    return _score(sets, texts, config, recited=not select)
 
 
 def measure(parts: Parts, problems: Sequence[Problem], config: TrainConfig) -> tuple[dict[str, Interval], list[Item]]:
     """What a run reports of a split: metrics with intervals, and the answers."""
-    from common.language.learner import evaluating
     from reckoning.methods import Reckoning
     from reckoning.scoring import summarise, summarise_encoding
 
-    items = respond(parts, problems, config)
-    metrics = summarise(items, config.evaluation.confidence)
-    if config.evaluation.fact_recall and isinstance(parts.learner, Reckoning):
-        size, sets = config.evaluation.batch_problems, list({problem.facts: problem for problem in problems}.values())
-        with evaluating(parts.model.network, dropout=config.model.evaluation_dropout):
-            encoded = [e for i in range(0, len(sets), size) for e in parts.learner.encoded(sets[i : i + size])]
-        metrics |= summarise_encoding(sets, encoded, config.evaluation.confidence)
-    return metrics, items
+    learner, asked = parts.learner, config.evaluation
+    if not (asked.fact_recall and isinstance(learner, Reckoning)):
+        items = respond(parts, problems, config)
+        return summarise(items, asked.confidence), items
+    sets, tokens = _sets(problems, config), asked.max_new_tokens
+    answered = _in_batches(parts, sets, config, lambda batch: learner.respond_and_recall(batch, tokens))
+    items = _score(sets, [each.texts for each in answered], config, recited=True)
+    known = {problem.facts: (problem, each.encoded) for problem, each in zip(sets, answered, strict=True)}
+    of, encoded = zip(*known.values(), strict=True)
+    return summarise(items, asked.confidence) | summarise_encoding(of, encoded, asked.confidence), items
+
+
+def _sets(problems: Sequence[Problem], config: TrainConfig) -> Sequence[Problem]:
+    """RECKONING answers all questions of a knowledge set from one adapted model, however training problems were cut
+    (`evaluation.questions_per_set`).
+    """
+    from reckoning.problems import group_questions
+
+    if config.method.learner is not Learner.reckoning:
+        return problems
+    asked = sum(len(problem.questions) for problem in problems)
+    return group_questions(problems, config.evaluation.questions_per_set or asked)
+
+
+def _in_batches(
+    parts: Parts,
+    problems: Sequence[Problem],
+    config: TrainConfig,
+    ask: Callable[[Sequence[Problem]], Sequence[A]],
+    *,
+    quiet: bool = False,
+) -> list[A]:
+    from common.evaluation import in_batches
+    from common.language.learner import evaluating
+
+    def load(problem: Problem) -> tuple[int, int]:
+        return len(problem.facts), sum(map(len, problem.facts))
+
+    with evaluating(parts.model.network, dropout=config.model.evaluation_dropout):
+        return in_batches(ask, problems, config.evaluation.batch_problems, load=load, quiet=quiet)
+
+
+def _score(problems: Sequence[Problem], responses: Responses, config: TrainConfig, *, recited: bool) -> list[Item]:
+    from reckoning.scoring import score
+
+    recited = recited and config.method.target is Target.multi
+    return score(problems, responses, config.data.labels or {}, recited=recited)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Interval]:

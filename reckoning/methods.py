@@ -32,6 +32,16 @@ class Encoded:
     exact_after: bool
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What a knowledge set was asked, from weights that have encoded it."""
+
+    texts: list[str]
+    """Greedy answers, one a question."""
+    encoded: list[Encoded]
+    """One a given fact."""
+
+
 class GivenKnowledge:
     """Which sentences a learner is given for a problem (`method.knowledge`)."""
 
@@ -83,18 +93,24 @@ class Reckoning(MemoryLearner[Problem]):
         """Facts, questions with targets, and facts to recite on their own."""
         return [*self._memorised(problem), *self._questions(problem), *self._recited(problem)[0]]
 
-    @torch.no_grad()
-    def encoded(self, problems: Sequence[Problem]) -> list[list[Encoded]]:
-        """For every problem all its given facts: from the initial weights, and from those that have encoded them."""
-        found: list[list[Encoded]] = []
+    def respond_and_recall(self, problems: Sequence[Problem], new_tokens: int) -> list[Answered]:
+        """`respond`, and how well all given facts are known: from the initial weights, and from those that answer."""
+        found: list[Answered] = []
         for group in self._groups(problems):
-            facts = [self._memorised(problem) for problem in group]
-            rows, start = self.writer.rows(facts), self.writer.start(len(group))
             fast = self._adapt(group, training=False).weights
-            (loss, exact), (loss_after, exact_after) = (known(self.model.network, w, rows) for w in (start, fast))
-            columns = [x.reshape(len(group), -1).tolist() for x in (loss, loss_after, exact, exact_after)]
-            for own, *values in zip(facts, *columns, strict=True):
-                found.append([Encoded(*of_fact) for _, *of_fact in zip(own, *values, strict=False)])
+            texts, encoded = self._continued(fast, group, new_tokens), self._encoded(fast, group)
+            found += map(Answered, texts, encoded)
+        return found
+
+    @torch.no_grad()
+    def _encoded(self, fast: Weights, group: Sequence[Problem]) -> list[list[Encoded]]:
+        facts = [self._memorised(problem) for problem in group]
+        rows, start = self.writer.rows(facts), self.writer.start(len(group))
+        (loss, exact), (loss_after, exact_after) = (known(self.model.network, w, rows) for w in (start, fast))
+        columns = [x.reshape(len(group), -1).tolist() for x in (loss, loss_after, exact, exact_after)]
+        found = []
+        for own, *values in zip(facts, *columns, strict=True):
+            found.append([Encoded(*of_fact) for _, *of_fact in zip(own, *values, strict=False)])
         return found
 
     def _answer(self, fast: Weights, group: Sequence[Problem]) -> Tensor:

@@ -94,9 +94,7 @@ class MemoryLearner(Learner[P]):
         """Write once a problem, then answer all its questions from the adapted weights."""
         responses: Responses = []
         for group in self._groups(problems):
-            fast = self._adapt(group, training=False).weights
-            prompts = [[row.prompt for row in self._questions(problem)] for problem in group]
-            responses += self.decoded(fast, prompts, new_tokens, stacked=self.writer.stacked)
+            responses += self._continued(self._adapt(group, training=False).weights, group, new_tokens)
         return responses
 
     def plan(self, problems: Sequence[P], together: int) -> None:
@@ -108,6 +106,11 @@ class MemoryLearner(Learner[P]):
         if self.writer.inner.unroll is Unroll.auto:
             group = ordered[-together if self.writer.stacked else -1 :]
             self.writer.plan(self._given(group), len(group), lambda fast: self._answer(fast, group))
+
+    def _continued(self, fast: Weights, group: Sequence[P], new_tokens: int) -> Responses:
+        """What follows the questions."""
+        prompts = [[row.prompt for row in self._questions(problem)] for problem in group]
+        return self.decoded(fast, prompts, new_tokens, stacked=self.writer.stacked)
 
     def _answer(self, fast: Weights, group: Sequence[P]) -> Tensor:
         """The outer loss; [] or [problems]."""

@@ -52,7 +52,9 @@ def test_encoding_makes_facts_known(tokenizer: Any, problems: Splits, stacked: b
     a, b = problems("dev")[:2]
     b = Problem(b.id, b.theory, b.facts[:2], (), tuple(type(q)(q.id, q.text, q.answer) for q in b.questions))
     before = {name: w.clone() for name, w in learner.writer.slow.items()}
-    encoded = learner.encoded([a, b])
+    answered = learner.respond_and_recall([a, b], 4)
+    assert [each.texts for each in answered] == learner.respond([a, b], 4)
+    encoded = [each.encoded for each in answered]
     assert [len(own) for own in encoded] == [3, 2]
     for own in encoded:
         assert not any(fact.exact_before for fact in own) and all(fact.exact_after for fact in own)

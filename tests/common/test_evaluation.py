@@ -1,0 +1,45 @@
+"""Problems in batches of like size, answers in the order of the problems."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from common.evaluation import in_batches
+
+WORDS = ["aaaa", "b", "ccc", "dd", "e", "ffff", "gg"]
+
+
+def asked(size: int, **how: object) -> tuple[list[str], list[list[str]]]:
+    batches: list[list[str]] = []
+
+    def ask(batch: Sequence[str]) -> list[str]:
+        batches.append(list(batch))
+        return [word.upper() for word in batch]
+
+    return in_batches(ask, WORDS, size, **how), batches  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_every_problem_gets_its_own_answer_whatever_the_batches(size: int) -> None:
+    for how in ({}, {"load": len}, {"load": len, "quiet": True}):
+        found, batches = asked(size, **how)
+        assert found == [word.upper() for word in WORDS], how
+        assert sorted(sum(batches, [])) == sorted(WORDS) and max(map(len, batches)) == min(size, len(WORDS))
+
+
+def test_problems_of_like_load_share_a_batch_and_without_one_they_come_as_they_are() -> None:
+    assert asked(2, load=len)[1] == [["b", "e"], ["dd", "gg"], ["ccc", "aaaa"], ["ffff"]]
+    assert asked(3)[1] == [["aaaa", "b", "ccc"], ["dd", "e", "ffff"], ["gg"]]
+
+
+def test_an_answer_that_is_missing_is_an_error() -> None:
+    with pytest.raises(ValueError):
+        in_batches(lambda batch: batch[1:], WORDS, 3)
+
+
+def test_progress_is_shown_unless_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    asked(3, quiet=True)
+    assert not caplog.messages
+    asked(3)
+    assert caplog.messages[-1].startswith("answers: step 7/7")
