@@ -326,7 +326,7 @@ def inner_steps(hops: int | None) -> int:
 
 
 def by_name(name: str, values: Mapping[str, Any], otherwise: Any) -> Any:
-    """`${by_name:${experiment},{proofwriter:240},450}` in YAML: a value for one experiment, and one for all others."""
+    """`${by_name:${experiment},{proofwriter:240},450}` in YAML: a value for some names, and one for all others."""
     return values.get(name, otherwise)
 
 
