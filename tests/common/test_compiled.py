@@ -119,18 +119,26 @@ def test_compiled_steps_give_the_numbers_of_the_stored_graph_and_nothing_is_bake
 @pytest.mark.slow
 def test_stacked_weights_and_what_is_not_reached() -> None:
     """A weight that the loss does not read, and a learning tensor that it does not: their derivatives are 0."""
-    problem = Problem()
-    start = stack({name: w.detach() for name, w in problem.start.items()}, 2)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Embedding(VOCABULARY, 4), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, VOCABULARY)).double()
+    fast = select(network, ["1.*"])
+    others_learn = [w for name, w in network.named_parameters() if name not in fast]
+    start = stack({name: w.detach() for name, w in fast.items()}, 2)
     generator = torch.Generator().manual_seed(3)
     start = {name: w + 0.1 * torch.randn(w.shape, generator=generator).double() for name, w in start.items()}
     start["idle"] = torch.ones(2, 3).double()
     vector = [torch.randn(w.shape, generator=generator).double() for w in start.values()]
     other = torch.ones(4, dtype=torch.double, requires_grad=True)
 
-    def loss(weights: Weights, ids: Tensor) -> Tensor:
-        return problem.plain({name: w for name, w in weights.items() if name != "idle"}, ids)
+    def one_task(weights: Weights, ids: Tensor) -> Tensor:
+        logits = call(network, weights, ids[:, :-1])
+        return nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
-    both, ids, also = Compiled(loss, problem.network), ids_of(4, 2, ROWS, LENGTH), [*problem.also, other]
+    def loss(weights: Weights, ids: Tensor) -> Tensor:
+        losses: Tensor = torch.func.vmap(one_task)({name: w for name, w in weights.items() if name != "idle"}, ids)
+        return losses
+
+    both, ids, also = Compiled(loss, network), ids_of(4, 2, ROWS, LENGTH), [*others_learn, other]
     through, others = both.product(start, ids, vector, also)
     wanted, wanted_others = plain_product(loss, start, ids, vector, also)
     torch.testing.assert_close([*through, *others], [*wanted, *wanted_others], rtol=1e-9, atol=1e-11)

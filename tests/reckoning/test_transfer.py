@@ -105,12 +105,12 @@ def test_the_runs_templates_are_used_unless_the_data_set_has_its_own(
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     asked: list[str] = []
 
-    def stop(parts: Any, problems: Any, *_: Any) -> Any:
+    def stop(parts: Any, problems: Any, _: Any) -> Any:
         rows = parts.learner.rows(problems[0])
         asked.append(parts.templates.tokenizer.decode(rows[-1].prompt))
         raise RuntimeError("seen")
 
-    monkeypatch.setattr(evaluate, "respond", stop)
+    monkeypatch.setattr(evaluate, "measure", stop)
     for words in ((), ("data.templates.question='Based on {references} {question}'",)):
         with pytest.raises(RuntimeError, match="seen"):
             transfer(*words)
