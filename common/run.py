@@ -138,12 +138,12 @@ class Run:
         self._stack.close()
 
     def finish(self, test: Mapping[str, Interval], predictions: Iterable[Mapping[str, Any]] = ()) -> Results:
-        """Write `predictions.jsonl`, `results.json` and the FINISHED mark.
+        """Log the `test` metrics, then write `predictions.jsonl`, `results.json` and the FINISHED mark.
 
         Raises:
             UserError: the disk is full; the run stays unfinished.
         """
-        self.restore()  # a run without a loop has its metrics.jsonl too
+        self.log(self.restore(), "test", **{name: interval.value for name, interval in test.items()})
         hardware = {**self._environment["hardware"], "device": self.device.type}
         written = Results(
             **asdict(self.identity),

@@ -114,6 +114,20 @@ class LoopConfig:
             raise UserError(f"loop.keep={self.keep}: at least 1 checkpoint is needed to continue from")
 
 
+@dataclasses.dataclass
+class RunConfig:
+    """What every run reads, whatever it is a run of."""
+
+    experiment: str = "none"
+    """Set by the experiment file."""
+    scale: str = "paper"
+    """Set by the scale file."""
+    seed: int = 0
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+    tracker: TrackerConfig = dataclasses.field(default_factory=TrackerConfig)
+
+
 def to_typed(cfg: DictConfig, cls: type[T]) -> T:
     """Turn a composed configuration into `cls`, refusing whatever the dataclass does not know.
 

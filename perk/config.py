@@ -10,9 +10,9 @@ import common.run_name  # noqa: F401 - registers the resolver that names run fol
 from common.bilevel import InnerConfig, Schedule
 from common.bilevel import OuterConfig as CommonOuterConfig
 from common.errors import UserError
-from common.language.config import LoraConfig
+from common.language.config import AnswersConfig, LoraConfig
 from common.language.config import ModelConfig as CommonModelConfig
-from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
+from common.schema import RunConfig
 from common.splits import SPLITS
 from perk.apis.config import ApisConfig
 from perk.babilong.config import BabilongConfig
@@ -206,15 +206,15 @@ class TemplateConfig:
 
 
 @dataclass
-class EvaluationConfig:
+class EvaluationConfig(AnswersConfig):
     """How answers are produced and scored."""
 
+    LEAST = AnswersConfig.LEAST | {"micro_batch": 0, "problems": 0}
+
     batch_problems: int = 8
+    max_new_tokens: int = 512
     micro_batch: int = 0
     """Segments in one graph of the inner loop at test time: less memory, the same memory written; 0 takes all."""
-    max_new_tokens: int = 512
-    inner_steps: int = 0
-    """Inner steps at test time; 0 means as many as in training."""
     lengths: list[int] = field(default_factory=list)
     """Further lengths of test contexts, as `data.length`: metrics accuracy_length_<length>, of the own length too."""
     positions: list[str] = field(default_factory=list)
@@ -222,9 +222,6 @@ class EvaluationConfig:
     the own position too."""
     problems: int = 0
     """Problems of a further length or position, the first ones of the split; 0 takes all."""
-    confidence: float = 0.95
-    patience: int = 0
-    """Stop after so many dev evaluations without improvement; 0 never stops early."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.
@@ -232,15 +229,9 @@ class EvaluationConfig:
         Raises:
             UserError: a value is out of range.
         """
-        least_of = {"batch_problems": 1, "max_new_tokens": 1}
-        for key in ("batch_problems", "max_new_tokens", "micro_batch", "inner_steps", "problems", "patience"):
-            least = least_of.get(key, 0)
-            if getattr(self, key) < least:
-                raise UserError(f"evaluation.{key}={getattr(self, key)}: use {least} or more")
+        super().__post_init__()
         if min(self.lengths, default=16) < 16:
             raise UserError(f"evaluation.lengths={self.lengths}: use 16 tokens or more")
-        if not 0 < self.confidence < 1:
-            raise UserError(f"evaluation.confidence={self.confidence}: it is a probability; use 0.95 or 0.99")
 
 
 SHORTEST = 4
@@ -369,23 +360,15 @@ class DataConfig:
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(RunConfig):
     """Everything the commands read."""
 
-    experiment: str = "none"
-    """Set by the experiment file."""
-    scale: str = "paper"
-    """Set by the scale file: paper or cpu."""
-    seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
     @property
     def network(self) -> ModelConfig:

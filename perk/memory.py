@@ -241,7 +241,7 @@ class Memory:
         from safetensors import SafetensorError
 
         from common.export import write
-        from perk.train import MODEL
+        from common.language.training import MODEL
 
         place = Path(folder).expanduser()
         reader = self.reader

@@ -39,7 +39,6 @@ class Perk(MemoryLearner[Problem]):
         """`weigher`: None weighs all tokens the same."""
         self.templates, self.method = templates, method
         self.micro_batch = evaluation.micro_batch
-        self.learns = nn.ModuleList([model.network] if weigher is None else [model.network, weigher])
         self.memorised: Losses = model.losses if weigher is None else WeightedLosses(model.losses, weigher)
         writer = Writer(
             model,
@@ -51,6 +50,8 @@ class Perk(MemoryLearner[Problem]):
             others=[] if weigher is None else list(weigher.parameters()),
         )
         super().__init__(model, templates.tokenizer, writer, meta=method.meta)
+        if weigher is not None:
+            self.learns = nn.ModuleList([model.network, weigher])
 
     def rows(self, problem: Problem) -> list[Row]:
         """Segments, and questions with targets."""
@@ -79,7 +80,7 @@ class InContext(PromptLearner[Problem]):
         """What of the model asks for a gradient is trained."""
         trained = {name: weight for name, weight in select(model.network).items() if weight.requires_grad}
         super().__init__(model, templates.tokenizer, trained)
-        self.templates, self.method, self.learns = templates, method, model.network
+        self.templates, self.method = templates, method
         self.cut = False
         """A prompt was cut because it did not fit the model's window, and the log says so."""
 

@@ -20,9 +20,6 @@ from perk.config import Labels, Learner, TrainConfig
 if TYPE_CHECKING:
     from common.results import Results
 
-MODEL = "model"
-"""Folder in the run folder: the selected adapter (or all weights) and the tokenizer, for plain `from_pretrained`."""
-
 ConfigStore.instance().store(name="perk_schema", node=TrainConfig)  # each paper its own: tests load several
 
 
@@ -34,11 +31,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     Raises:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
-    from common import rate_record
-    from common.batches import Batches
-    from common.export import export
-    from common.fit import fit
-    from common.outer import Outer
+    from common.language.training import train_and_select
     from common.run import Run, RunIdentity
     from perk import data
     from perk.build import build, look
@@ -54,36 +47,21 @@ def train(config: TrainConfig, folder: Path) -> Results:
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
             metrics, records = measure_rules(splits, config)
-            run.log(0, "test", **{name: interval.value for name, interval in metrics.items()})
             return run.finish(metrics, records)
 
         parts = build(config, run.device, run.dtype)
         look(parts, splits, config)
-        parts.learner.learns.train()  # from_pretrained leaves dropout off
-        total = config.outer.total_steps(len(splits["train"]))
-        outer = Outer(config.outer, parts.learner.learns, parts.rates, total, config.outer.schedule)
-        fresh = relabelled if config.method.labels is Labels.shuffled else None
-        batches = Batches(splits["train"], config.outer.batch_problems, config.seed, fresh)
-        for name, part in parts.tracked.items():
-            run.track(name, part)
-        run.track("outer", outer)
-        fit(
+        train_and_select(
             run,
-            parts.learner,
-            batches,
-            outer,
-            total=total,
-            accumulation=config.outer.accumulation,
+            parts,
+            splits["train"],
+            config.outer,
             score=lambda: accuracy(respond(parts, splits["dev"], config, select=True)),
             patience=config.evaluation.patience,
-            rates=parts.rates,
+            schedule=config.outer.schedule,
+            fresh=relabelled if config.method.labels is Labels.shuffled else None,
         )
-        step = run.restore_best(*parts.tracked) or run.step
-        if parts.rates is not None:
-            rate_record.select(folder, step)
-        export(folder / MODEL, parts.model.files(folder / MODEL), parts.templates.tokenizer)
         metrics, items = measure(parts, splits["test"], config)
-        run.log(run.step, "test", **{name: interval.value for name, interval in metrics.items()})
         return run.finish(metrics, map(to_json, items))
 
 

@@ -9,6 +9,7 @@ from common.language import model as models
 from common.language.adapter import fast_weights
 from common.language.sources import load_tokenizer
 from common.rates import LearnedRates, make_rates
+from common.state import Stateful
 from reckoning.config import SPLITS, Learner, TrainConfig
 from reckoning.data import Splits
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
@@ -22,11 +23,18 @@ class Parts:
     """What a run is made of."""
 
     model: models.LanguageModel
-    rates: LearnedRates
+    rates: LearnedRates | None
+    """Inner learning rates; None for a learner without an inner loop."""
     templates: Templates
     learner: Reckoning | InContext
     label_tokens: int
     """New tokens that show any label of train and dev."""
+
+    @property
+    def tracked(self) -> dict[str, Stateful]:
+        """What a checkpoint keeps of it, by name."""
+        model: dict[str, Stateful] = {"model": self.model.tracked}
+        return model if self.rates is None else model | {"rates": self.rates}
 
 
 def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torch.dtype) -> Parts:
@@ -41,12 +49,13 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
     tokenizer = load_tokenizer(config.model)
     model = models.load(config.model, len(tokenizer), device=device, dtype=dtype)
     templates = Templates(config.data.templates, config.data.labels or {}, tokenizer, model.window)
-    # rates stay float32 beside bfloat16 weights: their steps are smaller than its spacing
-    rates = make_rates(config.inner, list(fast_weights(model.network, config.inner.weights)))
-    rates = rates.to(device, torch.promote_types(dtype, torch.float32))
     knowledge = GivenKnowledge(config.method.knowledge, splits, config.data.seed)
+    rates: LearnedRates | None = None
     learner: Reckoning | InContext
     if config.method.learner is Learner.reckoning:
+        # rates stay float32 beside bfloat16 weights: their steps are smaller than its spacing
+        rates = make_rates(config.inner, list(fast_weights(model.network, config.inner.weights)))
+        rates = rates.to(device, torch.promote_types(dtype, torch.float32))
         learner = Reckoning(
             model, rates, templates, config.inner, config.method, knowledge, config.evaluation.inner_steps
         )
@@ -56,7 +65,6 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
             models.check_second_derivative(model)
         learner.plan(splits["train"], config.outer.batch_problems)
     else:
-        rates.requires_grad_(False)
         learner = InContext(model, templates, config.method, knowledge)
     longest = max(len(row.ids) for split in SPLITS for problem in splits[split] for row in learner.rows(problem))
     sizes = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)

@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from common.bilevel import InnerConfig, OuterConfig
 from common.errors import UserError
-from common.language.config import ModelConfig
+from common.language.config import AnswersConfig, ModelConfig
 from common.run_name import run_name as run_name  # which also registers the resolver
-from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
+from common.schema import RunConfig
 from reckoning.clutrr.config import ClutrrConfig
 from reckoning.proofwriter.config import GeneratorConfig
 
@@ -269,55 +269,30 @@ class DataConfig:
 
 
 @dataclass
-class EvaluationConfig:
+class EvaluationConfig(AnswersConfig):
     """How answers are produced and scored."""
 
-    batch_problems: int = 16
+    LEAST = AnswersConfig.LEAST | {"questions_per_set": 0}
+
     max_new_tokens: int = 128
     """Longest answer at test time, in tokens; the gold target's length, the released code's limit, is never used.
     Where the dev split only selects a model by its label, answers are as long as the longest label needs."""
     questions_per_set: int = 0
     """Questions answered from one adapted model at test time; 0 answers all about a knowledge set."""
-    inner_steps: int = 0
-    """Inner steps at test time; 0 means as many as in training."""
     fact_recall: bool = True
     """RECKONING at the end: how well every fact is known before and after encoding (fact_exact_*, fact_loss_*)."""
-    confidence: float = 0.95
-    patience: int = 0
-    """Stop after so many dev evaluations without improvement; 0 never stops early."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot work.
-
-        Raises:
-            UserError: a value is out of range.
-        """
-        least_of = {"batch_problems": 1, "max_new_tokens": 1, "questions_per_set": 0, "inner_steps": 0, "patience": 0}
-        for key, least in least_of.items():
-            if getattr(self, key) < least:
-                raise UserError(f"evaluation.{key}={getattr(self, key)}: use {least} or more")
-        if not 0 < self.confidence < 1:
-            raise UserError(f"evaluation.confidence={self.confidence}: it is a probability; use 0.95 or 0.99")
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(RunConfig):
     """Everything `python -m reckoning.train` reads."""
 
-    experiment: str = "none"
-    """Set by the experiment file."""
-    scale: str = "paper"
-    """Set by the scale file: paper, gpu or cpu."""
-    seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 
 def inner_steps(hops: int | None) -> int:

@@ -253,7 +253,6 @@ def study(config: CostConfig, folder: Path) -> Results:
         summary = Summary(measured, config.confidence, config.seed)
         write_json_lines(folder / CURVE, records_of(summary, peaks))
         metrics = metrics_of(summary, peaks)
-        run.log(0, "test", **{name: interval.value for name, interval in metrics.items()})
         for name in summary.names:
             read, question = summary.read(name).value, summary.question(name).value
             logger.info("%s: %.4g s once, %.4g s a question", name, read, question)

@@ -6,7 +6,7 @@ from common.bilevel import InnerConfig
 from common.errors import UserError
 from common.language.config import ModelConfig
 from common.run_name import run_name as run_name  # which registers the resolver
-from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
+from common.schema import RunConfig
 
 
 @dataclass
@@ -33,13 +33,10 @@ class ShapeConfig:
 
 
 @dataclass
-class CostConfig:
+class CostConfig(RunConfig):
     """What `python -m reckoning.cost` reads."""
 
     experiment: str = "run_time"
-    scale: str = "paper"
-    """Set by the scale file: paper, gpu or cpu."""
-    seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     shape: ShapeConfig = field(default_factory=ShapeConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
@@ -57,9 +54,6 @@ class CostConfig:
     confidence: float = 0.95
     threads: int = 1
     """runtime.threads once more, which the hash of other runs leaves out."""
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
-    loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be measured.

@@ -113,7 +113,7 @@ def _in_batches(
     def load(problem: Problem) -> tuple[int, int]:
         return len(problem.facts), sum(map(len, problem.facts))
 
-    with evaluating(parts.model.network, dropout=config.model.evaluation_dropout):
+    with evaluating(parts.learner.learns, dropout=config.model.evaluation_dropout):
         return in_batches(ask, problems, config.evaluation.batch_problems, load=load, quiet=quiet)
 
 
@@ -172,7 +172,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     _check_words(problems, trained.data, words, folder)
     device = pick_device(config.device or trained.runtime.device)
     parts = build(trained, splits, device, getattr(torch, trained.runtime.dtype.name))
-    put_back(best, {"model": parts.model.tracked, "rates": parts.rates}, folder, trained.model.name)
+    put_back(best, parts.tracked, folder, trained.model.name)
     with seeding.applied(trained.runtime, trained.seed):
         metrics, _ = measure(parts, problems, trained)
     asked = config.split if config.data is None else f"{run_name(config.data.name)}-{config.split}"

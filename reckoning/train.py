@@ -20,9 +20,6 @@ from reckoning.config import Learner, TrainConfig
 if TYPE_CHECKING:
     from common.results import Results
 
-MODEL = "model"
-"""Folder in the run folder: the selected weights and the tokenizer, for plain `from_pretrained`."""
-
 ConfigStore.instance().store(name="schema", node=TrainConfig)
 
 
@@ -34,11 +31,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     Raises:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
-    from common import rate_record
-    from common.batches import Batches
-    from common.export import export
-    from common.fit import fit
-    from common.outer import Outer
+    from common.language.training import train_and_select
     from common.run import Run, RunIdentity
     from reckoning import data
     from reckoning.build import build
@@ -54,33 +47,19 @@ def train(config: TrainConfig, folder: Path) -> Results:
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
             metrics, predictions = shortcut_rows(splits, config)
-            run.log(0, "test", **{name: interval.value for name, interval in metrics.items()})
             return run.finish(metrics, predictions)
 
         parts = build(config, splits, run.device, run.dtype)
-        network = parts.model.network.train()  # from_pretrained leaves dropout off
-        total = config.outer.total_steps(len(splits["train"]))
-        outer = Outer(config.outer, network, parts.rates, total)
-        fresh = reshuffled if config.method.reshuffle else None
-        batches = Batches(splits["train"], config.outer.batch_problems, config.seed, fresh)
-        run.track("model", parts.model.tracked)
-        run.track("rates", parts.rates)
-        run.track("outer", outer)
-        fit(
+        train_and_select(
             run,
-            parts.learner,
-            batches,
-            outer,
-            total=total,
-            accumulation=config.outer.accumulation,
+            parts,
+            splits["train"],
+            config.outer,
             score=lambda: accuracy(respond(parts, splits["dev"], config, select=True)),
             patience=config.evaluation.patience,
-            rates=parts.rates if config.method.learner is Learner.reckoning else None,
+            fresh=reshuffled if config.method.reshuffle else None,
         )
-        rate_record.select(folder, run.restore_best("model", "rates") or run.step)
-        export(folder / MODEL, parts.model.files(folder / MODEL), parts.templates.tokenizer)
         metrics, items = measure(parts, splits["test"], config)
-        run.log(run.step, "test", **{name: interval.value for name, interval in metrics.items()})
         return run.finish(metrics, map(to_json, items))
 
 

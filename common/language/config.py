@@ -1,7 +1,7 @@
 """Settings of a language model and its LoRA (no torch here: `--help` and `--cfg job` read this file)."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from common.errors import UserError
 
@@ -71,3 +71,31 @@ class ModelConfig:
         for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"):
             if self.dropout is not None and hasattr(settings, key):
                 setattr(settings, key, self.dropout)
+
+
+@dataclass
+class AnswersConfig:
+    """How answers are produced and scored."""
+
+    LEAST: ClassVar[dict[str, int]] = {"batch_problems": 1, "max_new_tokens": 1, "inner_steps": 0, "patience": 0}
+
+    batch_problems: int = 16
+    max_new_tokens: int = 128
+    """Longest answer at test time, in tokens."""
+    inner_steps: int = 0
+    """Inner steps at test time; 0 means as many as in training."""
+    confidence: float = 0.95
+    patience: int = 0
+    """Stop after so many dev evaluations without improvement; 0 never stops early."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        for key, least in self.LEAST.items():
+            if getattr(self, key) < least:
+                raise UserError(f"evaluation.{key}={getattr(self, key)}: use {least} or more")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"evaluation.confidence={self.confidence}: it is a probability; use 0.95 or 0.99")

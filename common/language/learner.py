@@ -34,6 +34,8 @@ class Learner(ABC, Generic[P]):
     def __init__(self, model: LanguageModel, tokenizer: "PreTrainedTokenizerBase") -> None:
         """`tokenizer`: with an end-of-text token, at which an answer ends."""
         self.model, self.tokenizer = model, tokenizer
+        self.learns: nn.Module = model.network
+        """What training changes; of its parameters those that ask for a gradient."""
         self.measured: dict[str, float] = {}
         """Numbers of the last training batch for the log, such as the first and last inner loss."""
 

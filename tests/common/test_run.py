@@ -73,7 +73,6 @@ with Run(folder, {"total": total}, runtime, TrackerConfig(), loop, identity) as 
         run.save_if_due(step)
     best = run.restore_best("model")
     test = model.eval()(torch.ones(1, 8)).item()
-    run.log(run.step, "test", value=test)
     found = {"value": Interval(test, 1, test, test), "best": Interval(best, 1, best, best)}
     run.finish(found, [{"id": 0, "value": test}])
 """
@@ -199,7 +198,7 @@ def test_a_continued_run_takes_up_state_records_and_time(tmp_path: Path) -> None
         assert run.seconds > saved
         assert [record["step"] for record in records(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert count(tmp_path, 10).value == 55
-    assert [record["step"] for record in records(tmp_path)] == list(range(1, 11))
+    assert [record["step"] for record in records(tmp_path)] == [*range(1, 11), 10], "the steps, and the test"
 
 
 def test_a_checkpoint_that_holds_more_than_is_tracked_is_continued(tmp_path: Path) -> None:
@@ -218,7 +217,7 @@ def test_without_a_checkpoint_a_run_begins_anew(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         count(tmp_path, 10, until=4)
     assert count(tmp_path, 10).value == 55
-    assert [record["step"] for record in records(tmp_path)] == list(range(1, 11))
+    assert [record["step"] for record in records(tmp_path)] == [*range(1, 11), 10]
 
 
 def test_a_finished_run_is_skipped_and_left_alone(tmp_path: Path) -> None:
@@ -469,7 +468,7 @@ def test_wandb_breaking_in_the_middle_stops_nothing(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("common.tracker.WandbRun", Breaking)
     assert count(tmp_path, 3, tracker=TrackerConfig(name=TrackerName.wandb)).value == 6
     assert (tmp_path / "log.txt").read_text().count("W&B failed at log (OSError: connection lost)") == 1
-    assert [record["step"] for record in records(tmp_path)] == [1, 2, 3]
+    assert [record["step"] for record in records(tmp_path)] == [1, 2, 3, 3]
 
 
 def test_several_processes_for_one_run_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
