@@ -75,7 +75,7 @@ def save(
         raise _cannot_write(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _prune(folder, keep, best)
+    _prune(folder, step, keep, best)
     return target
 
 
@@ -189,11 +189,14 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     return {key: _decode(entry, tensors) for key, entry in value.items()}
 
 
-def _prune(folder: Path, keep: int, best: int | None) -> None:
-    """Delete what nobody needs: checkpoints beyond the newest `keep` but `best`, and what killed writers left."""
+def _prune(folder: Path, last: int, keep: int, best: int | None) -> None:
+    """Delete what nobody needs: checkpoints beyond the newest `keep` up to `last` but `best`, later ones, which the run
+    passed over as damaged, and what killed writers left."""
     remove_temporaries(folder)
-    for step in steps(folder)[keep:]:
-        if step != best:
+    there = steps(folder)
+    needed = {best, *[step for step in there if step <= last][:keep]}
+    for step in there:
+        if step not in needed:
             shutil.rmtree(folder / name_of(step), ignore_errors=True)
 
 

@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.folder import CHECKPOINTS
 from common.progress import duration
 from common.published import FILE, Overrides, Table, key_of, merged
-from common.schema import plain
+from common.schema import RunConfig, plain
 
 Compose = Callable[[Sequence[str]], DictConfig]
 """Overrides of a job -> its composed configuration, Hydra's own node included."""
@@ -69,8 +69,8 @@ def expand(
     jobs = table.jobs(rows, columns)
     found: dict[Overrides, None] = {}
     for words in typed:
-        scale = _value(merged(words), "scale")
-        here = {frozenset(job) for job, _ in (table.at(scale) if scale else table).jobs(rows, columns)}
+        scale = _value(merged(words), "scale") or RunConfig.scale
+        here = {frozenset(job) for job, _ in table.at(scale).jobs(rows, columns)}
         chosen = [job for job in jobs if frozenset(job[0]) in here]
         for word in words:
             having = [{key_of(each): each.partition("=")[2] for each in job} for job, _ in jobs]
@@ -191,10 +191,10 @@ def ending(jobs: Sequence[Job], errors: Mapping[Overrides, str]) -> list[str]:
     """A line for each job that did not finish: its folder and why."""
     lines = []
     for job in jobs:
-        why = errors.get(job.overrides)
-        if why is None and results.finished_hash(job.folder) is None:
-            why = "it ended without a result (killed, cancelled or still waiting)"
-        lines += [f"{job.folder}: {why}"] if why else []
+        if results.finished_hash(job.folder) == job.config_hash:
+            continue  # also where the launcher gave up over another job
+        why = errors.get(job.overrides, "it ended without a result (killed, cancelled or still waiting)")
+        lines.append(f"{job.folder}: {why}")
     return lines
 
 

@@ -111,6 +111,7 @@ class WandbRun:
             job_type=EVALUATE if evaluating else identity.method,
             tags=list(dict.fromkeys([*_tags(identity), *config.tags, *tags])),
             config={**settings, "environment": dict(environment)},
+            reinit="create_new",  # never what an earlier run of this process left open
             settings=wandb.Settings(
                 silent=True, console="off", init_timeout=60, x_disable_stats=again, x_disable_meta=again
             ),

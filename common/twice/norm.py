@@ -54,9 +54,11 @@ class _NormGradients(torch.autograd.Function):
         return for_x, for_weight, None
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor, s: Tensor | None, q: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, v: Tensor | None, s: Tensor | None, q: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_third_derivative()
         cotangent, x, weight, _, mean, rstd = ctx.saved_tensors
+        if v is None:  # x learns nothing, so it has no gradient to be differentiated
+            v = torch.zeros_like(x)
         unit = x * rstd if mean is None else (x - mean).mul_(rstd)
         scaled = cotangent * weight
         passed = _through(v, x, mean, rstd)

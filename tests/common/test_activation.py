@@ -180,3 +180,15 @@ def test_transforms_and_small_tensors_take_the_composite(name: str, monkeypatch:
 def test_an_unknown_approximation_is_refused() -> None:
     with pytest.raises(ValueError, match="approximate='erf': use 'none' or 'tanh'"):
         GELU("erf")
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_a_norm_of_what_learns_nothing_has_its_second_derivative_too(name: str) -> None:
+    """As the first norm above frozen embeddings has."""
+    found = []
+    x = sample().detach()
+    for module in PAIRS[name]():
+        weight = module.weight
+        (first,) = torch.autograd.grad(module(x).pow(3).sum(), weight, create_graph=True)
+        found.append(torch.autograd.grad(first.pow(2).sum(), weight)[0])
+    torch.testing.assert_close(*found)

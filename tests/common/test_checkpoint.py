@@ -104,6 +104,15 @@ def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-1234567"]
 
 
+def test_what_lies_ahead_of_the_run_takes_no_place(tmp_path: Path) -> None:
+    """Step 9 was damaged, so that the run went on from 3."""
+    for step in (3, 9):
+        checkpoint.save(tmp_path, step, {}, {}, keep=2)
+    (tmp_path / "step-000009" / "state.json").write_text("torn")
+    checkpoint.save(tmp_path, 5, {}, {}, keep=1)
+    assert checkpoint.steps(tmp_path) == [5]
+
+
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path / "nowhere") is None
 

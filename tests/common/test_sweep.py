@@ -92,3 +92,5 @@ def test_a_begun_run_is_told_from_one_to_start(planned) -> None:
         f"{job.folder}: it ended without a result (killed, cancelled or still waiting)"
     ]
     assert sweep.ending(planned(), {job.overrides: "ValueError: x"}) == [f"{job.folder}: ValueError: x"]
+    (job.folder / "FINISHED").write_text(job.config_hash + "\n")
+    assert sweep.ending([job], {job.overrides: "the launcher stopped: x"}) == [], "the folder knows better"

@@ -227,6 +227,16 @@ def test_wandb_itself_has_the_run_as_metrics_jsonl_tells_it(tmp_path: Path, wand
     assert list(kinds.values()) == ["table-file", "table-file", "image-file", "image-file"]
 
 
+def test_a_run_never_goes_on_in_one_that_was_left_open(tmp_path: Path, wandb: Any) -> None:
+    """As W&B failed at that one, and the same process has another run to do."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    left_open = tracker_in(tmp_path / "one", mode=TrackerMode.offline)
+    tracker_in(tmp_path / "other", mode=TrackerMode.offline).finish(0)
+    assert wandb_log.only(tmp_path / "other").id == known_id(tmp_path / "other", "train")
+    left_open.finish(1)
+
+
 def test_tables_hold_predictions_and_rates(tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     finished_folder(tmp_path)
     monkeypatch.setattr("common.tracker.ITEMS_SHOWN", 2)
