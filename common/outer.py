@@ -1,5 +1,6 @@
 """The outer loop's optimiser: accumulate, check, reduce over ranks, clip, step, schedule."""
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from common.bilevel import OuterConfig, Schedule
 from common.errors import UserError
 from common.rates import LearnedRates
 from common.weights import norm as norm_of
+
+log = logging.getLogger(__name__)
 
 
 class Outer:
@@ -38,6 +41,11 @@ class Outer:
         self._refused: str | None = None
         weights_list = [p for p in weights.parameters() if p.requires_grad]
         numbers = [rates.numbers] if rates is not None and rates.numbers.requires_grad else []
+        if any(p.dtype == torch.bfloat16 for p in weights_list):
+            log.warning(
+                "weights in bfloat16 are trained as they are: steps of outer.lr=%g round to nothing on most of them; "
+                "use runtime.dtype=float32, or train an adapter, which stays in float32", config.lr
+            )  # fmt: skip
         self.parameters = [*weights_list, *numbers]
         groups: list[dict[str, Any]] = [
             {"params": [p for p in weights_list if p.dim() > 1], "weight_decay": config.weight_decay},

@@ -89,14 +89,16 @@ def read_lines(path: Path) -> Iterator[Line]:
         if strange := sorted(set(value) - set(KNOWN)):
             raise UserError(f"{where}: unknown field {strange[0]!r}; known are {', '.join(KNOWN)}")
         context = _context(value.get("context"), where)
-        name = str(value.get("id") or f"{path.name.split('.')[0]}:{line}")
+        given = value.get("id")
+        name = f"{path.name.split('.')[0]}:{line}" if given is None else str(given)
         if name in seen:
             raise UserError(f"{where}: id {name!r} was used in line {seen[name]}; give every line an id of its own")
         seen[name] = line
         text = context if isinstance(context, str) else " ".join(context)
         asked = _asked(value, where)
         questions = tuple(_question(each, at, f"{name}/{i}", text) for i, (each, at) in enumerate(asked))
-        yield Line(name, str(value.get("source") or digest(text)), context, questions)
+        source = value.get("source")
+        yield Line(name, digest(text) if source is None else str(source), context, questions)
 
 
 def _context(value: Any, where: str) -> str | tuple[str, ...]:

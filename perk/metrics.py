@@ -6,8 +6,10 @@ from common.language.normal import normalise
 
 
 def exact_match(said: str, answers: Sequence[str]) -> bool:
-    """Does the answer equal an accepted one, both in their normal form?"""
-    return normalise(said) in map(normalise, answers)
+    """Does the answer equal an accepted one, both in their normal form? One that has none (`A`) is compared as it is,
+    but for case."""
+    plain = said.strip().lower()
+    return any((normalise(said) == form) if (form := normalise(each)) else plain == each.lower() for each in answers)
 
 
 def substring_match(said: str, answers: Sequence[str]) -> bool:

@@ -152,8 +152,8 @@ def _from_release(
     splits = {split: _from_records(config, split, records[split]) for split in SPLITS}
     if config.check_counts and config.hops is not None:
         for split, hops in zip(SPLITS, (config.hops, config.hops, config.test_hops or config.hops), strict=True):
-            theories = len({question.id.rpartition("_")[0] for p in splits[split] for question in p.questions})
-            check_published_counts(hops, split, theories=theories, examples=len(splits[split]))
+            examples = sum(len(problem.questions) for problem in splits[split])
+            check_published_counts(hops, split, theories=len(records[split]), examples=examples)
     return splits
 
 

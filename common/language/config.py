@@ -78,6 +78,7 @@ class AnswersConfig:
     """How answers are produced and scored."""
 
     LEAST: ClassVar[dict[str, int]] = {"batch_problems": 1, "max_new_tokens": 1, "inner_steps": 0, "patience": 0}
+    """The smallest value of every whole number; a paper adds its own."""
 
     batch_problems: int = 16
     max_new_tokens: int = 128

@@ -339,3 +339,11 @@ def test_two_processes_equal_one_with_all_their_problems_and_refuse_together(tmp
     assert [report["finite"] for report in reports] == [True, False]
     assert reports[0]["message"] == f"an outer loss on another rank is not finite{REMEDY}"
     assert reports[1]["message"] == f"outer loss 1 of this batch is nan{REMEDY}"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_that_are_too_coarse_for_their_steps_are_told(
+    dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    Outer(OuterConfig(), nn.Linear(2, 2, dtype=dtype), None, 10)
+    assert ("round to nothing" in caplog.text) is (dtype is torch.bfloat16)

@@ -57,6 +57,12 @@ def test_running_text_is_cut_and_segments_stay(tmp_path: Path) -> None:
             assert {first.kind, last.kind} == {"first", "last"}
 
 
+def test_zero_is_an_id_and_a_source(tmp_path: Path) -> None:
+    more = [{"context": f"Mary went home. Day {i}.", "question": "Where is Mary?", "answer": "home"} for i in range(2)]
+    path = written(tmp_path / "mine.jsonl", *({**each, "id": i, "source": 0} for i, each in enumerate(more)))
+    assert [(line.id, line.source) for line in read_lines(path)] == [("0", "0"), ("1", "0")]
+
+
 def test_splits_are_cut_by_source(tmp_path: Path) -> None:
     lines = [{**LINE, "context": f"Mary went home. Day {i}.", "source": f"book {i % 4}"} for i in range(12)]
     shares = {"train": 0.5, "dev": 0.25, "test": 0.25}

@@ -16,6 +16,11 @@ def test_exact_match_takes_any_accepted_answer() -> None:
     assert not exact_match("kitchen sink", ["kitchen"])
 
 
+def test_an_answer_without_a_normal_form_is_not_matched_by_silence() -> None:
+    assert exact_match("a", ["A"]) and exact_match("The The", ["The the"])
+    assert not exact_match("", ["A"]) and not exact_match("the", ["A"])
+
+
 def test_substring_match_takes_more() -> None:
     assert substring_match("It was Mark Twain, I think", ["Clemens", "mark twain"])
     assert not substring_match("Twain", ["Mark Twain"])

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
+from reckoning import data
+from reckoning.config import DataConfig, Format, SplitFiles
 from reckoning.problems import Problem
 from reckoning.proofwriter.recipe import (
     Alternative,
@@ -231,6 +233,30 @@ def test_published_counts_are_held_against_the_found_ones() -> None:
         check_published_counts(5, "train", theories=3322, examples=9)
     with pytest.raises(UserError, match="no published counts for depth-1 train, only for depth-2 train, depth-2 dev"):
         check_published_counts(1, "train", theories=0, examples=0)
+
+
+def test_counts_are_of_theories_read_and_of_questions_after_balancing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A theory of which balancing leaves nothing counts as read; grouped questions count one by one."""
+    known = {name: each for name, each in RECORD["questions"].items() if each["answer"] != "Unknown"}
+    bare = {**RECORD, "id": "T9", "questions": known}
+    files = {}
+    for split in ("train", "dev", "test"):
+        lines = [json.dumps({**record, "id": f"{split}{i}"}) for i, record in enumerate((RECORD, bare))]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines).replace("Anne", split.title()))
+        files[split] = str(tmp_path / f"{split}.jsonl")
+    found: list[Any] = []
+    monkeypatch.setattr(data, "check_published_counts", lambda hops, split, **counts: found.append((split, counts)))
+    labels = {"true": "yes", "false": "no", "unknown": "none"}
+    asked = DataConfig(
+        format=Format.proofwriter, files=SplitFiles(**files), labels=labels, hops=2, check_counts=True,
+        questions_per_set=6,
+    )  # fmt: skip
+    splits = data.load(asked)
+    examples = sum(len(problem.questions) for problem in splits["train"])
+    assert examples == 3  # one unknown question and its two partners
+    assert found == [(split, {"theories": 2, "examples": examples}) for split in ("train", "dev", "test")]
 
 
 # The shared real file: 160 of 240 theories of the NatLang dev file.
