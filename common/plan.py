@@ -15,10 +15,10 @@ from common.footprint import Footprint
 from common.weights import Weights
 
 logger = logging.getLogger(__name__)
-IDLE = {"cpu": 1.5e8, "cuda": 2e10}
+IDLE = {"cpu": 4e8, "cuda": 2e10}
 """Floating-point operations of a task's gradient below which it leaves the device idle and stacking pays. On a CPU
 measured (docs/engine.md): beyond, a stack falls out of the caches and is slower. On CUDA not measured."""
-SHARED = 13.0
+SHARED = 5.0
 """So many times more where tasks share a frozen base, which reads a stack as one batch; measured on a CPU."""
 SHARE = 0.6
 """Of the device's memory, where no budget is given: the rest is for the outer optimiser, data and fragmentation."""
