@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from common import bootstrap, results
-from common.bootstrap import Array, Scores
+from common import results
+from common.estimates import Estimate, Scores, over_items, over_values
 from common.intervals import Interval, accuracy_interval
 from common.published import Cell, Overrides, Published, Table
 from scripts.rows import SHORTCUTS, Run, group_of, right
@@ -67,13 +67,12 @@ class Filled:
 
 @dataclass
 class _Sample:
-    """Bootstrap replicates of one cell."""
+    """What the runs of one cell say."""
 
-    value: float
-    replicates: Array
+    estimate: Estimate
     seeds: tuple[int, ...]
-    plain: tuple[float, float] | None = None
-    """Interval of a single run's pooled items, where the cell is one setting."""
+    reach: tuple[float, float]
+    """How far below and above its value the interval reaches at least."""
     rule: str = ""
 
 
@@ -129,22 +128,22 @@ def _filled(
         missing = tuple(words for words in (*cell.runs, *cell.minus) if not found[words])
         return Filled(cell, verdict=Verdict.missing if cell.runs else None, missing=missing)
     factor = 100.0 if percent else 1.0
-    low, high = bootstrap.interval(sample.replicates)
-    if sample.plain is not None:  # a bootstrap of nothing but right answers has no width
-        low, high = min(low, sample.plain[0]), max(high, sample.plain[1])
+    value = sample.estimate.value * factor
+    low, high = (end * factor for end in sample.estimate.interval())
+    low, high = min(low, value - sample.reach[0] * factor), max(high, value + sample.reach[1] * factor)
+    if percent and not cell.minus:
+        low, high = max(low, 0.0), min(high, 100.0)
     verdict, apart = None, None
     other = samples.get((table.rows[cell.row].against, cell.column))
     if other is not None and sample.seeds == other.seeds:
-        difference = (sample.replicates - other.replicates) * factor
-        apart = ((sample.value - other.value) * factor, *bootstrap.interval(difference))
+        difference = (sample.estimate - other.estimate) * factor
+        apart = (difference.value, *difference.interval())
         verdict = _ordering(cell.published, _published(table, cell), apart, table.higher_is_better)
     tolerance = table.columns[cell.column].tolerance or table.rows[cell.row].tolerance
     if scale == "paper" and tolerance and cell.published is not None and cell.published.value is not None:
-        near = abs(sample.value * factor - cell.published.value) <= tolerance
+        near = abs(value - cell.published.value) <= tolerance
         verdict = Verdict.within if near else Verdict.outside
-    return Filled(
-        cell, sample.value * factor, low * factor, high * factor, len(sample.seeds), verdict, apart, rule=sample.rule
-    )
+    return Filled(cell, value, low, high, len(sample.seeds), verdict, apart, rule=sample.rule)
 
 
 def _published(table: Table, cell: Cell) -> Published | None:
@@ -165,14 +164,14 @@ def _ordering(
 
 
 def _sample(cell: Cell, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample | None:
-    """The cell's replicates; None where a run is missing. Only seeds that all its runs have count."""
+    """What the cell's runs say; None where one is missing. Only seeds that all of them have count."""
     sides = [found[words] for words in (*cell.runs, *cell.minus)]
     seeds = sorted(set.intersection(*(set(runs) for runs in sides))) if sides else []
     if not seeds:
         return None
-    total, value, plain, rule = np.zeros(bootstrap.REPLICATES), 0.0, None, ""
+    total, squares, rule = Estimate(0.0), np.zeros(2), ""
     for sign, settings in ((1.0, cell.runs), (-1.0, cell.minus)):
-        for draw, words in enumerate(settings):
+        for place, words in enumerate(settings):
             runs = [found[words][seed] for seed in seeds]
             metric = cell.metric
             name, _, part = metric.partition("@")
@@ -183,36 +182,24 @@ def _sample(cell: Cell, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample
             read = [scores_of(run, metric) for run in runs]
             kept = [scores for scores in read if scores is not None]
             if len(kept) == len(runs):
-                value += share * sum(scores.value for scores in kept) / len(kept)
-                total += share * bootstrap.replicates(kept, draw=draw)
-                if len(sides) == 1:
-                    plain = _plain(kept)
+                total += over_items(f"{metric} {' '.join(words)}", kept, items=str(place)) * share
+                squares += (share * np.array(_reach(kept))) ** 2
                 continue
-            named = [run.results.test.get(metric) for run in runs]
-            if any(each is None for each in named):
+            named = [each for run in runs if (each := run.results.test.get(metric)) is not None]
+            if len(named) < len(runs):
                 return None
-            values = np.array([each.value for each in named if each is not None])
-            chosen = np.random.default_rng([len(values), draw]).integers(len(values), size=(len(total), len(values)))
-            value += share * float(values.mean())
-            total += share * (values[chosen].mean(1) + _noise(named, cell.metric, len(total)))
-    return _Sample(value, total, tuple(seeds), plain, rule.removeprefix("accuracy_").replace("_", " "))
+            within = (named[0].high - named[0].low) / (2 * WIDTH)
+            total += over_values(f"{metric} {' '.join(words)}", [each.value for each in named], within) * share
+    below, above = (0.0, 0.0) if cell.minus else np.sqrt(squares).tolist()
+    return _Sample(total, tuple(seeds), (below, above), rule.removeprefix("accuracy_").replace("_", " "))
 
 
-def _noise(named: Sequence[Interval | None], metric: str, size: int) -> Array:
-    """What the interval of a single run's metric says about its error, as draws from a normal distribution; zeros for
-    several runs, whose spread holds it already.
+def _reach(runs: Sequence[Scores]) -> tuple[float, float]:
+    """How far Wilson's interval of the pooled items reaches below and above their share, since nothing but right answers
+    vary in no sample and yet are not certain; zeros where an item is more than right or wrong.
     """
-    alone = named[0] if len(named) == 1 else None
-    if alone is None or alone.high == alone.low:
-        return np.zeros(size)
-    draw = np.random.default_rng(list(metric.encode()))  # independent from metric to metric
-    return draw.normal(0.0, (alone.high - alone.low) / (2 * WIDTH), size)
-
-
-def _plain(runs: Sequence[Scores]) -> tuple[float, float] | None:
-    """Wilson's interval of the pooled items; None where an item is more than right or wrong."""
     if any((run.parts % 1).any() for run in runs):
-        return None
+        return 0.0, 0.0
     correct: list[float] = []
     groups: list[str] = []
     for run in runs:
@@ -220,7 +207,7 @@ def _plain(runs: Sequence[Scores]) -> tuple[float, float] | None:
             correct += [1.0] * int(part) + [0.0] * int(whole - part)
             groups += [name] * int(whole)
     pooled = accuracy_interval(correct, groups)
-    return pooled.low, pooled.high
+    return pooled.value - pooled.low, pooled.high - pooled.value
 
 
 def _best_rule(runs: Sequence[Run], chosen: str) -> str:

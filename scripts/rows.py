@@ -4,13 +4,16 @@ import json
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from common import folder as folders
 from common import results
 from common.errors import UserError
+from common.estimates import Scores, over_items
 from common.intervals import Interval, accuracy_interval
 
 MAY_DIFFER = ("method.", "inner.", "outer.", "evaluation.")
@@ -80,7 +83,24 @@ class Row:
     """Name of its method; empty: a rule."""
 
     def interval(self, confidence: float = CONFIDENCE) -> Interval:
-        return self.exact or accuracy_interval(self.correct, self.groups, confidence)
+        """Of the pooled items; of several seeds at least as wide as what the spread between them says."""
+        if self.exact:
+            return self.exact
+        pooled = accuracy_interval(self.correct, self.groups, confidence)
+        low, high = over_items(self.title, self._by_seed()).interval(confidence)
+        return replace(pooled, low=max(0.0, min(low, pooled.low)), high=min(1.0, max(high, pooled.high)))
+
+    def _by_seed(self) -> list[Scores]:
+        size = len(self.correct) // self.seeds
+        found = []
+        for first in range(0, len(self.correct), size):
+            sums: dict[str, list[float]] = {}
+            for group, right in zip(*(each[first : first + size] for each in (self.groups, self.correct)), strict=True):
+                entry = sums.setdefault(group, [0.0, 0.0])
+                entry[0] += right
+                entry[1] += 1.0
+            found.append(Scores(tuple(sums), *np.array(list(sums.values())).T))
+        return found
 
     def per_class(self) -> dict[str, float]:
         counts: dict[str, list[float]] = defaultdict(list)

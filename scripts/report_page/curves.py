@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from common.estimates import over_values
 from common.folder import METRICS
 from common.published import Overrides, Table, merged
 from common.textfile import read_json_lines
@@ -16,10 +15,9 @@ from scripts.report_page.page import Cell, DataTable, Figure, Head, Line
 from scripts.rows import Run
 
 DEV = "dev/accuracy"
-NOTE = "Accuracy on the dev split; lines are means over seeds, bands their 95 % intervals by bootstrap over seeds."
+NOTE = "Accuracy on the dev split; lines are means over seeds, bands their 95 % intervals over seeds, Student's t."
 MOST = 60
 """Points of a curve; more are thinned evenly."""
-DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -72,17 +70,17 @@ def _panel_title(table: Table, panel: str, words: Overrides, together: Sequence[
 
 
 def curve(runs: Sequence[Run], metric: str = DEV) -> list[tuple[int, float, float, float]]:
-    """(outer step, mean over seeds, low, high) at the steps that all runs have; intervals by bootstrap over seeds."""
+    """(outer step, mean over seeds, low, high) at the steps that all runs have; the interval is of seeds alone."""
     read = [dict(_records(run, metric)) for run in runs]
     steps = sorted(set.intersection(*(set(each) for each in read)))
     if len(steps) > MOST:
         steps = [steps[round(index * (len(steps) - 1) / (MOST - 1))] for index in range(MOST)]
-    values = np.array([[each[step] for step in steps] for each in read])
-    if not steps:
-        return []
-    drawn = values[np.random.default_rng(len(read)).integers(len(read), size=(DRAWS, len(read)))].mean(1)
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-    return list(zip(steps, values.mean(0).tolist(), low.tolist(), high.tolist(), strict=True))
+    points = []
+    for step in steps:
+        mean = over_values("", [each[step] for each in read])
+        low, high = mean.interval()
+        points.append((step, mean.value, max(low, 0.0), min(high, 1.0)))
+    return points
 
 
 def _records(run: Run, metric: str) -> Iterator[tuple[int, float]]:

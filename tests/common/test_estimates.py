@@ -1,0 +1,89 @@
+"""Estimates over seeds and groups: against textbook standard errors, pairing, and how often intervals hold the truth."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from common.estimates import Estimate, Scores, over_items, over_values
+
+SIMULATED = 1000
+
+
+def run(values: np.ndarray) -> Scores:
+    """One right-or-wrong item a group."""
+    return Scores(tuple(f"t{i}" for i in range(len(values))), values.astype(float), np.ones(len(values)))
+
+
+def half(estimate: Estimate) -> float:
+    low, high = estimate.interval()
+    assert (low + high) / 2 == pytest.approx(estimate.value)
+    return (high - low) / 2
+
+
+def test_one_seed_has_the_standard_error_of_a_share() -> None:
+    estimate = over_items("", [run(np.arange(400) % 4 == 0)])
+    assert estimate.value == 0.25
+    assert half(estimate) == pytest.approx(1.966 * (0.25 * 0.75 / 399) ** 0.5, rel=1e-3)
+
+
+def test_a_ratio_of_groups_is_the_one_of_cochran() -> None:
+    """Groups of different sizes: G/(G-1) sum (s - r m)^2 / n^2, by hand."""
+    estimate = over_items("", [Scores(("a", "b", "c"), np.array([1.0, 2.0, 3.0]), np.array([4.0, 2.0, 4.0]))])
+    variance = 3 / 2 * ((1 - 2.4) ** 2 + (2 - 1.2) ** 2 + (3 - 2.4) ** 2) / 100
+    assert half(estimate) == pytest.approx(4.3027 * variance**0.5, rel=1e-4)
+
+
+def test_seeds_of_one_and_the_same_item_share_give_students_interval() -> None:
+    """Runs whose groups are all alike vary between seeds alone."""
+    values = [0.5, 0.6, 0.9]
+    runs = [Scores(("a", "b"), np.full(2, value), np.ones(2)) for value in values]
+    expected = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert over_items("", runs).interval() == pytest.approx(tuple(expected))
+    assert over_values("", values).interval() == pytest.approx(tuple(expected))
+
+
+def test_two_methods_on_the_same_items_are_paired() -> None:
+    rng = np.random.default_rng(0)
+    theirs = rng.random(300) < 0.7
+    ours = theirs | (np.arange(300) % 20 == 0)
+    paired = over_items("ours", [run(ours)]) - over_items("theirs", [run(theirs)])
+    apart = over_items("ours", [run(ours)], items="x") - over_items("theirs", [run(theirs)], items="y")
+    low, high = paired.interval()
+    assert 0 < low < high < 0.04 and half(paired) < 0.4 * half(apart)
+
+
+def test_what_two_estimates_share_cancels() -> None:
+    runs = [run(np.arange(40) < right) for right in (20, 25, 30)]
+    once = over_items("ours", runs)
+    assert (once - once).interval() == (0.0, 0.0)
+    assert ((once + once) * 0.5).interval() == pytest.approx(once.interval())
+    theirs = over_items("theirs", runs)  # other runs with the same scores: seeds do not cancel
+    assert half(once - theirs) == pytest.approx(2.776 * 2**0.5 * 0.125 / 3**0.5, rel=1e-3)
+
+
+def test_groups_that_only_some_runs_count_are_no_error() -> None:
+    """Recall has a denominator only where something was to be recited."""
+    full, less = run(np.arange(40) % 2), run(np.arange(30) % 2)
+    both = over_items("", [full, less])
+    assert both.value == 0.5 and both.groups == 40
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (2, 0.0), (2, 0.05), (3, 0.0), (3, 0.05), (3, 0.2), (5, 0.05)])
+def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, spread: float) -> None:
+    """Two methods without a difference, on the same items: the interval of their difference holds zero."""
+    rng = np.random.default_rng(seeds)
+    held = 0
+    for _ in range(SIMULATED):
+        easy = rng.normal(0.7, 0.2, 60)
+        both = []
+        for name in ("ours", "theirs"):
+            level = rng.normal(0, spread, seeds)
+            both.append(over_items(name, [run(rng.random(60) < easy + seed) for seed in level]))
+        low, high = (both[0] - both[1]).interval()
+        held += low <= 0 <= high
+    assert 0.935 < held / SIMULATED < 0.995
+
+
+def test_one_number_has_the_error_it_says() -> None:
+    assert half(over_values("", [5.0], within=2.0)) == pytest.approx(1.96 * 2, rel=1e-3)
+    assert over_values("", [5.0]).interval() == (5.0, 5.0)
