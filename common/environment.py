@@ -6,6 +6,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,10 +65,22 @@ def revision() -> tuple[str, bool | None]:
     return commit, None if changes is None else bool(changes)
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_bytes` begin anew, where the system can: a sweep's process does one run after another."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """Most memory this process has held: on the device if that is CUDA, else resident."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

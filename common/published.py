@@ -45,6 +45,8 @@ class Source(StrEnum):
     """Read in the paper, its code or its authors' notebooks."""
     recalled = "recalled"
     """From memory of the printed table, then checked against what was seen."""
+    unchecked = "unchecked"
+    """From memory alone."""
     derived = "derived"
     """Calculated from other numbers."""
     measured = "measured"

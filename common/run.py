@@ -302,6 +302,7 @@ class Run:
         """Everything that `__exit__` undoes, in order; each undoing is registered before the next step can fail."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._stack.enter_context(lock(self.folder))
+        environment.forget_peak_memory(self.device)
         self._log_file = LogFile(self.folder)
         self._stack.callback(self._log_file.detach)
         self._log_file.attach()

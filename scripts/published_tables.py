@@ -143,7 +143,7 @@ def notes_of(joined: Joined) -> list[str]:
 def remarks_of(joined: Joined) -> list[str]:
     """The table's note, the sources of its numbers, the notes of its rows."""
     notes = [joined.table.note] if joined.table.note else []
-    kinds = {"r": "recalled, then checked", "d": "derived", "m": "measured in a figure"}
+    kinds = {"r": "recalled, then checked", "u": "recalled, unchecked", "d": "derived", "m": "measured in a figure"}
     used = {_mark(cell) for cell in joined.cells} & set(kinds)
     notes += [f"Published: {', '.join(f'{mark} {kinds[mark]}' for mark in sorted(used))}."] if used else []
     own: dict[str, list[str]] = {}
@@ -207,7 +207,7 @@ def published_text(table: Table, cell: Filled) -> str:
 
 def _mark(cell: Filled) -> str:
     known = cell.cell.published
-    return {"recalled": "r", "derived": "d", "measured": "m"}.get(known.source or "", "") if known else ""
+    return {"recalled": "r", "unchecked": "u", "derived": "d", "measured": "m"}.get(known.source or "", "") if known else ""
 
 
 def _signed(table: Table, value: float | None) -> str:

@@ -168,6 +168,7 @@ def skeleton(config: ModelConfig, dtype: torch.dtype = torch.float32) -> nn.Modu
     register()
     try:
         settings = AutoConfig.from_pretrained(source_of(config.name), local_files_only=True)
+        config.adjust(settings)
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         with mode:
             network: nn.Module = AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION, dtype=dtype)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from common import checkpoint, progress, stop
+from common import checkpoint, environment, progress, stop
 from common.errors import UserError
 from common.intervals import Interval
 from common.run import Run, RunIdentity
@@ -310,6 +310,16 @@ def test_the_folder_holds_what_the_contract_says(tmp_path: Path) -> None:
     assert (found["paper"], found["seed"], found["hardware"]["device"]) == ("paper", 3, "cpu")
     assert found["peak_memory_bytes"] > 1e7 and found["wall_seconds"] > 0
     assert "step 2/2 (100 %)" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process forget its peak")
+def test_the_peak_of_memory_is_of_the_run_and_not_of_one_before_it(tmp_path: Path) -> None:
+    large = torch.ones(400_000_000 // 4)
+    with open_run(tmp_path / "before") as run:
+        before = environment.peak_memory_bytes(run.device)
+    del large
+    with open_run(tmp_path / "after") as run:
+        assert environment.peak_memory_bytes(run.device) < before - 300_000_000
 
 
 def test_a_folder_made_with_other_settings_is_refused_with_the_first_differences(tmp_path: Path) -> None:
