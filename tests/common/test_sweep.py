@@ -29,6 +29,15 @@ def test_a_typed_key_of_the_cells_chooses_among_them() -> None:
         sweep.expand(TABLE, [["method=nobody"]], [], [])
 
 
+def test_without_a_scale_the_cells_of_the_published_size_are_run() -> None:
+    text = TEXT.replace("rows:", "rows:\n      large: {overrides: [method=large], scales: [paper]}")
+    table = published.parse("paper", text).table("demo")
+    methods = {
+        scale: {words[-1] for words in sweep.expand(table, [[*scale]], [], ["A"])} for scale in ((), ("scale=cpu",))
+    }
+    assert "method=large" in methods[()] and "method=large" not in methods[("scale=cpu",)]
+
+
 @pytest.mark.parametrize(
     ("word", "why"), [("method.answer_wait=2", "answer_weight"), ("method=nobody", "nobody"), ("seed=x", "seed")]
 )
