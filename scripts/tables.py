@@ -7,8 +7,8 @@
     python -m scripts.tables root=elsewhere paper=reckoning        runs in another folder
 
 A cell is filled by the runs with its settings, found by the hash of their configuration, whatever their folders are
-called. Intervals are of 95 %: bootstrap over seeds and theories, for shares no narrower than Wilson's. A row is
-compared with another one in pairs over the test items; the verdict says whether the paper's order holds beyond the
+called. Intervals are of 95 %: Student's, over seeds and theories together, for shares no narrower than Wilson's. A row
+is compared with another one in pairs over the test items; the verdict says whether the paper's order holds beyond the
 interval.
 """
 
