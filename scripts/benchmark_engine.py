@@ -21,7 +21,7 @@ def main(words: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if words is None else list(words)
     made = parser(COMMAND, __doc__, [group.name for group in groups()])
     made.add_argument("--quick", action="store_true", help="smaller sizes, nothing compiled; targets do not hold there")
-    options = made.parse_args(given)
+    options = made.parse_intermixed_args(given)
     carry_out(COMMAND, given, options, chosen(made, options, quick_groups() if options.quick else groups()))
 
 

@@ -28,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> None:
     made = parser(COMMAND, __doc__, [group.name for group in groups("cpu")])
     made.add_argument("--quick", action="store_true", help="the ends of every series, each case once")
     made.add_argument("--size", choices=list(SIZES), default="cpu", help="of the model and its contexts (default cpu)")
-    options = made.parse_args(given)
+    options = made.parse_intermixed_args(given)
     there = (quick_groups if options.quick else groups)(options.size)
     carry_out(COMMAND, given, options, chosen(made, options, there))
 

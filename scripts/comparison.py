@@ -1,8 +1,8 @@
 """Runs of one experiment side by side, whatever was published.
 
 Seeds of one method are pooled: the items of all of them give one accuracy, and questions about one theory count as
-belonging together. The interval holds the spread between seeds too. Runs that differ in more than method, inner and outer loop, evaluation and seed
-stand in tables of their own.
+belonging together. The interval holds the spread between seeds too. Runs that differ in more than method, inner and
+outer loop, evaluation and seed stand in tables of their own.
 """
 
 import csv

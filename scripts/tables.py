@@ -50,7 +50,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         metavar="N",
         help="with experiment=: list the N best shortcut rules and the trained classifiers; 0: all (default 5)",
     )
-    options = parser.parse_args(words)
+    options = parser.parse_intermixed_args(words)
     given = {"root": "runs", **values_of(options.words, KEYS)}
     if "experiment" in given and "table" in given:
         raise UserError("experiment= compares the runs of an experiment, table= fills a published table; give one")
