@@ -12,6 +12,7 @@ from scripts.cells import Joined, Verdict, join, scores_of
 from scripts.grids import render
 from scripts.published_tables import grid_of, tables_named
 from scripts.rows import Run, read_runs, rows_of, tables_of
+from scripts.tables import parse
 from tests.scripts.test_tables import QUESTIONS, write_run
 
 TABLE = """
@@ -69,6 +70,26 @@ def test_the_interval_of_nothing_but_right_answers_has_a_width(tmp_path: Path) -
     write_run(tmp_path, "reckoning", QUESTIONS)
     cell = by_name(filled(tmp_path))["RECKONING", "A"]
     assert cell.high == 100.0 and 80 < cell.low < 95
+
+
+def test_an_average_of_nothing_but_right_answers_has_a_width(tmp_path: Path) -> None:
+    write_run(tmp_path, "reckoning", QUESTIONS)
+    text = """
+tables:
+  demo:
+    title: A demonstration
+    columns: {one: [x=1], both: {over: [[x=1], [x=2]]}}
+    rows: {Ours: {overrides: [method=reckoning]}}
+"""
+    runs = read_runs(tmp_path, None, None)[0]
+    one, both = join(published.parse("reckoning", text).table("demo"), runs, lambda words: runs[0].keys, "cpu").cells
+    assert both.value == both.high == 100.0
+    assert both.low is not None and one.low is not None and one.low < both.low < 96
+
+
+def test_options_and_words_may_stand_in_any_order() -> None:
+    options, given = parse(["table=table1", "--format", "md", "scale=cpu"])
+    assert (options.format, given["table"], given["scale"]) == ("md", "table1", "cpu")
 
 
 @pytest.mark.parametrize(("order", "verdict"), [(90, Verdict.holds), (70, Verdict.fails), (80, Verdict.better)])
