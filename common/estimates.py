@@ -2,8 +2,8 @@
 
 Two things vary: the test items, in groups that hang together, which all runs share, and the seeds of training. The
 variance of the first is that of a ratio over groups, of the second s^2 / seeds; an interval is Student's with the
-degrees of freedom of Welch and Satterthwaite. A bootstrap over seeds tends to the same with many of them, but with three
-that differ much its interval of 95 % leaves out the true difference in 18 % of cases (docs/log.md).
+degrees of freedom of Welch and Satterthwaite. A bootstrap over seeds tends to the same with many of them, but with
+three that differ much its interval of 95 % leaves out the true difference in 18 % of cases (docs/log.md).
 """
 
 from collections import defaultdict
@@ -42,8 +42,8 @@ class Scores:
 class Estimate:
     """A mean over runs, or a sum or difference of such, with what its errors come from.
 
-    Equal names of groups are the same items and equal names of runs the same runs, in whatever estimates they stand: what
-    two estimates have in common cancels in their difference.
+    Equal names of groups are the same items and equal names of runs the same runs, in whatever estimates they stand:
+    what two estimates have in common cancels in their difference.
     """
 
     value: float

@@ -11,7 +11,7 @@ import numpy as np
 
 from common import results
 from common.estimates import Estimate, Scores, over_items, over_values
-from common.intervals import Interval, accuracy_interval
+from common.intervals import accuracy_interval
 from common.published import Cell, Overrides, Published, Table
 from scripts.rows import SHORTCUTS, Run, group_of, right
 
@@ -195,8 +195,8 @@ def _sample(cell: Cell, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample
 
 
 def _reach(runs: Sequence[Scores]) -> tuple[float, float]:
-    """How far Wilson's interval of the pooled items reaches below and above their share, since nothing but right answers
-    vary in no sample and yet are not certain; zeros where an item is more than right or wrong.
+    """How far Wilson's interval of the pooled items reaches below and above their share: nothing but right answers vary
+    in no sample and yet are not certain. Zeros where an item is more than right or wrong.
     """
     if any((run.parts % 1).any() for run in runs):
         return 0.0, 0.0

@@ -10,11 +10,18 @@ from typing import Any
 
 from common import published, results, sweep
 from common.progress import duration
-from common.published import Overrides, Paper, Table, key_of
+from common.published import Overrides, Paper, Source, Table, key_of
 from scripts.cells import Filled, Joined, Verdict, join
 from scripts.grids import Grid
 from scripts.rows import Run, read_runs
 
+MARKS = {
+    Source.recalled: ("r", "recalled, then checked"),
+    Source.unchecked: ("u", "recalled, unchecked"),
+    Source.derived: ("d", "derived"),
+    Source.measured: ("m", "measured in a figure"),
+}
+"""What stands behind a published number whose source was not seen, and its meaning."""
 PAPERS = ("reckoning", "perk", "fal", "slowfast_vgen")
 SCALES = ("paper", "gpu", "cpu")
 NOT_REACHED = "not reached"
@@ -143,9 +150,9 @@ def notes_of(joined: Joined) -> list[str]:
 def remarks_of(joined: Joined) -> list[str]:
     """The table's note, the sources of its numbers, the notes of its rows."""
     notes = [joined.table.note] if joined.table.note else []
-    kinds = {"r": "recalled, then checked", "u": "recalled, unchecked", "d": "derived", "m": "measured in a figure"}
-    used = {_mark(cell) for cell in joined.cells} & set(kinds)
-    notes += [f"Published: {', '.join(f'{mark} {kinds[mark]}' for mark in sorted(used))}."] if used else []
+    used = {mark for cell in joined.cells if (mark := _mark(cell))}
+    kinds = [f"{mark} {meaning}" for mark, meaning in sorted(MARKS.values()) if mark in used]
+    notes += [f"Published: {', '.join(kinds)}."] if kinds else []
     own: dict[str, list[str]] = {}
     for row, axis in joined.table.rows.items():
         own.setdefault(axis.note, []).append(row)
@@ -207,7 +214,7 @@ def published_text(table: Table, cell: Filled) -> str:
 
 def _mark(cell: Filled) -> str:
     known = cell.cell.published
-    return {"recalled": "r", "unchecked": "u", "derived": "d", "measured": "m"}.get(known.source or "", "") if known else ""
+    return MARKS[known.source][0] if known and known.value is not None and known.source in MARKS else ""
 
 
 def _signed(table: Table, value: float | None) -> str:

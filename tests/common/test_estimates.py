@@ -1,4 +1,4 @@
-"""Estimates over seeds and groups: against textbook standard errors, pairing, and how often intervals hold the truth."""
+"""Estimates over seeds and groups: textbook standard errors, pairing, and how often intervals hold the truth."""
 
 import numpy as np
 import pytest
