@@ -15,7 +15,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
 
 Array = NDArray[np.float64]
 
@@ -73,6 +72,8 @@ class Estimate:
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Student's interval; without width where nothing varies."""
+        from scipy.stats import t
+
         parts = [(sum(influence**2 for influence in self.items.values()), self.groups - 1)]
         parts += [(error**2, count - 1) for error, count in self.runs.values()]
         variance = sum(part for part, _ in parts)

@@ -62,7 +62,7 @@ not_reached:
 QUESTIONS = 60
 GOLD = ("true", "false", "unknown")
 WORDS = dict(zip(GOLD, ("yes", "no", "none"), strict=True))
-RIGHT = {("ft_icr", "0"): 50, ("reckoning", "0"): 57, ("ft_icr", "2"): 57, ("reckoning", "2"): 30}
+RIGHT = {("ft_icr", "0"): 41, ("reckoning", "0"): 57, ("ft_icr", "2"): 57, ("reckoning", "2"): 30}
 CORES = {
     "cpu": "A processor",
     "cores": 2,
@@ -276,8 +276,8 @@ def test_wide_tables_have_published_and_reproduced_side_by_side(found: Found) ->
     groups, head, old, new, rule, chance = found.tables["reckoning-levels-cpu"][0]
     assert groups == ["", "0", "2"]
     assert head == ["method", "published", "reproduced", "published", "reproduced"]
-    assert old[:2] == ["Old way", "90.5"] and old[2].startswith("84.2") and old[3:] == ["70.1", "–"]
-    assert new[1] == "95.5r" and new[2].startswith("95.8✓") and "ordering holds: +11.7" in new[2]
+    assert old[:2] == ["Old way", "90.5"] and old[2].startswith("69.2") and old[3:] == ["70.1", "–"]
+    assert new[1] == "95.5r" and new[2].startswith("95.8✓") and "ordering holds: +26.7" in new[2]
     assert new[3] == "n/r" and new[4].startswith("50.8")
     assert rule[2].startswith("51.7") and chance == ["Chance", "", "33.3", "", "33.3"]
 
@@ -317,7 +317,8 @@ def test_the_audit_has_a_line_for_each_data_set(found: Found) -> None:
     head, none, two = found.tables["audit-rules"][0]
     assert head[4:] == ["Chance", "Majority label", "polarity", "bag of words"]
     assert [line[0] for line in (none, two)] == [
-        f"proofwriter_repaired, distractors={count}, generator.distractors={count}" for count in (0, 2)
+        f"proofwriter_repaired, distractors={count}, generator.distractors={count}, theories.test={theories}"
+        for count, theories in ((0, 480), (2, 240))
     ]
     assert none[3] == "bag of words" and none[4] == "33.3" and none[7].startswith("51.7")
 
@@ -443,10 +444,13 @@ def run_with_curve(folder: Path, values: Mapping[int, float]) -> Run:
 
 def test_curves_are_means_over_the_steps_that_all_seeds_have(tmp_path: Path) -> None:
     runs = [
-        run_with_curve(tmp_path / "a", {0: 0.2, 10: 0.4, 20: 0.6}),
-        run_with_curve(tmp_path / "b", {0: 0.4, 10: 0.6}),
+        run_with_curve(tmp_path / "a", {0: 0.30, 10: 0.2, 20: 0.6}),
+        run_with_curve(tmp_path / "b", {0: 0.31, 10: 0.8}),
     ]
-    assert curves.curve(runs) == [(0, pytest.approx(0.3), 0.2, 0.4), (10, pytest.approx(0.5), 0.4, 0.6)]
+    half = 12.706 * 0.005  # Student's quantile of one degree of freedom, times the standard error
+    first, second = curves.curve(runs)
+    assert first == (0, *(pytest.approx(0.305 + sign * half, abs=1e-4) for sign in (0, -1, 1)))
+    assert second == (10, pytest.approx(0.5), 0.0, 1.0), "a share"
     long = [run_with_curve(tmp_path / "c", {step: step / 1000 for step in range(1001)})]
     thinned = curves.curve(long)
     assert len(thinned) == curves.MOST and (thinned[0][0], thinned[-1][0]) == (0, 1000)
