@@ -7,7 +7,7 @@ three that differ much its interval of 95 % leaves out the true difference in 18
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from statistics import stdev
@@ -30,6 +30,17 @@ class Scores:
     groups: tuple[str, ...]
     parts: Array
     wholes: Array
+
+    @classmethod
+    def of(cls, items: Iterable[tuple[str, float, float]]) -> "Scores":
+        """Items as (group, part, whole), summed by group; groups without a whole are left out."""
+        sums: dict[str, list[float]] = {}
+        for group, part, whole in items:
+            entry = sums.setdefault(group, [0.0, 0.0])
+            entry[0] += part
+            entry[1] += whole
+        groups = tuple(sorted(name for name, (_, whole) in sums.items() if whole > 0))
+        return cls(groups, np.array([sums[g][0] for g in groups]), np.array([sums[g][1] for g in groups]))
 
     @property
     def value(self) -> float:

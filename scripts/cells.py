@@ -230,7 +230,7 @@ def scores_of(run: Run, metric: str) -> Scores | None:
     """
     if not run.learner:
         return None  # no items, such as a run of the run-time study
-    sums: dict[str, list[float]] = {}
+    counted: list[tuple[str, float, float]] = []
     metric, _, chosen = metric.partition("@")
     field, _, value = chosen.partition("_")
     choosing = field or metric.removeprefix("accuracy_").partition("_")[0]
@@ -240,16 +240,11 @@ def scores_of(run: Run, metric: str) -> Scores | None:
         pair = _pair(item, metric, run.learner == SHORTCUTS)
         if pair is None:
             return None
-        part, whole = pair
         if metric == "accuracy_chance" and isinstance(item.get("chance"), str):
             return None  # drawn; its value is known without counting
-        entry = sums.setdefault(group_of(item), [0.0, 0.0])
-        entry[0] += part
-        entry[1] += whole
-    groups = tuple(sorted(name for name, (_, whole) in sums.items() if whole > 0))
-    if not groups:
-        return None
-    return Scores(groups, np.array([sums[g][0] for g in groups]), np.array([sums[g][1] for g in groups]))
+        counted.append((group_of(item), *pair))
+    found = Scores.of(counted)
+    return found if found.groups else None
 
 
 def _pair(item: Mapping[str, Any], metric: str, rules: bool) -> tuple[float, float] | None:

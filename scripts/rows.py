@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from common import folder as folders
 from common import results
 from common.errors import UserError
@@ -92,15 +90,8 @@ class Row:
 
     def _by_seed(self) -> list[Scores]:
         size = len(self.correct) // self.seeds
-        found = []
-        for first in range(0, len(self.correct), size):
-            sums: dict[str, list[float]] = {}
-            for group, right in zip(*(each[first : first + size] for each in (self.groups, self.correct)), strict=True):
-                entry = sums.setdefault(group, [0.0, 0.0])
-                entry[0] += right
-                entry[1] += 1.0
-            found.append(Scores(tuple(sums), *np.array(list(sums.values())).T))
-        return found
+        items = [(group, right, 1.0) for group, right in zip(self.groups, self.correct, strict=True)]
+        return [Scores.of(items[first : first + size]) for first in range(0, len(items), size)]
 
     def per_class(self) -> dict[str, float]:
         counts: dict[str, list[float]] = defaultdict(list)
