@@ -128,7 +128,7 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the file is missing or malformed.
     """
-    from common.textfile import read_json_lines
+    from common.data.textfile import read_json_lines
 
     return [record for _, record in read_json_lines(folder / read(folder).per_item, remedy="run again")]
 

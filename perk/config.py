@@ -9,11 +9,11 @@ from omegaconf import OmegaConf
 import common.run_name  # noqa: F401 - registers the resolver that names run folders
 from common.bilevel import InnerConfig, Schedule
 from common.bilevel import OuterConfig as CommonOuterConfig
+from common.data.splits import SPLITS
 from common.errors import UserError
 from common.language.config import AnswersConfig, LoraConfig
 from common.language.config import ModelConfig as CommonModelConfig
 from common.schema import RunConfig
-from common.splits import SPLITS
 from perk.apis.config import ApisConfig
 from perk.babilong.config import BabilongConfig
 from perk.documents.config import DocumentsConfig, Kind

@@ -15,12 +15,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common.dataroot import find
+from common.data.dataroot import find
+from common.data.splits import SPLITS, build_digest, check_disjoint
 from common.entry import entry
 from common.errors import UserError
 from common.files import remove_if_empty, write_atomic
 from common.schema import flat, plain, to_typed
-from common.splits import SPLITS, build_digest, check_disjoint
 from perk import jsonl
 from perk.apis import build as apis
 from perk.babilong import build as babilong

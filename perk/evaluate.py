@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from common.dataroot import find
+from common.data.dataroot import find
 from common.entry import entry
 from common.errors import UserError
 from common.schema import Device, plain, to_typed
@@ -288,8 +288,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         UserError: no such run or split, no selected checkpoint, or the data or model is gone.
     """
     from common import evaluation, seeding
+    from common.data.splits import SPLITS
     from common.results import RunIdentity
-    from common.splits import SPLITS
     from perk import data
     from perk.build import look
     from perk.methods import Perk

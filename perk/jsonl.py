@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.dataroot import find
+from common.data.dataroot import find
+from common.data.jsonfile import read_objects
+from common.data.splits import SPLITS, completed, digest
 from common.errors import UserError
-from common.jsonfile import read_objects
-from common.splits import SPLITS, completed, digest
 from perk.config import DataConfig
 from perk.problems import Made, Problem, Question
 from perk.segments import segments_of

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from common.data.textfile import read_text
 from common.errors import UserError
 from common.files import write_synced
 from common.language.adapter import SETTINGS
 from common.language.decode import continuations
 from common.schema import Device
-from common.textfile import read_text
 from perk.config import Target, TrainConfig
 from perk.methods import Perk
 from perk.segments import segments_of

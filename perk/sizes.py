@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch._guards import detect_fake_mode
 
+from common.data.splits import SPLITS
 from common.environment import pick_device
 from common.errors import UserError
 from common.language.objective import Losses
 from common.language.sizes import Shape, Step, aligned, counted, fast_lines, memory_lines, model_lines
 from common.language.sources import load_tokenizer
-from common.splits import SPLITS
 from common.twice.cross_entropy import TokenLosses
 from perk import data
 from perk.config import Learner, TrainConfig

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.dataroot import ENDINGS, find
+from common.data.dataroot import ENDINGS, find
+from common.data.textfile import read_text
 from common.errors import UserError
-from common.textfile import read_text
 
 WORDS = "words"
 _WORD = re.compile(r"\w+|[^\w\s]")

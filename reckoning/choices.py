@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.data.textfile import read_json_lines
 from common.errors import UserError
-from common.textfile import read_json_lines
 from reckoning.problems import Problem, Question, check_fields, content_key, sentences_of, without_full_stop
 
 FIELDS = {"id": str, "context": str, "question": str, "options": list, "answer": str}

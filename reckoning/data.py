@@ -17,13 +17,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common import dataroot
+from common.data import dataroot
+from common.data.splits import build_digest, check_disjoint, shares_of
+from common.data.textfile import read_json_lines
 from common.entry import entry
 from common.errors import UserError
 from common.files import remove_if_empty, write_json_lines
 from common.schema import flat, plain, to_typed
-from common.splits import build_digest, check_disjoint, shares_of
-from common.textfile import read_json_lines
 from reckoning.choices import annotations_beside, read_choices
 from reckoning.clutrr import splits as clutrr
 from reckoning.config import SPLITS, DataConfig, Format, TrainConfig, Variant
@@ -88,7 +88,7 @@ def load(config: DataConfig) -> Splits:
 
 
 def find(root: str | None, name: str) -> Path:
-    """The file `name` below the data root, as `common.dataroot.find`; what is missing is named with where to get it.
+    """The file `name` below the data root, as `common.data.dataroot.find`; what is missing is named with where to get it.
 
     Raises:
         UserError: no root is known, or the file is not there.

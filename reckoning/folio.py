@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common.data.textfile import read_json_lines
 from common.errors import UserError
-from common.textfile import read_json_lines
 from reckoning.problems import Problem, Question, check_fields, content_key, known_label
 
 FIELDS = {"premises": list, "conclusion": str, "label": str}

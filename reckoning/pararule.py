@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.data.textfile import read_json_lines
 from common.errors import UserError
-from common.textfile import read_json_lines
 from reckoning.choices import kind_of
 from reckoning.problems import (
     Problem,

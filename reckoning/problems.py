@@ -9,9 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
+from common.data.splits import cut
+from common.data.textfile import read_json_lines
 from common.errors import UserError
-from common.splits import cut
-from common.textfile import read_json_lines
 
 FORMAT = '{"facts": ["...", ...], "question": "...", "answer": "..."}'
 SEVERAL = '"questions": [{"question": "...", "answer": "..."}, ...]'
@@ -326,7 +326,7 @@ def split_by_key(
     """Cut `items` into the named shares: items with equal keys stay together, every split keeps the order of `items`.
 
     Raises:
-        UserError: as of `common.splits.cut`.
+        UserError: as of `common.data.splits.cut`.
     """
     split_of = cut(keys, shares, seed, "theories")
     splits: dict[str, list[Item]] = {name: [] for name in shares}

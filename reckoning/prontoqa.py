@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from common.data.textfile import read_json_lines
 from common.errors import UserError
-from common.textfile import read_json_lines
 from reckoning.choices import read_choices
 from reckoning.problems import Problem, without_full_stop
 

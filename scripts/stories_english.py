@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from common.splits import PRETRAIN
+from common.data.splits import PRETRAIN
 from perk.apis import generator as apis
 from perk.babilong import grammar
 from perk.babilong.config import Index, WorldConfig

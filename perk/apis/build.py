@@ -4,9 +4,9 @@ import logging
 import random
 from collections.abc import Sequence
 
-from common.dataroot import find
+from common.data.dataroot import find
+from common.data.splits import SPLITS, completed, digest
 from common.errors import UserError
-from common.splits import SPLITS, completed, digest
 from perk.apis.config import Position
 from perk.apis.documents import Api, Placed, Wanted, is_placed, read_placed, read_wanted
 from perk.apis.generator import MOST, generate

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.data.jsonfile import read_objects
 from common.errors import UserError
-from common.jsonfile import read_objects
 from perk.apis.config import Position
 
 FIELDS = ("domain", "framework", "functionality", "api_name", "api_arguments", "python_environment_requirements",

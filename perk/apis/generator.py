@@ -6,7 +6,7 @@ splits share an API.
 
 import random
 
-from common.splits import belongs
+from common.data.splits import belongs
 from perk.apis.documents import Api, document_of
 
 TASKS = {

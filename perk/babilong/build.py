@@ -5,9 +5,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from common.dataroot import find
+from common.data.dataroot import find
+from common.data.splits import SPLITS, completed, digest
 from common.errors import UserError
-from common.splits import SPLITS, completed, digest
 from perk.babilong.config import Budget
 from perk.babilong.haystack import Haystack, open_haystack
 from perk.babilong.passage import FINE, passage, segmented

@@ -7,7 +7,7 @@ no two splits share one. None of the words is a label of the tasks.
 import random
 import re
 
-from common.splits import belongs
+from common.data.splits import belongs
 
 WOMEN = ("Agatha", "Beatrix", "Cordelia", "Dorothea", "Eleanor", "Florence", "Harriet", "Josephine", "Matilda",
          "Rosalind")  # fmt: skip

@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.dataroot import find
+from common.data.dataroot import find
+from common.data.splits import BUCKETS, cut, digest
+from common.data.textfile import read_text
 from common.errors import UserError
-from common.splits import BUCKETS, cut, digest
-from common.textfile import read_text
 from perk.babilong import grammar
 from perk.babilong.config import HaystackConfig
 from perk.babilong.sentences import paragraphs_of, sentences_of

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from common.data.splits import belongs
 from common.errors import UserError
-from common.splits import belongs
 from perk.babilong.config import WorldConfig
 from perk.babilong.stories import Asked, Story
 from perk.babilong.vocabulary import (

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.data.splits import digest
+from common.data.textfile import read_lines
 from common.errors import UserError
-from common.splits import digest
-from common.textfile import read_lines
 
 
 @dataclass(frozen=True)

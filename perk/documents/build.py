@@ -5,9 +5,9 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from common.dataroot import find
+from common.data.dataroot import find
+from common.data.splits import BUCKETS, SPLITS, bucket, cut, digest, shares_of
 from common.errors import UserError
-from common.splits import BUCKETS, SPLITS, bucket, cut, digest, shares_of
 from perk.config import DataConfig
 from perk.documents.config import Distractors, Kind
 from perk.documents.generator import generate

@@ -6,7 +6,7 @@ splits share a passage.
 
 import random
 
-from common.splits import belongs
+from common.data.splits import belongs
 from perk.documents.config import Kind
 from perk.documents.items import Item, Passage
 

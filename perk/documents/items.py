@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.data.jsonfile import read_objects
+from common.data.textfile import read_text
 from common.errors import UserError
-from common.jsonfile import read_objects
 from common.language.normal import normalise
-from common.textfile import read_text
 
 EVIDENCE_WORDS = 100
 """Official TriviaQA documents are cut into passages of so many words, as the retrieved ones are."""

@@ -3,9 +3,9 @@
 import random
 from collections.abc import Sequence
 
-from common.dataroot import find
+from common.data.dataroot import find
+from common.data.splits import SPLITS, completed, digest
 from common.errors import UserError
-from common.splits import SPLITS, completed, digest
 from perk.config import DataConfig
 from perk.problems import Made, Problem, Question
 from perk.students.generator import generate

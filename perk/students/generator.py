@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 
+from common.data.splits import belongs
 from common.errors import UserError
-from common.splits import belongs
 from perk.students.config import Ask, StudentsConfig, Variant
 from perk.students.records import GRADE, ID, MAJOR, NAME, SCHOOL, YEAR, Database, Record, line_of
 from perk.students.vocabulary import FIRST, LAST, MAJORS, SUFFIXES, TITLES, YEARS

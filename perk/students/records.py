@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.data.jsonfile import line_within, read_objects
 from common.errors import UserError
-from common.jsonfile import line_within, read_objects
 
 FIELDS = ("Student Id", "Student Name", "Year", "School", "Major", "Grade")
 ID, NAME, YEAR, SCHOOL, MAJOR, GRADE = FIELDS

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from common.data.textfile import read_csv
 from common.errors import UserError
-from common.textfile import read_csv
 from reckoning.clutrr.kinship import WORDS, readings
 from reckoning.clutrr.wording import question_text
 from reckoning.problems import Problem, Question, content_key, without_full_stop

@@ -8,8 +8,8 @@ A line is `<STORY> ... <QUERY> ... <PROOF> ... <ANSWER> ...`; persons are `ent_1
 import re
 from pathlib import Path
 
+from common.data.textfile import read_lines
 from common.errors import UserError
-from common.textfile import read_lines
 from reckoning.clutrr.kinship import words_in
 from reckoning.problems import Problem, Question, content_key, without_full_stop
 

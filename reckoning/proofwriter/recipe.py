@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from common.data.textfile import read_json_lines
 from common.errors import UserError
-from common.textfile import read_json_lines
 from reckoning.problems import Problem, Question, content_key, split_by_key, without_full_stop
 
 Record = dict[str, Any]  # one theory in the official release format

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from common.data.splits import SPLITS
 from common.errors import UserError
-from common.splits import SPLITS
 from perk.apis.build import build
 from perk.apis.documents import call_of, read_placed, read_wanted
 from perk.apis.generator import MOST, generate

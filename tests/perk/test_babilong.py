@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from common.data.splits import SPLITS
+from common.data.textfile import read_text
 from common.errors import UserError
-from common.splits import SPLITS
-from common.textfile import read_text
 from perk.babilong.build import build
 from perk.babilong.config import FILES
 from perk.config import DataConfig

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from common.data.splits import SPLITS
 from common.errors import UserError
-from common.splits import SPLITS
 from perk import data
 from perk.config import Task
 from perk.problems import Kept, Problem, Question, from_json, keep

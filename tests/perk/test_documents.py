@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from common.data.splits import SPLITS
 from common.errors import UserError
 from common.language.normal import normalise
-from common.splits import SPLITS
 from perk.documents.build import build, item_of
 from perk.documents.items import Passage, holds, read_hotpotqa, read_pool, read_triviaqa
 from perk.retrieval import Index

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from common.data.splits import SPLITS, belongs
 from common.errors import UserError
-from common.splits import SPLITS, belongs
 from perk.babilong import grammar
 from perk.babilong.config import HaystackConfig, Index, Order, Placement
 from perk.babilong.haystack import Files, Grammar, open_haystack, walk

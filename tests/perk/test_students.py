@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from common.data.splits import SPLITS
 from common.errors import UserError
-from common.splits import SPLITS
 from perk.audit import audit
 from perk.students.build import build, database_of
 from perk.students.config import Ask

@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
+from common.data.splits import PRETRAIN, SPLITS, belongs
 from common.language.config import ModelConfig
 from common.language.model import load
 from common.language.sources import digest_of, load_tokenizer
-from common.splits import PRETRAIN, SPLITS, belongs
 from perk.apis import generator as apis
 from perk.babilong import grammar
 from perk.babilong.config import WorldConfig

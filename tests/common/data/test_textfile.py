@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from common.data.textfile import read_csv, read_json_lines, read_lines
 from common.errors import UserError
-from common.textfile import read_csv, read_json_lines, read_lines
 
 
 def test_plain_and_packed_files_give_the_same_numbered_lines(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from common.data.splits import MADE, SPLITS, belongs, build_digest, check_disjoint, cut, digest, shares_of
 from common.errors import UserError
-from common.splits import MADE, SPLITS, belongs, build_digest, check_disjoint, cut, digest, shares_of
 
 SHARES = {"train": 0.75, "dev": 0.125, "test": 0.125}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from common.data.jsonfile import line_within, read_objects
 from common.errors import UserError
-from common.jsonfile import line_within, read_objects
 
 
 @pytest.mark.parametrize(

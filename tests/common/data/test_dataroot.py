@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.dataroot import ROOT_VARIABLE, find
+from common.data.dataroot import ROOT_VARIABLE, find
 from common.errors import UserError
 from common.run_name import run_name
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.data.textfile import read_text
 from common.errors import UserError
-from common.textfile import read_text
 
 _DECODER = json.JSONDecoder()
 _BETWEEN = re.compile(r"[\s,]*")
@@ -21,7 +21,7 @@ def read_objects(
     With `field` the file may also be one object whose first entry, of that name, is the array.
 
     Raises:
-        UserError: as `common.textfile.read_lines`; also malformed JSON, an item that is no object, or nothing at all.
+        UserError: as `common.data.textfile.read_lines`; also malformed JSON, an item that is no object, or nothing at all.
     """
     text = read_text(path, remedy=remedy)
     start = _skip(text, 0)
