@@ -8,9 +8,9 @@ from torch import Tensor
 
 from common import rate_record
 from common.batches import Batches
+from common.engine.outer import Outer
+from common.engine.rates import LearnedRates
 from common.environment import peak_memory_bytes
-from common.outer import Outer
-from common.rates import LearnedRates
 from common.run import Run
 
 

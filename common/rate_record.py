@@ -27,7 +27,7 @@ DIGITS = 7
 
 
 class Rates(Protocol):
-    """What `common.rates.LearnedRates` offers here; this module is read without torch."""
+    """What `common.engine.rates.LearnedRates` offers here; this module is read without torch."""
 
     groups: list[str]
     row: dict[str, int]
@@ -71,7 +71,7 @@ def note(folder: Path, step: int, rates: Rates) -> None:
     Raises:
         OSError: the disk is full; the file is as before.
     """
-    from common.rates import layer_of
+    from common.engine.rates import layer_of
 
     earlier = read(folder)
     records = [record for record in earlier.records if record["step"] < step] if earlier else []

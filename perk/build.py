@@ -6,10 +6,10 @@ from itertools import islice
 
 import torch
 
+from common.engine.rates import LearnedRates, make_rates
 from common.language import model as models
 from common.language.adapter import fast_weights
 from common.language.sources import load_tokenizer
-from common.rates import LearnedRates, make_rates
 from common.state import Stateful
 from perk.config import Learner, TrainConfig
 from perk.data import Splits

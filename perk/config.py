@@ -7,9 +7,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import common.run_name  # noqa: F401 - registers the resolver that names run folders
-from common.bilevel import InnerConfig, Schedule
-from common.bilevel import OuterConfig as CommonOuterConfig
 from common.data.splits import SPLITS
+from common.engine.settings import InnerConfig, Schedule
+from common.engine.settings import OuterConfig as CommonOuterConfig
 from common.errors import UserError
 from common.language.config import AnswersConfig, LoraConfig
 from common.language.config import ModelConfig as CommonModelConfig

@@ -30,7 +30,7 @@ from perk.segments import segments_of
 from perk.templates import token_shares
 
 if TYPE_CHECKING:
-    from common.weights import Weights
+    from common.engine.weights import Weights
     from perk.build import Parts
 
 SIDE = "memory.json"

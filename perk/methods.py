@@ -5,15 +5,15 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from common.bilevel import InnerConfig
-from common.inner import Adapted
+from common.engine.inner import Adapted
+from common.engine.rates import LearnedRates
+from common.engine.settings import InnerConfig
+from common.engine.weights import select
 from common.language.batch import Row, Rows
 from common.language.learner import MemoryLearner, PromptLearner
 from common.language.model import LanguageModel
 from common.language.objective import Losses, mean_loss
 from common.language.writer import Writer
-from common.rates import LearnedRates
-from common.weights import select
 from perk.config import EvaluationConfig, MethodConfig
 from perk.objective import Weigher, WeightedLosses
 from perk.problems import Problem, Question

@@ -3,9 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.lora import over_tasks
+from common.engine.lora import over_tasks
+from common.engine.weights import Weights, call
 from common.twice.cross_entropy import TokenLosses
-from common.weights import Weights, call
 
 WIDTH = 128
 """Of the weighting network's hidden layer."""

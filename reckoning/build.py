@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
+from common.engine.rates import LearnedRates, make_rates
 from common.language import model as models
 from common.language.adapter import fast_weights
 from common.language.sources import load_tokenizer
-from common.rates import LearnedRates, make_rates
 from common.state import Stateful
 from reckoning.config import SPLITS, Learner, TrainConfig
 from reckoning.data import Splits

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from common.bilevel import InnerConfig, OuterConfig
+from common.engine.settings import InnerConfig, OuterConfig
 from common.errors import UserError
 from common.language.config import AnswersConfig, ModelConfig
 from common.run_name import run_name as run_name  # which also registers the resolver

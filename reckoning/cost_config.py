@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from common.bilevel import InnerConfig
+from common.engine.settings import InnerConfig
 from common.errors import UserError
 from common.language.config import ModelConfig
 from common.run_name import run_name as run_name  # which registers the resolver

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.bilevel import InnerConfig
+from common.engine.rates import LearnedRates
+from common.engine.settings import InnerConfig
+from common.engine.weights import Weights, select
 from common.language.batch import Row
 from common.language.learner import MemoryLearner, PromptLearner
 from common.language.model import LanguageModel
 from common.language.objective import known, mean_loss
 from common.language.writer import Writer
-from common.rates import LearnedRates
-from common.weights import Weights, select
 from reckoning.config import Knowledge, MethodConfig, Target
 from reckoning.problems import Problem
 from reckoning.templates import Templates

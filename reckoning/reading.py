@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.bilevel import InnerConfig, Unroll
-from common.compiled import Compiled
+from common.engine.compiled import Compiled
+from common.engine.inner import adapt
+from common.engine.rates import make_rates
+from common.engine.rules import make_rule
+from common.engine.settings import InnerConfig, Unroll
+from common.engine.weights import Weights, select
 from common.errors import UserError
-from common.inner import adapt
 from common.language.adapter import fast_weights
 from common.language.batch import Rows, micro_batches
 from common.language.context import KeptContext
 from common.language.model import LanguageModel
 from common.language.objective import logits, mean_loss
-from common.rates import make_rates
-from common.rules import make_rule
 from common.twice.policy import Need, needing
-from common.weights import Weights, select
 
 LETTERS = 26
 QUESTION, ANSWER = 7, 1

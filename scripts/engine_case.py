@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.bilevel import Snapshots, Unroll
-from common.footprint import footprint
-from common.inner import adapt
-from common.plan import choose, stacking_pays
-from common.rates import LearnedRates
-from common.rules import SGD, AdamW, UpdateRule
-from common.weights import Weights, call, select, stack
+from common.engine.footprint import footprint
+from common.engine.inner import adapt
+from common.engine.plan import choose, stacking_pays
+from common.engine.rates import LearnedRates
+from common.engine.rules import SGD, AdamW, UpdateRule
+from common.engine.settings import Snapshots, Unroll
+from common.engine.weights import Weights, call, select, stack
 from scripts.engine_groups import EPS, RATE, Case
 from scripts.engine_others import higher, make_plain, next_token_loss, torch_func, torchopt
 from scripts.measuring import allocated_peak, gradients_of, peak_of, seconds_of, settle
@@ -61,7 +61,7 @@ def network_of(case: Case) -> nn.Module:
 
         make_lean(network)
     if case.rank and case.stacked:
-        from common.lora import make_stackable
+        from common.engine.lora import make_stackable
 
         make_stackable(network)
     return network.eval().to(case.device)
@@ -86,7 +86,7 @@ class Bench:
             self.case = case = replace(case, stacked=False)
         self.inner: Any = self.part_loss
         if case.compiled:
-            from common.compiled import Compiled
+            from common.engine.compiled import Compiled
 
             self.inner = Compiled(self.part_loss, self.network)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from common.bilevel import Unroll
+from common.engine.settings import Unroll
 from common.errors import UserError
 from scripts.benchmark import AnyCase, Group, Row, block
 from scripts.case_results import Result
@@ -42,7 +42,7 @@ class Case(AnyCase):
     compiled: bool = False
     stacked: bool = False
     judged: bool = False
-    """Stacked only where `common.plan.stacking_pays` says so, as `inner.stack=true` does."""
+    """Stacked only where `common.engine.plan.stacking_pays` says so, as `inner.stack=true` does."""
     micro: int = 0
     """Rows of a micro-batch; 0: all at once."""
     budget: float = 0.0

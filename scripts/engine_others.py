@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.engine.weights import Weights
 from common.errors import UserError
-from common.weights import Weights
 from scripts.engine_groups import EPS, RATE
 
 if TYPE_CHECKING:

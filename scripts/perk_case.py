@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.bilevel import InnerConfig, RuleName, Unroll
+from common.engine.rates import make_rates
+from common.engine.settings import InnerConfig, RuleName, Unroll
+from common.engine.weights import Weights, select
 from common.language import model as models
 from common.language.batch import Row
 from common.language.context import KeptContext, cache_bytes
 from common.language.decode import continuations
 from common.language.objective import mean_loss
 from common.language.writer import Writer
-from common.rates import make_rates
-from common.weights import Weights, select
 from perk.config import AdapterConfig, ModelConfig
 from perk.objective import Weigher, WeightedLosses
 from scripts.engine_others import make_plain

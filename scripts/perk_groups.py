@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from common.bilevel import Unroll
+from common.engine.settings import Unroll
 from common.errors import UserError
 from scripts.benchmark import AnyCase, Group, Results, Row, block
 from scripts.perk_notes import answering_lines, flat_note, retained_notes

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from common import checkpoint
+from common.engine.outer import share_of_peak
 from common.environment import describe
 from common.files import write_atomic
 from common.language.sources import WEIGHTS, digest_of
-from common.outer import share_of_peak
 from common.progress import Progress
 from common.seeding import seed_everything, set_deterministic
 from scripts import stories_english, tiny_english

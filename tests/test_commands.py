@@ -12,7 +12,7 @@ import torch
 from hydra import compose, initialize_config_module
 from torch._subclasses.fake_tensor import FakeTensor
 
-from common.bilevel import InnerConfig, OuterConfig, Unroll
+from common.engine.settings import InnerConfig, OuterConfig, Unroll
 from common.language import model
 from common.language.config import ModelConfig
 from common.language.sizes import Shape, cost_of, estimate, remedies

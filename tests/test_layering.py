@@ -116,7 +116,7 @@ def test_imports_stay_in_their_rooms(file: str) -> None:
     "file, source, rule",
     [
         ("perk/train.py", "from reckoning import data", "another paper"),
-        ("common/inner.py", "def f():\n    import fal.model", "common imports no paper"),
+        ("common/engine/inner.py", "def f():\n    import fal.model", "common imports no paper"),
         ("reckoning/data.py", "import scripts.tables", "scripts or tests"),
         ("reckoning/objective.py", "from hydra import compose", "hydra belongs"),
         ("reckoning/proofwriter/data.py", "import hydra", "hydra belongs"),
@@ -145,7 +145,7 @@ def test_a_broken_rule_is_noticed(file: str, source: str, rule: str) -> None:
         ("reckoning/proofwriter/config.py", "from hydra.core.config_store import ConfigStore"),
         ("reckoning/data/__main__.py", "import hydra"),
         ("reckoning/model.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import transformers"),
-        ("reckoning/train.py", "from reckoning import data, model, objective\nfrom common.inner import adapt"),
+        ("reckoning/train.py", "from reckoning import data, model, objective\nfrom common.engine.inner import adapt"),
         ("scripts/tables.py", "import reckoning.config, perk.config"),
     ],
 )

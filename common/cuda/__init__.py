@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:  # rules.py asks here for its kernels
-    from common.rules import Buffers, UpdateRule
+    from common.engine.rules import Buffers, UpdateRule
 
 Advance = Callable[["UpdateRule", Sequence[Tensor], Sequence[Tensor], Sequence[float], Sequence["Buffers"], int], None]
 """(rule, weights, gradients, rates, buffers, count): `UpdateRule.advance` of every tensor, one entry a weight."""

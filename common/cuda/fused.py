@@ -19,7 +19,7 @@ import triton.language as tl  # type: ignore[import-not-found, unused-ignore]
 from torch import Tensor
 
 from common.cuda.foreach import unknown
-from common.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
+from common.engine.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
 
 BLOCK = 1024
 """Entries that one program takes."""

@@ -7,20 +7,20 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from common.derivatives import InnerLoss, random_state, replayed
-from common.descent import walk
-from common.rates import LearnedRates
-from common.rules import RuleState, UpdateRule
-from common.weights import Weights
+from common.engine.derivatives import InnerLoss, random_state, replayed
+from common.engine.descent import walk
+from common.engine.rates import LearnedRates
+from common.engine.rules import RuleState, UpdateRule
+from common.engine.weights import Weights
 
 Found = tuple[Weights, RuleState, list[Tensor]]
-"""What `common.descent.descend` returns."""
+"""What `common.engine.descent.descend` returns."""
 WARM_UP = 3
 """Runs before the recording: libraries set themselves up and pick their kernels, which a recording may not hold."""
 
 
 class GraphedDescent:
-    """`common.descent.descend` without a tape, for a loss that is asked again and again; on CUDA only.
+    """`common.engine.descent.descend` without a tape, for a loss that is asked again and again; on CUDA only.
 
     The steps are recorded at the first call and again whenever a replay could not stand for them: another loss, other
     names, shapes, dtypes or non-tensors in weights or data, other steps, rule, rate values or autocast. One recording
@@ -43,7 +43,7 @@ class GraphedDescent:
         rule: UpdateRule,
         rates: LearnedRates,
     ) -> Found:
-        """As `common.descent.descend`.
+        """As `common.engine.descent.descend`.
 
         Raises:
             ValueError: weights or data are not on one CUDA device.
@@ -117,7 +117,7 @@ def record(run: Callable[[], Found], device: torch.device) -> tuple[Found, Calla
         raise RuntimeError(
             "the inner loss cannot be recorded as a CUDA graph: it must not wait for the device (.item(), .tolist(), "
             "boolean masks, copies to the CPU) nor choose its operations or shapes by values; use "
-            f"common.descent.descend. {error}"
+            f"common.engine.descent.descend. {error}"
         ) from error
     return found, graph.replay
 
@@ -133,5 +133,5 @@ def _refuse_elsewhere(tensors: Sequence[Tensor]) -> None:
     if len(places) != 1 or tensors[0].device.type != "cuda":
         raise ValueError(
             f"a CUDA graph needs weights and data on one CUDA device, these are on {', '.join(sorted(places))}; "
-            "move them, or use common.descent.descend"
+            "move them, or use common.engine.descent.descend"
         )

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.engine.lora import make_stackable
+from common.engine.weights import Weights, select
 from common.errors import UserError
 from common.language.config import LoraConfig
-from common.lora import make_stackable
-from common.weights import Weights, select
 
 BASE = "base"
 """Folder beside an adapter's files: its base, where no other place has it."""

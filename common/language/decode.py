@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from common.engine.weights import Weights, call, unstack
 from common.language.model import LanguageModel
-from common.weights import Weights, call, unstack
 
 
 class Reader(Protocol):

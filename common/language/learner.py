@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from torch import Tensor, nn
 
-from common.bilevel import Unroll
-from common.inner import Adapted
+from common.engine.inner import Adapted
+from common.engine.settings import Unroll
+from common.engine.weights import Weights
 from common.language.batch import Row, Rows, tensors_for, to_rows
 from common.language.decode import continuations
 from common.language.model import LanguageModel
 from common.language.objective import mean_loss
 from common.language.writer import Writer
 from common.twice.policy import Need, needing
-from common.weights import Weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

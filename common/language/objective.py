@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from common.engine.lora import over_tasks
+from common.engine.weights import Weights, call
 from common.language.batch import Rows
-from common.lora import over_tasks
-from common.weights import Weights, call
 
 
 class Losses(Protocol):

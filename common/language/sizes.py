@@ -6,18 +6,18 @@ from dataclasses import astuple, dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from common.bilevel import InnerConfig, Snapshots, Unroll
+from common.engine.footprint import Footprint, footprint
+from common.engine.plan import budget_of, choose
+from common.engine.rates import make_rates
+from common.engine.rules import make_rule
+from common.engine.settings import InnerConfig, Snapshots, Unroll
+from common.engine.weights import stack
 from common.environment import hardware
-from common.footprint import Footprint, footprint
 from common.language.adapter import MATRICES, fast_weights
 from common.language.batch import Rows, micro_batches
 from common.language.config import ModelConfig
 from common.language.objective import Losses, mean_loss
-from common.plan import budget_of, choose
-from common.rates import make_rates
-from common.rules import make_rule
 from common.twice.cross_entropy import TokenLosses
-from common.weights import stack
 
 GIGABYTE = 1e9
 COUNTED = 2048

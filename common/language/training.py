@@ -6,13 +6,13 @@ from typing import Any, Protocol, TypeVar
 
 from common import rate_record
 from common.batches import Batches
-from common.bilevel import OuterConfig, Schedule
+from common.engine.outer import Outer
+from common.engine.rates import LearnedRates
+from common.engine.settings import OuterConfig, Schedule
 from common.export import export
 from common.fit import fit
 from common.language.learner import Learner
 from common.language.model import LanguageModel
-from common.outer import Outer
-from common.rates import LearnedRates
 from common.run import Run
 from common.state import Stateful
 

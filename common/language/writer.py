@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from common.bilevel import InnerConfig, Unroll
-from common.compiled import Compiled
-from common.derivatives import InnerLoss
-from common.footprint import footprint
-from common.inner import Adapted, adapt
+from common.engine.compiled import Compiled
+from common.engine.derivatives import InnerLoss
+from common.engine.footprint import footprint
+from common.engine.inner import Adapted, adapt
+from common.engine.plan import budget_of, choose, stacking_pays
+from common.engine.rates import LearnedRates
+from common.engine.rules import make_rule
+from common.engine.settings import InnerConfig, Unroll
+from common.engine.weights import Weights, stack
 from common.language.adapter import fast_weights
 from common.language.batch import LENGTHS, Row, Rows, Shares, micro_batches, tensors_for, to_rows, to_stack
 from common.language.model import LanguageModel
-from common.plan import budget_of, choose, stacking_pays
-from common.rates import LearnedRates
-from common.rules import make_rule
-from common.weights import Weights, stack
 
 Tasks = Sequence[Sequence[Row]]
 """[tasks][rows]; one task unless the weights are stacked."""

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from common.lora import over_tasks
+from common.engine.lora import over_tasks
+from common.engine.weights import Weights, call
 from common.twice.linear import Linear
 from common.twice.policy import Need, needed, refuse_third_derivative
-from common.weights import Weights, call
 
 logger = logging.getLogger(__name__)
 

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.bilevel import Snapshots, Unroll
 from common.cuda import Kernels, bf16, graphs, updates
 from common.cuda.graphs import GraphedDescent
 from common.cuda.memory import MemoryMeter, give_back
-from common.derivatives import InnerLoss, random_state
-from common.descent import descend
-from common.inner import adapt
-from common.rates import LearnedRates
-from common.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
-from common.tape import HostTape
-from common.weights import Weights, call, select
+from common.engine.derivatives import InnerLoss, random_state
+from common.engine.descent import descend
+from common.engine.inner import adapt
+from common.engine.rates import LearnedRates
+from common.engine.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
+from common.engine.settings import Snapshots, Unroll
+from common.engine.tape import HostTape
+from common.engine.weights import Weights, call, select
 
 ROOT = Path(__file__).parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -163,13 +163,15 @@ def test_the_outer_gradient_is_the_same_with_multi_tensor_updates(
     problem = Problem()
     plain = problem.outer_gradient(problem.loss, rule=rule, unroll=unroll)
     calls = []
-    for module in ("common.descent", "common.rebuilt", "common.rules"):
+    for module in ("common.engine.descent", "common.engine.rebuilt", "common.engine.rules"):
         monkeypatch.setattr(
             f"{module}.updates", lambda device, name=module: calls.append(name) or updates(device, Kernels.foreach)
         )
     found = problem.outer_gradient(problem.loss, rule=rule, unroll=unroll)
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-6)
-    assert set(calls) == ({"common.rules"} if unroll is Unroll.stored else {"common.descent", "common.rebuilt"})
+    assert set(calls) == (
+        {"common.engine.rules"} if unroll is Unroll.stored else {"common.engine.descent", "common.engine.rebuilt"}
+    )
 
 
 @pytest.mark.cuda
@@ -268,7 +270,9 @@ def test_replayed_steps_are_those_of_the_plain_loop(monkeypatch: pytest.MonkeyPa
 
 def test_a_graph_without_a_gpu_is_refused_with_the_way_out() -> None:
     problem = Problem()
-    with pytest.raises(ValueError, match="on one CUDA device, these are on cpu; move them, or use common.descent"):
+    with pytest.raises(
+        ValueError, match="on one CUDA device, these are on cpu; move them, or use common.engine.descent"
+    ):
         GraphedDescent()(problem.loss, problem.start, problem.data, steps=1, rule=SGD(), rates=problem.rates)
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from common import rate_record
 from common.batches import Batches
-from common.bilevel import OuterConfig
+from common.engine.outer import Outer
+from common.engine.rates import LearnedRates
+from common.engine.settings import OuterConfig
 from common.fit import fit
-from common.outer import Outer
-from common.rates import LearnedRates
 from common.run import Run, RunIdentity
 from common.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig
 

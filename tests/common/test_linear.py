@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.derivatives import product
+from common.engine.derivatives import product
+from common.engine.weights import Weights, call, select
 from common.twice.lean import make_lean
 from common.twice.linear import Linear
 from common.twice.policy import Need, needing
-from common.weights import Weights, call, select
 
 WIDTH, ROWS = 6, 5
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from common import rate_record
-from common.bilevel import RateGroup, RateSpace
+from common.engine.rates import LearnedRates
+from common.engine.settings import RateGroup, RateSpace
 from common.errors import UserError
-from common.rates import LearnedRates
 
 NAMES = ["wte.weight", "h.0.attn.weight", "h.0.attn.bias", "h.1.attn.weight"]
 

@@ -7,7 +7,7 @@ import pytest
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.bilevel import Unroll
+from common.engine.settings import Unroll
 from common.errors import UserError
 from common.language.model import LanguageModel, check_second_derivative
 

@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from common.bilevel import RateGroup, RateSpace, Snapshots, Unroll
-from common.derivatives import InnerLoss, product
-from common.inner import Adapted, adapt
-from common.lora import make_stackable
-from common.rates import LearnedRates
-from common.rules import SGD, AdamW, Momentum, UpdateRule
+from common.engine.derivatives import InnerLoss, product
+from common.engine.inner import Adapted, adapt
+from common.engine.lora import make_stackable
+from common.engine.rates import LearnedRates
+from common.engine.rules import SGD, AdamW, Momentum, UpdateRule
+from common.engine.settings import RateGroup, RateSpace, Snapshots, Unroll
+from common.engine.weights import Weights, call, select, stack
 from common.twice import activation, attention, linear, norm, policy
 from common.twice.lean import make_lean
-from common.weights import Weights, call, select, stack
 
 logger = logging.getLogger(__name__)  # measured errors: pytest --log-cli-level=INFO
 VOCABULARY, LENGTH, ROWS = 13, 5, 3
@@ -325,7 +325,7 @@ def test_the_pieces_written_by_hand_are_what_a_lean_network_runs(monkeypatch: py
 
 
 H = 1e-7
-"""See tests/common/test_inner.py."""
+"""See tests/common/engine/test_inner.py."""
 
 
 @pytest.mark.parametrize(("dropout", "stacked"), [("no dropout", False), ("dropout", True)])

@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.bilevel import InnerConfig, Unroll
+from common.engine.inner import adapt
+from common.engine.rates import LearnedRates, make_rates
+from common.engine.settings import InnerConfig, Unroll
+from common.engine.weights import Weights, stack
 from common.errors import UserError
-from common.inner import adapt
 from common.language import model as models
 from common.language.batch import Row, Rows
 from common.language.config import LoraConfig, ModelConfig
 from common.language.model import LanguageModel
 from common.language.objective import mean_loss
 from common.language.writer import Writer
-from common.rates import LearnedRates, make_rates
-from common.weights import Weights, stack
 
 LONG = [Row((3, 4, 5, 6), 1), Row((7, 8), 0), Row((9, 3, 4), 2)]
 SHORT = [Row((5, 6, 7), 0)]

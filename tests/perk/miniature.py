@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from common.bilevel import InnerConfig
-from common.weights import Weights
+from common.engine.settings import InnerConfig
+from common.engine.weights import Weights
 from perk.build import Parts, build
 from perk.config import AdapterConfig, EvaluationConfig, MethodConfig, ModelConfig, TrainConfig
 from perk.methods import Perk

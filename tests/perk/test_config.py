@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from common.bilevel import Unroll
+from common.engine.settings import Unroll
 from common.errors import UserError
 from common.language.model import LanguageModel, load
 from perk.apis.config import ApisConfig, Position

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from common.bilevel import RuleName, Snapshots, Unroll
+from common.engine.settings import RuleName, Snapshots, Unroll
 from common.language.batch import Row
 from perk.build import Parts
 from perk.config import AdapterConfig, MethodConfig
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)  # measured errors: pytest --log-cli-level=
 STEPS = 4
 EXACT = 1e-9
 H = 1e-7
-"""See tests/common/test_inner.py."""
+"""See tests/common/engine/test_inner.py."""
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.weights import select
+from common.engine.weights import select
 from perk.build import Parts
 from perk.methods import Perk
 from perk.objective import Weigher, WeightedLosses

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.bilevel import Unroll
+from common.engine.settings import Unroll
 from common.language import sizes
 from common.language.model import load, skeleton
 from common.language.sizes import Shape, cost_of, estimate

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.bilevel import Unroll
-from common.inner import adapt
+from common.engine.inner import adapt
+from common.engine.rules import make_rule
+from common.engine.settings import Unroll
+from common.engine.weights import Weights, call
 from common.language.batch import Row, micro_batches
-from common.rules import make_rule
 from common.twice.packing import Packed, pack
-from common.weights import Weights, call
 from perk.build import Parts
 from perk.config import MethodConfig
 from perk.templates import predicted

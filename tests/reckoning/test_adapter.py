@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common import checkpoint
-from common.bilevel import InnerConfig, RuleName, Unroll
+from common.engine.lora import takes_stacks
+from common.engine.rates import make_rates
+from common.engine.settings import InnerConfig, RuleName, Unroll
 from common.errors import UserError
 from common.language import model
 from common.language.adapter import Adapter, fast_weights
 from common.language.config import LoraConfig
 from common.language.model import LanguageModel
 from common.language.objective import logits
-from common.lora import takes_stacks
-from common.rates import make_rates
 from common.schema import to_typed
 from common.twice.lean import make_lean
 from reckoning import evaluate

@@ -11,18 +11,18 @@ import torch
 import yaml
 
 from common import published
-from common.bilevel import InnerConfig
 from common.breakeven import Line, break_even
+from common.engine.inner import adapt
+from common.engine.rates import make_rates
+from common.engine.rules import make_rule
+from common.engine.settings import InnerConfig
+from common.engine.weights import call, select
 from common.errors import UserError
-from common.inner import adapt
 from common.language.batch import Row, to_rows
 from common.language.config import ModelConfig
 from common.language.model import LanguageModel, load, of_shape
 from common.language.objective import mean_loss
-from common.rates import make_rates
 from common.results import read
-from common.rules import make_rule
-from common.weights import call, select
 from reckoning import cost
 from reckoning.cost import Summary, line_through
 from reckoning.reading import Example, example_of, ways

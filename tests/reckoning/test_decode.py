@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.engine.weights import Weights, select
 from common.language.decode import CachedReader, continuations, greedy
 from common.language.model import LanguageModel
-from common.weights import Weights, select
 from tests.reckoning.miniature import make_network
 
 CPU = torch.device("cpu")

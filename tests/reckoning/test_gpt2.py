@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from common.engine.weights import select
 from common.language.config import ModelConfig
 from common.language.model import load
 from common.language.objective import logits
-from common.weights import select
 from reckoning.train import main
 from tests.reckoning.miniature import make_network
 from tests.runs import run_here

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from common.bilevel import InnerConfig, RateSpace, RuleName, Unroll
+from common.engine.rates import make_rates
+from common.engine.settings import InnerConfig, RateSpace, RuleName, Unroll
+from common.engine.weights import select
 from common.errors import UserError
 from common.language.batch import Row
 from common.language.config import ModelConfig
 from common.language.model import LanguageModel
-from common.rates import make_rates
-from common.weights import select
 from reckoning.build import Parts
 from reckoning.config import (
     DataConfig,

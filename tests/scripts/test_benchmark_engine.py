@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.bilevel import Unroll
+from common.engine.settings import Unroll
 from common.errors import UserError
 from scripts import benchmark_engine
 from scripts.benchmark import Group, Row, lines, run_case, table, wrong

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
+from common.engine.weights import select
 from common.language.context import KeptContext, cache_bytes
 from common.language.decode import continuations
 from common.language.model import LanguageModel
-from common.weights import select
 
 VOCABULARY, CONTEXT, NEW = 40, 23, 7
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common.cuda import updates
-from common.rules import Buffers, UpdateRule
+from common.engine.rules import Buffers, UpdateRule
 
 RateOf = Callable[[int, int], float]
 """(index of the weight, step) -> learning rate."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from common.bilevel import InnerConfig, OuterConfig, RateSpace, Snapshots, Unroll
+from common.engine.settings import InnerConfig, OuterConfig, RateSpace, Snapshots, Unroll
 from common.errors import UserError
 
 FINITE = "use a finite value of 0 or more"
@@ -138,5 +138,5 @@ def test_the_number_of_outer_steps_follows_from_steps_or_epochs(values: dict, pr
 
 
 def test_the_settings_are_read_without_torch() -> None:
-    code = "import sys, common.bilevel; sys.exit('torch' in sys.modules)"
+    code = "import sys, common.engine.settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from common.bilevel import InnerConfig, RateGroup, RateSpace
+from common.engine.settings import InnerConfig, RateGroup, RateSpace
 
 
 def layer_of(name: str) -> str:

@@ -20,13 +20,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.bilevel import OuterConfig, RateGroup, RateSpace, Unroll
+from common.engine.inner import adapt
+from common.engine.outer import Outer
+from common.engine.rates import LearnedRates
+from common.engine.rules import SGD, AdamW, Momentum, RuleState, UpdateRule, step
+from common.engine.settings import OuterConfig, RateGroup, RateSpace, Unroll
+from common.engine.weights import Weights, call, leaves, select, stack, unstack
 from common.errors import UserError
-from common.inner import adapt
-from common.outer import Outer
-from common.rates import LearnedRates
-from common.rules import SGD, AdamW, Momentum, RuleState, UpdateRule, step
-from common.weights import Weights, call, leaves, select, stack, unstack
 
 logger = logging.getLogger(__name__)  # measured errors: pytest --log-cli-level=INFO
 VOCABULARY, LENGTH = 13, 7

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.bilevel import RateSpace, Snapshots, Unroll
-from common.derivatives import InnerLoss
-from common.inner import adapt
-from common.rates import LearnedRates
-from common.rules import AdamW
-from common.weights import Weights
+from common.engine.derivatives import InnerLoss
+from common.engine.inner import adapt
+from common.engine.rates import LearnedRates
+from common.engine.rules import AdamW
+from common.engine.settings import RateSpace, Snapshots, Unroll
+from common.engine.weights import Weights
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-13}
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from common.engine.weights import Weights, call, leaves, norm, select, stack, unstack
 from common.errors import UserError
-from common.weights import Weights, call, leaves, norm, select, stack, unstack
 
 
 class Tied(nn.Module):

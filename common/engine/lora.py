@@ -1,7 +1,7 @@
 """Stacked LoRA: many tasks adapt an adapter each while they share one frozen base.
 
 peft attaches the adapter and stays in charge of it (scaling, rank-stabilised scaling, dropout, type casts, files). Here
-its small matrices only learn to take weights with a leading task axis, so that `common.weights` does the rest:
+its small matrices only learn to take weights with a leading task axis, so that `common.engine.weights` does the rest:
 
     network = make_stackable(peft.get_peft_model(base, config))
     start = stack(select(network, ["*lora_*"]), tasks)                       # every tensor [tasks, ...]
@@ -22,9 +22,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from common.engine.weights import Weights
 from common.errors import UserError
 from common.twice.linear import Linear
-from common.weights import Weights
 
 Network = TypeVar("Network", bound=nn.Module)
 

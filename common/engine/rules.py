@@ -3,7 +3,7 @@
 A rule knows two things about one tensor: how to take a step in place (`advance`), and how to pull the cotangents of
 that step back to its inputs (`pull`). Everything else is made of these two: `step` is a node of the autograd graph that
 covers all tensors at once and saves weights, gradients and moments alone, where the same formula written in torch
-operations keeps two to three times as much; the rebuilt unroll of `common.rebuilt` calls them without any graph.
+operations keeps two to three times as much; the rebuilt unroll of `common.engine.rebuilt` calls them without any graph.
 State starts fresh for every task. The derivatives are of first order: nothing differentiates a meta-gradient again.
 """
 
@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from common.bilevel import InnerConfig, RuleName
 from common.cuda import updates
+from common.engine.settings import InnerConfig, RuleName
+from common.engine.weights import Weights
 from common.twice.policy import refuse_third_derivative
-from common.weights import Weights
 
 Rates = Mapping[str, Tensor]
 """Name of a weight -> its learning rate in this step, shape []."""

@@ -2,7 +2,7 @@
 
 With g_n = grad L(w_n), w_{n+1} = U(w_n, g_n, s_n, r_n) and cotangents w', s' of what follows step n, its reverse is
 
-    w*, g*, s*, r* = U pulled back by (w', s')        by hand, elementwise (common.rules)
+    w*, g*, s*, r* = U pulled back by (w', s')        by hand, elementwise (common.engine.rules)
     w_n' = w* + (d g_n / d w_n)^T g*                  a Hessian-vector product: one step's graph is alive
 
 and what else the loss depends on gets (d g_n / d phi)^T g*. Memory is one step's graph and one copy of the fast weights
@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.bilevel import Snapshots
 from common.cuda import updates
-from common.derivatives import InnerLoss, product, replayed
-from common.descent import descend
-from common.rates import LearnedRates
-from common.rules import Buffers, RuleState, UpdateRule
-from common.tape import GradientTape, HostTape, Tape
+from common.engine.derivatives import InnerLoss, product, replayed
+from common.engine.descent import descend
+from common.engine.rates import LearnedRates
+from common.engine.rules import Buffers, RuleState, UpdateRule
+from common.engine.settings import Snapshots
+from common.engine.tape import GradientTape, HostTape, Tape
+from common.engine.weights import Weights
 from common.twice.policy import refuse_third_derivative
-from common.weights import Weights
 
 
 @dataclass
@@ -54,7 +54,7 @@ def rebuilt(
     also: Sequence[Tensor],
     snapshots: Snapshots,
 ) -> tuple[Weights, RuleState, list[Tensor]]:
-    """As `common.descent.descend`, differentiable in start, rates and `also`: all tensors of the loss that learn."""
+    """As `common.engine.descent.descend`, differentiable in start, rates and `also`: all tensors of the loss that learn."""
     learning = [tensor for tensor in also if tensor.requires_grad]  # autograd refuses to differentiate by others
     plan = _Plan(loss, parts, steps, rule, rates, list(start), learning, snapshots, [])
     with torch.enable_grad():

@@ -16,11 +16,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.bilevel import Snapshots, Unroll
-from common.derivatives import InnerLoss, plain_gradient, plain_product
-from common.rules import UpdateRule
+from common.engine.derivatives import InnerLoss, plain_gradient, plain_product
+from common.engine.rules import UpdateRule
+from common.engine.settings import Snapshots, Unroll
+from common.engine.weights import Weights, leaves
 from common.twice.policy import Need, needing
-from common.weights import Weights, leaves
 
 
 class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -128,7 +128,7 @@ def footprint(
 ) -> Footprint:
     """Run one step of each kind without data; `start`, `parts` and the network stay as they are.
 
-    `also` is what else of the network learns, as in `common.inner.adapt`.
+    `also` is what else of the network learns, as in `common.engine.inner.adapt`.
     """
     mode = detect_fake_mode(list(start.values())) or FakeTensorMode(allow_non_fake_inputs=True)
 
@@ -163,7 +163,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _with_graph(inner: InnerLoss, at: Weights, parts: Sequence[Any]) -> Any:
-    """As a stored step of `common.inner.adapt`."""
+    """As a stored step of `common.engine.inner.adapt`."""
     with torch.enable_grad(), needing(Need.second):
         value = inner(at, parts[0])
         for part in parts[1:]:

@@ -14,13 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from common.bilevel import OuterConfig, Schedule
+from common.engine.inner import adapt
+from common.engine.outer import Outer, share_of_peak
+from common.engine.rates import LearnedRates
+from common.engine.rules import SGD
+from common.engine.settings import OuterConfig, Schedule
+from common.engine.weights import call, select
 from common.errors import UserError
-from common.inner import adapt
-from common.outer import Outer, share_of_peak
-from common.rates import LearnedRates
-from common.rules import SGD
-from common.weights import call, select
 
 REMEDY = (
     ": the run has diverged and stops before touching the weights; lower inner.lr or outer.lr, "

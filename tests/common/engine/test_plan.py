@@ -5,10 +5,10 @@ import logging
 import pytest
 import torch
 
-from common import plan
-from common.bilevel import Snapshots, Unroll
-from common.footprint import Footprint
-from common.plan import budget_of, choose
+from common.engine import plan
+from common.engine.footprint import Footprint
+from common.engine.plan import budget_of, choose
+from common.engine.settings import Snapshots, Unroll
 
 STEPS = 4
 COST = Footprint(

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.bilevel import Unroll
-from common.footprint import Footprint, footprint
-from common.inner import adapt
-from common.rates import LearnedRates
-from common.rules import AdamW
-from common.weights import Weights, select
+from common.engine.footprint import Footprint, footprint
+from common.engine.inner import adapt
+from common.engine.rates import LearnedRates
+from common.engine.rules import AdamW
+from common.engine.settings import Unroll
+from common.engine.weights import Weights, select
 from scripts.engine_case import Bench, Case
 from scripts.measuring import allocated_peak, settle
 

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from common.bilevel import OuterConfig, Schedule
+from common.engine.rates import LearnedRates
+from common.engine.settings import OuterConfig, Schedule
+from common.engine.weights import norm as norm_of
 from common.errors import UserError
-from common.rates import LearnedRates
-from common.weights import norm as norm_of
 
 log = logging.getLogger(__name__)
 

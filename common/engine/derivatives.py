@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from common.engine.weights import Weights, leaves
 from common.twice.policy import Need, needing
-from common.weights import Weights, leaves
 
 InnerLoss = Callable[[Weights, Any], Tensor]
 """(fast weights, micro-batch) -> its share of the loss; shape [] for one task, [tasks] for a stack.
@@ -21,7 +21,7 @@ Product = tuple[list[Tensor], list[Tensor]]
 
 @runtime_checkable
 class Derivatives(Protocol):
-    """An inner loss that brings its own derivatives, such as compiled ones (`common.compiled`)."""
+    """An inner loss that brings its own derivatives, such as compiled ones (`common.engine.compiled`)."""
 
     def gradient(self, weights: Weights, part: Any) -> tuple[list[Tensor], Tensor]:
         """Gradient of the summed loss in the order of `weights`, and the loss itself; neither with a graph."""

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import compiled
-from common.bilevel import Unroll
-from common.compiled import Compiled
-from common.derivatives import plain_gradient, plain_product
+from common.engine import compiled
+from common.engine.compiled import Compiled
+from common.engine.derivatives import plain_gradient, plain_product
+from common.engine.inner import adapt
+from common.engine.rates import LearnedRates
+from common.engine.rules import SGD
+from common.engine.settings import Unroll
+from common.engine.weights import Weights, call, select, stack
 from common.errors import UserError
-from common.inner import adapt
-from common.rates import LearnedRates
-from common.rules import SGD
-from common.weights import Weights, call, select, stack
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
 """Of torch's own modules, when torch.compile first reads them."""

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.engine.inner import Adapted, adapt
+from common.engine.lora import make_stackable
+from common.engine.rates import LearnedRates
+from common.engine.rules import SGD, AdamW, UpdateRule
+from common.engine.weights import Weights, call, select, stack, unstack
 from common.errors import UserError
-from common.inner import Adapted, adapt
-from common.lora import make_stackable
-from common.rates import LearnedRates
-from common.rules import SGD, AdamW, UpdateRule
-from common.weights import Weights, call, select, stack, unstack
 
 logger = logging.getLogger(__name__)  # measured errors: pytest --log-cli-level=INFO
 VOCABULARY, LENGTH, FRAMES = 13, 6, 3

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from common.bilevel import InnerConfig, RateGroup, RateSpace
-from common.rates import LearnedRates, layer_of, make_rates
+from common.engine.rates import LearnedRates, layer_of, make_rates
+from common.engine.settings import InnerConfig, RateGroup, RateSpace
 
 NAMES = [
     "transformer.wte.weight",

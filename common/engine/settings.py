@@ -8,7 +8,7 @@ from common.errors import UserError
 
 
 class RuleName(StrEnum):
-    """Inner optimisers of `common.rules`."""
+    """Inner optimisers of `common.engine.rules`."""
 
     sgd = "sgd"
     momentum = "momentum"
@@ -66,7 +66,7 @@ class RateGroup(StrEnum):
     tensor = "tensor"
     """One rate a parameter tensor and step."""
     layer = "layer"
-    """One rate a layer and step; see `common.rates.layer_of`."""
+    """One rate a layer and step; see `common.engine.rates.layer_of`."""
 
 
 @dataclass
@@ -103,7 +103,7 @@ class InnerConfig:
     """Shell patterns of the parameter names that are fast; '*' is all."""
     stack: bool = False
     """Adapt all problems of a batch at once (vmap) where one by one would leave the device idle: faster for small
-    models, more memory. The work of one problem decides (`common.plan`)."""
+    models, more memory. The work of one problem decides (`common.engine.plan`)."""
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations.

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from common.cuda import updates
-from common.derivatives import InnerLoss, gradient, random_state
-from common.rates import LearnedRates
-from common.rules import Buffers, RuleState, UpdateRule
-from common.tape import Tape
-from common.weights import Weights
+from common.engine.derivatives import InnerLoss, gradient, random_state
+from common.engine.rates import LearnedRates
+from common.engine.rules import Buffers, RuleState, UpdateRule
+from common.engine.tape import Tape
+from common.engine.weights import Weights
 
 
 def descend(

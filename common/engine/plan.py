@@ -8,11 +8,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.bilevel import Snapshots, Unroll
-from common.derivatives import InnerLoss, plain_gradient
+from common.engine.derivatives import InnerLoss, plain_gradient
+from common.engine.footprint import Footprint
+from common.engine.settings import Snapshots, Unroll
+from common.engine.weights import Weights
 from common.environment import hardware
-from common.footprint import Footprint
-from common.weights import Weights
 
 logger = logging.getLogger(__name__)
 IDLE = {"cpu": 4e8, "cuda": 2e10}

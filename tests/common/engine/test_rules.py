@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.bilevel import InnerConfig, RuleName
-from common.rules import SGD, AdamW, Buffers, Momentum, RuleState, UpdateRule, make_rule, step
-from common.weights import Weights
+from common.engine.rules import SGD, AdamW, Buffers, Momentum, RuleState, UpdateRule, make_rule, step
+from common.engine.settings import InnerConfig, RuleName
+from common.engine.weights import Weights
 
 STEPS = 5
 BETAS = [(0.9, 0.999), (0.5, 0.9), (0.0, 0.99), (0.9, 0.0)]

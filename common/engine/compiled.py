@@ -23,10 +23,10 @@ from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from common.derivatives import InnerLoss, Product, plain_gradient, plain_product, unnamed_learner
+from common.engine.derivatives import InnerLoss, Product, plain_gradient, plain_product, unnamed_learner
+from common.engine.weights import Weights
 from common.errors import UserError
 from common.twice.policy import Need, needing
-from common.weights import Weights
 
 logger = logging.getLogger(__name__)
 MOST_SHAPES = 12
@@ -69,7 +69,7 @@ class Compiled:
         return self.loss(weights, part)
 
     def gradient(self, weights: Weights, part: Any) -> tuple[list[Tensor], Tensor]:
-        """See `common.derivatives.Derivatives`."""
+        """See `common.engine.derivatives.Derivatives`."""
         program = self._program(weights, part)
         if program is None:
             return plain_gradient(self.loss, weights, part)
@@ -81,7 +81,7 @@ class Compiled:
         return found, value
 
     def product(self, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]) -> Product:
-        """See `common.derivatives.Derivatives`."""
+        """See `common.engine.derivatives.Derivatives`."""
         program = self._program(weights, part)
         if program is None:
             return plain_product(self.loss, weights, part, vector, also)

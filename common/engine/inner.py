@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.bilevel import Snapshots, Unroll
-from common.derivatives import InnerLoss, gradient
-from common.descent import descend
+from common.engine.derivatives import InnerLoss, gradient
+from common.engine.descent import descend
+from common.engine.rates import LearnedRates
+from common.engine.rebuilt import rebuilt
+from common.engine.rules import RuleState, UpdateRule, step
+from common.engine.settings import Snapshots, Unroll
+from common.engine.weights import Weights
 from common.errors import UserError
-from common.rates import LearnedRates
-from common.rebuilt import rebuilt
-from common.rules import RuleState, UpdateRule, step
 from common.twice.policy import Need, needing
-from common.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def adapt(
         start: weights before the first step; the outer gradient flows back to them.
         parts: micro-batches of the inner data; all but `stored` steps hold the graph of one of them at a time.
         steps: number of inner steps N >= 1; steps beyond those of `rates` reuse its last.
-        rule: SGD, Momentum or AdamW of `common.rules`; its state starts fresh.
+        rule: SGD, Momentum or AdamW of `common.engine.rules`; its state starts fresh.
         rates: learning rate per tensor (or layer) and step.
         unroll: see `Unroll`. It alone decides about graphs, a surrounding `torch.no_grad()` does not.
         keep: with `Unroll.truncate`, how many of the last steps keep their graph (0 .. steps): the rates of the others
