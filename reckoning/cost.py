@@ -112,7 +112,7 @@ def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
 
 
 def _peak(way: Way, questions: torch.Tensor, device: torch.device) -> int:
-    from common.cuda.memory import MemoryMeter, give_back
+    from common.engine.cuda.sizes import MemoryMeter, give_back
 
     give_back(device)
     with MemoryMeter(device) as meter:

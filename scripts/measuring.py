@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from common.cuda.memory import MemoryMeter, give_back
+from common.engine.cuda.sizes import MemoryMeter, give_back
 
 
 def settle(learners: Iterable[Tensor], device: str) -> None:

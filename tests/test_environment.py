@@ -26,7 +26,7 @@ EXTRAS = [
     for extra in ("benchmark", "dashboard")
     for line in PROJECT["project"]["optional-dependencies"][extra]
 ]
-BROUGHT_BY_TORCH = {Path("common/cuda/fused.py"): {"triton"}}
+BROUGHT_BY_TORCH = {Path("common/engine/cuda/fused.py"): {"triton"}}
 """File -> what it imports though pyproject.toml does not name it: torch's CUDA build brings its own triton, of the one
 version it fits, and its CPU build has none. The file is imported on CUDA alone."""
 PACKAGES = sorted(path.parent for path in ROOT.glob("*/__init__.py"))

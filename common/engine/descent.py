@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.cuda import updates
+from common.engine.cuda import updates
 from common.engine.derivatives import InnerLoss, gradient, random_state
 from common.engine.rates import LearnedRates
 from common.engine.rules import Buffers, RuleState, UpdateRule

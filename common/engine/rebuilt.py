@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.cuda import updates
+from common.engine.cuda import updates
 from common.engine.derivatives import InnerLoss, product, replayed
 from common.engine.descent import descend
 from common.engine.rates import LearnedRates

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from common.cuda import updates
+from common.engine.cuda import updates
 from common.engine.settings import InnerConfig, RuleName
 from common.engine.weights import Weights
 from common.twice.policy import refuse_third_derivative

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from common.cuda import updates
+from common.engine.cuda import updates
 from common.engine.rules import Buffers, UpdateRule
 
 RateOf = Callable[[int, int], float]

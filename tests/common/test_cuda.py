@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.cuda import Kernels, bf16, graphs, updates
-from common.cuda.graphs import GraphedDescent
-from common.cuda.memory import MemoryMeter, give_back
+from common.engine.cuda import Kernels, bf16, graphs, updates
+from common.engine.cuda.graphs import GraphedDescent
+from common.engine.cuda.sizes import MemoryMeter, give_back
 from common.engine.derivatives import InnerLoss, random_state
 from common.engine.descent import descend
 from common.engine.inner import adapt

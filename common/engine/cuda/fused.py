@@ -3,7 +3,7 @@
 A kernel finds its tensors through a table of addresses, so weights, gradients and moments stay where they are. Each
 program takes one block of one tensor; its share of the rate's cotangent goes to a number of its own, and these are
 summed afterwards, in order. Float32 only, as fast weights and moments are on CUDA. Imported only when asked for
-(`common.cuda.updates`): Triton need not be installed otherwise.
+(`common.engine.cuda.updates`): Triton need not be installed otherwise.
 """
 # Kernels are read by Triton, whose types are not Python's.
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
@@ -18,7 +18,7 @@ import triton  # type: ignore[import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, unused-ignore]
 from torch import Tensor
 
-from common.cuda.foreach import unknown
+from common.engine.cuda.foreach import unknown
 from common.engine.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
 
 BLOCK = 1024

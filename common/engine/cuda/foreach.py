@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from common.cuda import TOGETHER, groups
+from common.engine.cuda import TOGETHER, groups
 from common.engine.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
 
 

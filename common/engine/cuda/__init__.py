@@ -31,9 +31,9 @@ class Kernels(StrEnum):
     reference = "reference"
     """One after the other in plain torch."""
     foreach = "foreach"
-    """A few of torch's multi-tensor operations for all of them (`common.cuda.foreach`)."""
+    """A few of torch's multi-tensor operations for all of them (`common.engine.cuda.foreach`)."""
     fused = "fused"
-    """One Triton kernel for all of them (`common.cuda.fused`)."""
+    """One Triton kernel for all of them (`common.engine.cuda.fused`)."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ def updates(device: torch.device, kernels: Kernels | None = None) -> Updates:
         kernels = Kernels.foreach if device.type == "cuda" else Kernels.reference
     if kernels is Kernels.reference:
         return _REFERENCE
-    from common.cuda import foreach
+    from common.engine.cuda import foreach
 
     if kernels is Kernels.foreach:
         return Updates(foreach.advance, foreach.pull, TOGETHER)
-    from common.cuda import fused
+    from common.engine.cuda import fused
 
     return Updates(fused.advance, fused.pull, TOGETHER)
 
