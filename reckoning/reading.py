@@ -17,6 +17,7 @@ from common.engine.inner import adapt
 from common.engine.rates import make_rates
 from common.engine.rules import make_rule
 from common.engine.settings import InnerConfig, Unroll
+from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights, select
 from common.errors import UserError
 from common.language.adapter import fast_weights
@@ -24,7 +25,6 @@ from common.language.batch import Rows, micro_batches
 from common.language.context import KeptContext
 from common.language.model import LanguageModel
 from common.language.objective import logits, mean_loss
-from common.twice.policy import Need, needing
 
 LETTERS = 26
 QUESTION, ANSWER = 7, 1

@@ -35,8 +35,8 @@ def network_of(case: Case) -> nn.Module:
     torch.manual_seed(0)
     name = "eager"
     if case.ours and case.lean:
-        from common.twice.attention import register
-        from common.twice.policy import ATTENTION
+        from common.engine.twice.attention import register
+        from common.engine.twice.policy import ATTENTION
 
         register()
         name = ATTENTION
@@ -57,7 +57,7 @@ def network_of(case: Case) -> nn.Module:
         if not case.ours:
             make_plain(network)
     if case.ours and case.lean:
-        from common.twice.lean import make_lean
+        from common.engine.twice.lean import make_lean
 
         make_lean(network)
     if case.rank and case.stacked:

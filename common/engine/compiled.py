@@ -24,9 +24,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from common.engine.derivatives import InnerLoss, Product, plain_gradient, plain_product, unnamed_learner
+from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights
 from common.errors import UserError
-from common.twice.policy import Need, needing
 
 logger = logging.getLogger(__name__)
 MOST_SHAPES = 12

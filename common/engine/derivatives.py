@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights, leaves
-from common.twice.policy import Need, needing
 
 InnerLoss = Callable[[Weights, Any], Tensor]
 """(fast weights, micro-batch) -> its share of the loss; shape [] for one task, [tasks] for a stack.

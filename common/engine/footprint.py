@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.engine.derivatives import InnerLoss, plain_gradient, plain_product
 from common.engine.rules import UpdateRule
 from common.engine.settings import Snapshots, Unroll
+from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights, leaves
-from common.twice.policy import Need, needing
 
 
 class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -13,9 +13,9 @@ from common.engine.rates import LearnedRates
 from common.engine.rebuilt import rebuilt
 from common.engine.rules import RuleState, UpdateRule, step
 from common.engine.settings import Snapshots, Unroll
+from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights
 from common.errors import UserError
-from common.twice.policy import Need, needing
 
 
 @dataclass(frozen=True)

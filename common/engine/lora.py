@@ -22,9 +22,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from common.engine.twice.linear import Linear
 from common.engine.weights import Weights
 from common.errors import UserError
-from common.twice.linear import Linear
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -23,8 +23,8 @@ from common.engine.rates import LearnedRates
 from common.engine.rules import Buffers, RuleState, UpdateRule
 from common.engine.settings import Snapshots
 from common.engine.tape import GradientTape, HostTape, Tape
+from common.engine.twice.policy import refuse_third_derivative
 from common.engine.weights import Weights
-from common.twice.policy import refuse_third_derivative
 
 
 @dataclass

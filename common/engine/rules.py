@@ -16,8 +16,8 @@ from torch import Tensor
 
 from common.engine.cuda import updates
 from common.engine.settings import InnerConfig, RuleName
+from common.engine.twice.policy import refuse_third_derivative
 from common.engine.weights import Weights
-from common.twice.policy import refuse_third_derivative
 
 Rates = Mapping[str, Tensor]
 """Name of a weight -> its learning rate in this step, shape []."""

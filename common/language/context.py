@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights, call
-from common.twice.policy import Need, needing
 
 
 class KeptContext:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from common.engine.inner import Adapted
 from common.engine.settings import Unroll
+from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights
 from common.language.batch import Row, Rows, tensors_for, to_rows
 from common.language.decode import continuations
 from common.language.model import LanguageModel
 from common.language.objective import mean_loss
 from common.language.writer import Writer
-from common.twice.policy import Need, needing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

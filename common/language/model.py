@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.engine.twice.attention import register
+from common.engine.twice.lean import make_lean
+from common.engine.twice.policy import ATTENTION
 from common.errors import UserError
 from common.language.adapter import Adapter
 from common.language.config import ModelConfig
 from common.language.sources import check_digest, first_line, source_of
-from common.twice.attention import register
 from common.twice.cross_entropy import TokenLosses
-from common.twice.lean import make_lean
-from common.twice.policy import ATTENTION
 
 REMEDIES = (
     "put the weights into a local folder and set model.name=<folder>; or fetch them once on a machine with a network "

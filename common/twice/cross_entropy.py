@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from common.engine.lora import over_tasks
+from common.engine.twice.linear import Linear
+from common.engine.twice.policy import Need, needed, refuse_third_derivative
 from common.engine.weights import Weights, call
-from common.twice.linear import Linear
-from common.twice.policy import Need, needed, refuse_third_derivative
 
 logger = logging.getLogger(__name__)
 

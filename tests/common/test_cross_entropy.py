@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.engine.twice.policy import Need, needing
 from common.engine.weights import select, stack
 from common.twice import cross_entropy
 from common.twice.cross_entropy import TokenLosses, token_losses
-from common.twice.policy import Need, needing
 
 TOKENS, WIDTH, VOCABULARY = 7, 5, 11
 Loss = Callable[..., Tensor]

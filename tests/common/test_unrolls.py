@@ -27,9 +27,9 @@ from common.engine.lora import make_stackable
 from common.engine.rates import LearnedRates
 from common.engine.rules import SGD, AdamW, Momentum, UpdateRule
 from common.engine.settings import RateGroup, RateSpace, Snapshots, Unroll
+from common.engine.twice import activation, attention, linear, norm, policy
+from common.engine.twice.lean import make_lean
 from common.engine.weights import Weights, call, select, stack
-from common.twice import activation, attention, linear, norm, policy
-from common.twice.lean import make_lean
 
 logger = logging.getLogger(__name__)  # measured errors: pytest --log-cli-level=INFO
 VOCABULARY, LENGTH, ROWS = 13, 5, 3

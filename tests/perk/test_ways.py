@@ -10,9 +10,9 @@ from torch import Tensor
 from common.engine.inner import adapt
 from common.engine.rules import make_rule
 from common.engine.settings import Unroll
+from common.engine.twice.packing import Packed, pack
 from common.engine.weights import Weights, call
 from common.language.batch import Row, micro_batches
-from common.twice.packing import Packed, pack
 from perk.build import Parts
 from perk.config import MethodConfig
 from perk.templates import predicted

@@ -17,6 +17,7 @@ from common import checkpoint
 from common.engine.lora import takes_stacks
 from common.engine.rates import make_rates
 from common.engine.settings import InnerConfig, RuleName, Unroll
+from common.engine.twice.lean import make_lean
 from common.errors import UserError
 from common.language import model
 from common.language.adapter import Adapter, fast_weights
@@ -24,7 +25,6 @@ from common.language.config import LoraConfig
 from common.language.model import LanguageModel
 from common.language.objective import logits
 from common.schema import to_typed
-from common.twice.lean import make_lean
 from reckoning import evaluate
 from reckoning import model as sizes
 from reckoning.config import Knowledge, Learner, MethodConfig, TemplateConfig, TrainConfig

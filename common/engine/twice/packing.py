@@ -10,7 +10,7 @@ from itertools import groupby, pairwise
 import torch
 from torch import Tensor, nn
 
-from common.twice.policy import ATTENTION
+from common.engine.twice.policy import ATTENTION
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 """Query [rows, heads, tokens, dim], key, value, mask [rows, 1 or heads, tokens, tokens] -> output as query, weights."""

@@ -1,6 +1,6 @@
 """Attention for Hugging Face models whose second derivative is quick and takes memory linear in the sequence.
 
-`register()`, then build the model with `attn_implementation=ATTENTION`; `common.twice.policy` says what runs.
+`register()`, then build the model with `attn_implementation=ATTENTION`; `common.engine.twice.policy` says what runs.
 
 One head of the twice-differentiable kernel, with the scale already in Q and the mask M (0 or very negative):
 
@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.twice.packing import per_segment
-from common.twice.policy import ATTENTION, Need, needed
+from common.engine.twice.packing import per_segment
+from common.engine.twice.policy import ATTENTION, Need, needed
 
 BLOCK_QUERIES = 64  # causal blocks skip the keys after their last query; smaller blocks starve the matrix products
 BLOCK_ENTRIES = 2**18  # of P: what a block computes with should stay in the cache
@@ -65,7 +65,7 @@ def attention(
         scaling: of the scores; dim ** -0.5 by default.
         dropout: probability of dropping a weight, 0 outside training.
         is_causal: a query sees no later key.
-        cu_seq_lens_q: ends of packed segments, see `common.twice.packing`; no query sees another segment.
+        cu_seq_lens_q: ends of packed segments, see `common.engine.twice.packing`; no query sees another segment.
         kwargs: what else the model passes along.
 
     Returns:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from common.twice import attention as implementation
-from common.twice.attention import attention, register
-from common.twice.policy import ATTENTION, Need, needed, needing
+from common.engine.twice import attention as implementation
+from common.engine.twice.attention import attention, register
+from common.engine.twice.policy import ATTENTION, Need, needed, needing
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 BLOCKS = {  # queries per block, entries per block, kept keys per entry of a key

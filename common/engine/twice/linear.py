@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.twice.policy import Need, needed, refuse_third_derivative
+from common.engine.twice.policy import Need, needed, refuse_third_derivative
 
 
 class Linear(nn.Linear):

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from common.twice import policy
-from common.twice.activation import GELU, SiLU
-from common.twice.lean import make_lean
-from common.twice.linear import Linear
-from common.twice.norm import LayerNorm, RMSNorm
+from common.engine.twice import policy
+from common.engine.twice.activation import GELU, SiLU
+from common.engine.twice.lean import make_lean
+from common.engine.twice.linear import Linear
+from common.engine.twice.norm import LayerNorm, RMSNorm
 
 VOCABULARY = 13
 

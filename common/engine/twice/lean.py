@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.func import functional_call
 
-from common.twice.activation import GELU, SiLU
-from common.twice.linear import Linear, affine, spares
-from common.twice.norm import LayerNorm, RMSNorm
+from common.engine.twice.activation import GELU, SiLU
+from common.engine.twice.linear import Linear, affine, spares
+from common.engine.twice.norm import LayerNorm, RMSNorm
 
 _GELU_OF_TRANSFORMERS: dict[str, str] = {
     "GELUActivation": "none",

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from common.twice import policy
-from common.twice.activation import GELU, SiLU
-from common.twice.norm import LayerNorm, RMSNorm
-from common.twice.policy import Need, needing
+from common.engine.twice import policy
+from common.engine.twice.activation import GELU, SiLU
+from common.engine.twice.norm import LayerNorm, RMSNorm
+from common.engine.twice.policy import Need, needing
 
 WIDTH = 6
 

@@ -2,7 +2,7 @@
 
 Differentiated twice, torch's own turn into some twenty elementwise operators each, and those that `transformers`
 writes out keep up to eight tensors of their size. These keep their input and the cotangent, take the first derivative
-from torch's fused kernel, and have the second written out. Where `common.twice.policy.composite` says so, torch's own
+from torch's fused kernel, and have the second written out. Where `common.engine.twice.policy.composite` says so, torch's own
 operators run.
 """
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.twice.policy import composite, refuse_third_derivative
+from common.engine.twice.policy import composite, refuse_third_derivative
 
 _sigmoid_backward: Callable[..., Tensor] = torch.ops.aten.sigmoid_backward.default
 

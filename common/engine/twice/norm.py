@@ -1,6 +1,6 @@
 """Layer norm and RMS norm whose second derivative costs a few elementwise passes.
 
-As in `common.twice.activation`, for the same reason: these keep their input, the cotangent and a number or two a row.
+As in `common.engine.twice.activation`, for the same reason: these keep their input, the cotangent and a number or two a row.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.twice.policy import composite, refuse_third_derivative
+from common.engine.twice.policy import composite, refuse_third_derivative
 
 _layer_norm_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.ops.aten.native_layer_norm_backward.default
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.twice.attention import attention, register
-from common.twice.packing import Packed, pack
-from common.twice.policy import ATTENTION, Need, needing
+from common.engine.twice.attention import attention, register
+from common.engine.twice.packing import Packed, pack
+from common.engine.twice.policy import ATTENTION, Need, needing
 
 LENGTHS = {
     "all different": [3, 5, 1, 4],
@@ -106,7 +106,7 @@ def test_every_need_stays_within_segments(need: Need) -> None:
 
 
 def test_no_mask_is_made_and_segments_of_one_length_run_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    from common.twice import attention as implementation
+    from common.engine.twice import attention as implementation
 
     calls: list[tuple[torch.Size, Tensor | None]] = []
     kernel = implementation._twice

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.engine.derivatives import product
+from common.engine.twice.lean import make_lean
+from common.engine.twice.linear import Linear
+from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights, call, select
-from common.twice.lean import make_lean
-from common.twice.linear import Linear
-from common.twice.policy import Need, needing
 
 WIDTH, ROWS = 6, 5
 
