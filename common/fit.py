@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from common import rate_record
-from common.batches import Batches
 from common.engine.outer import Outer
 from common.engine.rates import LearnedRates
-from common.environment import peak_memory_bytes
-from common.run import Run
+from common.run import rate_record
+from common.run.batches import Batches
+from common.run.environment import peak_memory_bytes
+from common.run.run import Run
 
 
 class Learner(Protocol):

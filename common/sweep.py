@@ -14,13 +14,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from common import results
-from common.entry import explain
 from common.errors import UserError
-from common.folder import CHECKPOINTS
-from common.progress import duration
 from common.published import FILE, Overrides, Table, key_of, merged
-from common.schema import RunConfig, plain
+from common.run import results
+from common.run.entry import explain
+from common.run.folder import CHECKPOINTS
+from common.run.progress import duration
+from common.run.schema import RunConfig, plain
 
 Compose = Callable[[Sequence[str]], DictConfig]
 """Overrides of a job -> its composed configuration, Hydra's own node included."""

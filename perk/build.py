@@ -10,7 +10,7 @@ from common.engine.rates import LearnedRates, make_rates
 from common.language import model as models
 from common.language.adapter import fast_weights
 from common.language.sources import load_tokenizer
-from common.state import Stateful
+from common.run.state import Stateful
 from perk.config import Learner, TrainConfig
 from perk.data import Splits
 from perk.methods import InContext, Perk

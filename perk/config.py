@@ -6,14 +6,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-import common.run_name  # noqa: F401 - registers the resolver that names run folders
+import common.run.run_name  # noqa: F401 - registers the resolver that names run folders
 from common.data.splits import SPLITS
 from common.engine.settings import InnerConfig, Schedule
 from common.engine.settings import OuterConfig as CommonOuterConfig
 from common.errors import UserError
 from common.language.config import AnswersConfig, LoraConfig
 from common.language.config import ModelConfig as CommonModelConfig
-from common.schema import RunConfig
+from common.run.schema import RunConfig
 from perk.apis.config import ApisConfig
 from perk.babilong.config import BabilongConfig
 from perk.documents.config import DocumentsConfig, Kind

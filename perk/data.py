@@ -17,10 +17,10 @@ from omegaconf import DictConfig
 
 from common.data.dataroot import find
 from common.data.splits import SPLITS, build_digest, check_disjoint
-from common.entry import entry
 from common.errors import UserError
-from common.files import remove_if_empty, write_atomic
-from common.schema import flat, plain, to_typed
+from common.run.entry import entry
+from common.run.files import remove_if_empty, write_atomic
+from common.run.schema import flat, plain, to_typed
 from perk import jsonl
 from perk.apis import build as apis
 from perk.babilong import build as babilong

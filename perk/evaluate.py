@@ -17,9 +17,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from common.data.dataroot import find
-from common.entry import entry
 from common.errors import UserError
-from common.schema import Device, plain, to_typed
+from common.run.entry import entry
+from common.run.schema import Device, plain, to_typed
 from perk.apis.config import Position
 from perk.apis.documents import is_placed
 from perk.babilong.config import Placement
@@ -68,8 +68,8 @@ def respond(
     further: str | None = None,
 ) -> list[Item]:
     """Greedy answers to every question, scored; `select` is quiet. `length` of the contexts, 0 for `data.length`."""
-    from common.evaluation import in_batches
     from common.language.learner import evaluating
+    from common.run.evaluation import in_batches
     from perk.scoring import score
 
     tokens, size = config.evaluation.max_new_tokens, config.evaluation.batch_problems
@@ -264,9 +264,9 @@ def restored(folder: Path, device: Device | None = None) -> tuple[TrainConfig, P
     """
     import torch
 
-    from common.environment import pick_device
-    from common.folder import read_config
-    from common.state import put_back, selected
+    from common.run.environment import pick_device
+    from common.run.folder import read_config
+    from common.run.state import put_back, selected
     from perk.build import build
 
     trained = to_typed(OmegaConf.create(read_config(folder)), TrainConfig)
@@ -287,9 +287,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     Raises:
         UserError: no such run or split, no selected checkpoint, or the data or model is gone.
     """
-    from common import evaluation, seeding
     from common.data.splits import SPLITS
-    from common.results import RunIdentity
+    from common.run import evaluation, seeding
+    from common.run.results import RunIdentity
     from perk import data
     from perk.build import look
     from perk.methods import Perk

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.data.splits import SPLITS
 from common.errors import UserError
-from common.files import write_json_lines, write_lines
+from common.run.files import write_json_lines, write_lines
 from perk.apis import build as apis
 from perk.babilong.simulator import tell
 from perk.babilong.stories import lines_of

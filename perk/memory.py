@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 from common.data.textfile import read_text
 from common.errors import UserError
-from common.files import write_synced
 from common.language.adapter import SETTINGS
 from common.language.decode import continuations
-from common.schema import Device
+from common.run.files import write_synced
+from common.run.schema import Device
 from perk.config import Target, TrainConfig
 from perk.methods import Perk
 from perk.segments import segments_of
@@ -240,8 +240,8 @@ class Memory:
         """
         from safetensors import SafetensorError
 
-        from common.export import write
         from common.language.training import MODEL
+        from common.run.export import write
 
         place = Path(folder).expanduser()
         reader = self.reader
@@ -286,7 +286,7 @@ class _Side:
     """What to give the model, with {question} to be replaced."""
 
     def save_pretrained(self, folder: str) -> None:
-        """Write it, as `common.export.write` asks its parts to."""
+        """Write it, as `common.run.export.write` asks its parts to."""
         write_synced(Path(folder) / SIDE, f"{json.dumps(vars(self), indent=2, ensure_ascii=False)}\n".encode())
 
 

@@ -11,10 +11,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common.entry import entry
-from common.files import remove_if_empty
 from common.language.model import skeleton
-from common.schema import to_typed
+from common.run.entry import entry
+from common.run.files import remove_if_empty
+from common.run.schema import to_typed
 from perk.config import TrainConfig
 
 ConfigStore.instance().store(name="perk_schema", node=TrainConfig)  # each paper its own: tests load several

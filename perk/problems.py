@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.files import write_json_lines
+from common.run.files import write_json_lines
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch._guards import detect_fake_mode
 
 from common.data.splits import SPLITS
-from common.environment import pick_device
 from common.errors import UserError
 from common.language.cross_entropy import TokenLosses
 from common.language.objective import Losses
 from common.language.sizes import Shape, Step, aligned, counted, fast_lines, memory_lines, model_lines
 from common.language.sources import load_tokenizer
+from common.run.environment import pick_device
 from perk import data
 from perk.config import Learner, TrainConfig
 from perk.objective import Weigher, WeightedLosses

@@ -13,12 +13,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common.entry import entry
-from common.schema import plain, to_typed
+from common.run.entry import entry
+from common.run.schema import plain, to_typed
 from perk.config import Labels, Learner, TrainConfig
 
 if TYPE_CHECKING:
-    from common.results import Results
+    from common.run.results import Results
 
 ConfigStore.instance().store(name="perk_schema", node=TrainConfig)  # each paper its own: tests load several
 
@@ -32,7 +32,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
     from common.language.training import train_and_select
-    from common.run import Run, RunIdentity
+    from common.run.run import Run, RunIdentity
     from perk import data
     from perk.build import build, look
     from perk.evaluate import foresee, measure, measure_rules, respond

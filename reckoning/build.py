@@ -9,7 +9,7 @@ from common.engine.rates import LearnedRates, make_rates
 from common.language import model as models
 from common.language.adapter import fast_weights
 from common.language.sources import load_tokenizer
-from common.state import Stateful
+from common.run.state import Stateful
 from reckoning.config import SPLITS, Learner, TrainConfig
 from reckoning.data import Splits
 from reckoning.methods import GivenKnowledge, InContext, Reckoning

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from common.engine.settings import InnerConfig, OuterConfig
 from common.errors import UserError
 from common.language.config import AnswersConfig, ModelConfig
-from common.run_name import run_name as run_name  # which also registers the resolver
-from common.schema import RunConfig
+from common.run.run_name import run_name as run_name  # which also registers the resolver
+from common.run.schema import RunConfig
 from reckoning.clutrr.config import ClutrrConfig
 from reckoning.proofwriter.config import GeneratorConfig
 

@@ -34,17 +34,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from common.breakeven import Line, break_even
-from common.entry import entry
 from common.errors import UserError
 from common.intervals import Interval
-from common.schema import plain, to_typed
+from common.run.entry import entry
+from common.run.schema import plain, to_typed
 from reckoning.cost_config import CostConfig
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from common.results import Results
+    from common.run.results import Results
     from reckoning.reading import Example, Way
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def measure(example: Example, there: Mapping[str, Way], config: CostConfig, devi
     Every round goes through all ways, so that a slow moment of the machine meets all of them. Ways that read alike
     share one reading a round.
     """
-    from common.progress import Progress
+    from common.run.progress import Progress
 
     found: dict[str, Any] = {name: {n: [] for n in _numbers(way, config)} for name, way in there.items()}
     with Progress(0, config.warmup + config.repeats, name="rounds") as progress:
@@ -221,9 +221,9 @@ def study(config: CostConfig, folder: Path) -> Results:
     Raises:
         UserError: the model is not there, or reads fewer tokens than the protocol has.
     """
-    from common.files import write_json_lines
     from common.language import model as models
-    from common.run import Run, RunIdentity
+    from common.run.files import write_json_lines
+    from common.run.run import Run, RunIdentity
     from reckoning.reading import LETTERS, example_of, ways
 
     who = RunIdentity("reckoning", config.experiment, METHOD, config.scale, config.seed)

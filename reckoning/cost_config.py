@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from common.engine.settings import InnerConfig
 from common.errors import UserError
 from common.language.config import ModelConfig
-from common.run_name import run_name as run_name  # which registers the resolver
-from common.schema import RunConfig
+from common.run.run_name import run_name as run_name  # which registers the resolver
+from common.run.schema import RunConfig
 
 
 @dataclass

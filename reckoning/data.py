@@ -20,10 +20,10 @@ from omegaconf import DictConfig
 from common.data import dataroot
 from common.data.splits import build_digest, check_disjoint, shares_of
 from common.data.textfile import read_json_lines
-from common.entry import entry
 from common.errors import UserError
-from common.files import remove_if_empty, write_json_lines
-from common.schema import flat, plain, to_typed
+from common.run.entry import entry
+from common.run.files import remove_if_empty, write_json_lines
+from common.run.schema import flat, plain, to_typed
 from reckoning.choices import annotations_beside, read_choices
 from reckoning.clutrr import splits as clutrr
 from reckoning.config import SPLITS, DataConfig, Format, TrainConfig, Variant

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from common.entry import entry
 from common.errors import UserError
-from common.schema import Device, plain, to_typed
+from common.run.entry import entry
+from common.run.schema import Device, plain, to_typed
 from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig, TrainConfig, run_name
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def _in_batches(
     *,
     quiet: bool = False,
 ) -> list[A]:
-    from common.evaluation import in_batches
     from common.language.learner import evaluating
+    from common.run.evaluation import in_batches
 
     def load(problem: Problem) -> tuple[int, int]:
         return len(problem.facts), sum(map(len, problem.facts))
@@ -137,11 +137,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     """
     import torch
 
-    from common import evaluation, seeding
-    from common.environment import pick_device
-    from common.folder import read_config
-    from common.results import RunIdentity
-    from common.state import put_back, selected
+    from common.run import evaluation, seeding
+    from common.run.environment import pick_device
+    from common.run.folder import read_config
+    from common.run.results import RunIdentity
+    from common.run.state import put_back, selected
     from reckoning import data
     from reckoning.build import build
 

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from common.environment import pick_device
 from common.language.sizes import Shape, Step, aligned, fast_lines, memory_lines, model_lines
+from common.run.environment import pick_device
 from reckoning.config import Learner, TrainConfig
 
 

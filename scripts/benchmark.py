@@ -21,10 +21,10 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, ClassVar
 
-from common.environment import describe
 from common.errors import UserError
-from common.files import write_atomic
-from common.progress import Progress
+from common.run.environment import describe
+from common.run.files import write_atomic
+from common.run.progress import Progress
 from scripts.case_results import MIB, Result, ratio, same_gradient, to_result, verdict
 
 COLUMNS = (

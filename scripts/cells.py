@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from common import results
 from common.estimates import Estimate, Scores, over_items, over_values
 from common.intervals import accuracy_interval
 from common.published import Cell, Overrides, Published, Table
+from common.run import results
 from scripts.rows import SHORTCUTS, Run, group_of, right
 
 BEST_RULE = "best_rule"

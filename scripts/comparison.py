@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from common.progress import duration
+from common.run.progress import duration
 from scripts.grids import Grid, render
 from scripts.rows import Row, Run, Table, percent, repeated, rows_of, tables_of, unequal, verdict
 

@@ -19,10 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import published, tracker
+from common import published
 from common.errors import UserError
 from common.published import Table, key_of
-from common.schema import TrackerConfig
+from common.run import tracker
+from common.run.schema import TrackerConfig
 from common.sweep import finished_below
 from scripts.cells import BEST_RULE, Filled, Joined, Verdict
 from scripts.grids import render

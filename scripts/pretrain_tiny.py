@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from common import checkpoint
 from common.engine.outer import share_of_peak
-from common.environment import describe
-from common.files import write_atomic
 from common.language.sources import WEIGHTS, digest_of
-from common.progress import Progress
-from common.seeding import seed_everything, set_deterministic
+from common.run import checkpoint
+from common.run.environment import describe
+from common.run.files import write_atomic
+from common.run.progress import Progress
+from common.run.seeding import seed_everything, set_deterministic
 from scripts import stories_english, tiny_english
 
 if TYPE_CHECKING:

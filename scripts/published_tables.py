@@ -8,9 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from common import published, results, sweep
-from common.progress import duration
+from common import published, sweep
 from common.published import Overrides, Paper, Source, Table, key_of
+from common.run import results
+from common.run.progress import duration
 from scripts.cells import Filled, Joined, Verdict, join
 from scripts.grids import Grid
 from scripts.rows import Run, read_runs

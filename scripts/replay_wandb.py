@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import folder as folders
-from common import results, tracker
 from common.errors import UserError
-from common.results import RunIdentity
-from common.schema import TrackerConfig, TrackerMode, TrackerName
+from common.run import folder as folders
+from common.run import results, tracker
+from common.run.results import RunIdentity
+from common.run.schema import TrackerConfig, TrackerMode, TrackerName
 from scripts.words import mistakes_told
 
 UNFINISHED = "unfinished"

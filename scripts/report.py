@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import published
 from common.errors import UserError
-from common.files import write_atomic
+from common.run.files import write_atomic
 from scripts.cells import Joined
 from scripts.published_tables import all_tables, every_paper
 from scripts.report_page import axes, cost, curves, rates, summary, tables

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from common import folder as folders
-from common import results
 from common.errors import UserError
 from common.estimates import Scores, over_items
 from common.intervals import Interval, accuracy_interval
+from common.run import folder as folders
+from common.run import results
 
 MAY_DIFFER = ("method.", "inner.", "outer.", "evaluation.")
 """What runs of one table may differ in besides the seed; rows that differ in more than their method say in what."""

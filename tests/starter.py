@@ -14,7 +14,7 @@ PROGRAM = """
 import json, os, sys
 from importlib import import_module
 from transformers import AutoModelForCausalLM, AutoTokenizer
-import common.export, common.engine.outer, common.run
+import common.run.export, common.engine.outer, common.run.run
 
 command, *more = sys.argv[1:]
 for name in more:

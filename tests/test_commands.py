@@ -16,7 +16,7 @@ from common.engine.settings import InnerConfig, OuterConfig, Unroll
 from common.language import model
 from common.language.config import ModelConfig
 from common.language.sizes import Shape, cost_of, estimate, remedies
-from common.schema import Device, Precision, RuntimeConfig, to_typed
+from common.run.schema import Device, Precision, RuntimeConfig, to_typed
 from reckoning import data, memory
 from reckoning import model as sizes
 from reckoning.config import MethodConfig, TrainConfig

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from common import published
-from common.schema import to_typed
+from common.run.schema import to_typed
 
 CONF = Path(__file__).parents[1] / "conf"
 PAPERS = sorted(path.parent.name for path in CONF.glob("*/config.yaml"))

@@ -82,7 +82,7 @@ def broken_rules(file: str, source: str) -> list[str]:
     """Every import of `file` (path from the checkout) that stands in the wrong room, with its line and the rule."""
     room, name, path = file.split("/")[0], file.split("/")[-1], file.removesuffix(".py").split("/")
     hydra_allowed = (
-        file in ("common/entry.py", "common/sweep.py")
+        file in ("common/run/entry.py", "common/sweep.py")
         or room == "hydra_plugins"
         or (
             room in PAPERS
@@ -97,7 +97,7 @@ def broken_rules(file: str, source: str) -> list[str]:
             "common imports no paper": room == "common" and item.top in PAPERS,
             "nothing imports scripts or tests": item.top == "tests" or (item.top == "scripts" and room != "scripts"),
             "hydra belongs to entries and config.py": not hydra_allowed and item.top.startswith("hydra"),
-            "wandb belongs to common/tracker.py": item.top == "wandb" and file != "common/tracker.py",
+            "wandb belongs to common/run/tracker.py": item.top == "wandb" and file != "common/run/tracker.py",
             "submitit belongs to the launcher": item.top == "submitit",
             f"{item.top} is imported inside functions": item.top in HEAVY and not item.deferred,
             "config.py is read without torch": name == "config.py" and item.top == "torch" and not item.deferred,
@@ -121,8 +121,8 @@ def test_imports_stay_in_their_rooms(file: str) -> None:
         ("reckoning/objective.py", "from hydra import compose", "hydra belongs"),
         ("reckoning/proofwriter/data.py", "import hydra", "hydra belongs"),
         ("scripts/tables.py", "import hydra", "hydra belongs"),
-        ("common/run.py", "def f():\n    import wandb", "wandb belongs"),
-        ("common/tracker.py", "import wandb", "inside functions"),
+        ("common/run/run.py", "def f():\n    import wandb", "wandb belongs"),
+        ("common/run/tracker.py", "import wandb", "inside functions"),
         ("reckoning/train.py", "def f():\n    import submitit", "submitit belongs"),
         ("reckoning/audit.py", "from sklearn.linear_model import LogisticRegression", "inside functions"),
         ("reckoning/model.py", "class A:\n    import transformers", "inside functions"),
@@ -139,8 +139,8 @@ def test_a_broken_rule_is_noticed(file: str, source: str, rule: str) -> None:
 @pytest.mark.parametrize(
     "file, source",
     [
-        ("common/entry.py", "from hydra.core.hydra_config import HydraConfig"),
-        ("common/tracker.py", "def f():\n    import wandb"),
+        ("common/run/entry.py", "from hydra.core.hydra_config import HydraConfig"),
+        ("common/run/tracker.py", "def f():\n    import wandb"),
         ("reckoning/config.py", "from hydra.core.config_store import ConfigStore"),
         ("reckoning/proofwriter/config.py", "from hydra.core.config_store import ConfigStore"),
         ("reckoning/data/__main__.py", "import hydra"),

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from common.schema import to_typed
+from common.run.schema import to_typed
 from tests.runs import run_here
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +149,7 @@ def test_every_choice_of_a_group_is_listed() -> None:
 
 
 def test_every_key_in_the_prose_is_a_key() -> None:
-    from common.schema import flat, plain
+    from common.run.schema import flat, plain
     from reckoning.config import TrainConfig
 
     known = set(flat(plain(TrainConfig())))

@@ -12,7 +12,7 @@ from common.engine.derivatives import InnerLoss, plain_gradient
 from common.engine.footprint import Footprint
 from common.engine.settings import Snapshots, Unroll
 from common.engine.weights import Weights
-from common.environment import hardware
+from common.run.environment import hardware
 
 logger = logging.getLogger(__name__)
 IDLE = {"cpu": 4e8, "cuda": 2e10}

@@ -108,11 +108,11 @@ class Adapter:
         self.network.load_state_dict(state, strict=False)
 
     def files(self, folder: Path) -> "AdapterFiles":
-        """For `common.export.export` into `folder`."""
+        """For `common.run.export.export` into `folder`."""
         return AdapterFiles(self._wrapped, folder if self._brings_base else None)
 
     def adapted(self, weights: Weights, exported: Path) -> "AdaptedFiles":
-        """For `common.export.write` into any folder: the adapter with `weights` in place of its own.
+        """For `common.run.export.write` into any folder: the adapter with `weights` in place of its own.
 
         `exported` is the folder that `files` were written into, which has the base if no other place has it.
 

@@ -12,12 +12,12 @@ from common.engine.rates import make_rates
 from common.engine.rules import make_rule
 from common.engine.settings import InnerConfig, Snapshots, Unroll
 from common.engine.weights import stack
-from common.environment import hardware
 from common.language.adapter import MATRICES, fast_weights
 from common.language.batch import Rows, micro_batches
 from common.language.config import ModelConfig
 from common.language.cross_entropy import TokenLosses
 from common.language.objective import Losses, mean_loss
+from common.run.environment import hardware
 
 GIGABYTE = 1e9
 COUNTED = 2048

@@ -4,17 +4,17 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from common import rate_record
-from common.batches import Batches
 from common.engine.outer import Outer
 from common.engine.rates import LearnedRates
 from common.engine.settings import OuterConfig, Schedule
-from common.export import export
 from common.fit import fit
 from common.language.learner import Learner
 from common.language.model import LanguageModel
-from common.run import Run
-from common.state import Stateful
+from common.run import rate_record
+from common.run.batches import Batches
+from common.run.export import export
+from common.run.run import Run
+from common.run.state import Stateful
 
 MODEL = "model"
 """Folder in the run folder: the selected weights (or the adapter) and the tokenizer, for plain `from_pretrained`."""

@@ -8,7 +8,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from common.errors import UserError
-from common.schema import plain
+from common.run.schema import plain
 from reckoning.clutrr.generator import generate
 from reckoning.clutrr.rows import read_rows
 from reckoning.clutrr.text import read_text

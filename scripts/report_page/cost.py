@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import results
 from common.data.textfile import read_json_lines
-from common.folder import read_config
+from common.run import results
+from common.run.folder import read_config
 from scripts.cells import Joined
 from scripts.report_page.charts import DASHED, Point, Series, doubling, key, lines, logarithmic
 from scripts.report_page.colours import Colours

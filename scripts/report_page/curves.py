@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from common.data.textfile import read_json_lines
 from common.estimates import over_values
-from common.folder import METRICS
 from common.published import Overrides, Table, merged
+from common.run.folder import METRICS
 from scripts.cells import Joined
 from scripts.report_page.axes import PERCENT, panels_of
 from scripts.report_page.charts import Axis, Point, Series, key, linear, lines

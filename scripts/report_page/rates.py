@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from common import rate_record
+from common.run import rate_record
 from scripts.cells import Joined
 from scripts.report_page.charts import Heat, heat
 from scripts.report_page.curves import Group

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.folder import ENVIRONMENT
-from common.progress import duration
 from common.published import Paper
+from common.run.folder import ENVIRONMENT
+from common.run.progress import duration
 from scripts import comparison
 from scripts.cells import Joined, Verdict
 from scripts.published_tables import command_of

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import rate_record
-from common.batches import Batches
 from common.engine.outer import Outer
 from common.engine.rates import LearnedRates
 from common.engine.settings import OuterConfig
 from common.fit import fit
-from common.run import Run, RunIdentity
-from common.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig
+from common.run import rate_record
+from common.run.batches import Batches
+from common.run.run import Run, RunIdentity
+from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig
 
 WHO = RunIdentity("paper", "experiment", "method", "cpu", 3)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 
-from common.schema import to_typed
+from common.run.schema import to_typed
 from perk.config import TrainConfig
 from tests.runs import run_here
 from tests.starter import Starter

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from common import checkpoint
+from common.run import checkpoint
 from perk.evaluate import main, restored
 from perk.methods import Perk
 from tests.runs import hashes, only_run, run_here

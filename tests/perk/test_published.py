@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from common import published, sweep
 from common.published import Overrides, key_of
-from common.schema import to_typed
+from common.run.schema import to_typed
 from perk.config import Task, TrainConfig
 from perk.evaluate import passes
 from perk.rules import rules_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from common.batches import Batches
+from common.run.batches import Batches
 from perk import train
 from perk.problems import Problem
 from tests.runs import FILES, RECORD, contents, metrics_of, only_run, run_here

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common import checkpoint
 from common.engine.lora import takes_stacks
 from common.engine.rates import make_rates
 from common.engine.settings import InnerConfig, RuleName, Unroll
@@ -24,7 +23,8 @@ from common.language.adapter import Adapter, fast_weights
 from common.language.config import LoraConfig
 from common.language.model import LanguageModel
 from common.language.objective import logits
-from common.schema import to_typed
+from common.run import checkpoint
+from common.run.schema import to_typed
 from reckoning import evaluate
 from reckoning import model as sizes
 from reckoning.config import Knowledge, Learner, MethodConfig, TemplateConfig, TrainConfig

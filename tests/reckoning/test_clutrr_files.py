@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_module
 
 from common.data.textfile import read_csv
 from common.errors import UserError
-from common.schema import to_typed
+from common.run.schema import to_typed
 from reckoning import data, train
 from reckoning.audit import audit
 from reckoning.clutrr.rows import path_of, read_rows

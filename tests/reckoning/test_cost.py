@@ -22,7 +22,7 @@ from common.language.batch import Row, to_rows
 from common.language.config import ModelConfig
 from common.language.model import LanguageModel, load, of_shape
 from common.language.objective import mean_loss
-from common.results import read
+from common.run.results import read
 from reckoning import cost
 from reckoning.cost import Summary, line_through
 from reckoning.reading import Example, example_of, ways

@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_its_checkpoints(fai
 
 FULL = """
 import resource
-from common.batches import Batches
+from common.run.batches import Batches
 
 draw = Batches.__getitem__
 def until_full(self, number):

@@ -1,6 +1,6 @@
-"""Facts in another order in every pass; the order of problems is tested in tests/common/test_batches.py."""
+"""Facts in another order in every pass; the order of problems is tested in tests/common/run/test_batches.py."""
 
-from common.batches import Batches
+from common.run.batches import Batches
 from reckoning.problems import Problem, Question
 from reckoning.sampler import reshuffled
 

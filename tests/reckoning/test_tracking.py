@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from common import rate_record
+from common.run import rate_record
 from reckoning import evaluate, train
 from tests import wandb_log
 from tests.runs import metrics_of, run_here

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_module
 
-from common.batches import Batches
-from common.schema import flat, plain, to_typed
+from common.run.batches import Batches
+from common.run.schema import flat, plain, to_typed
 from reckoning import train
 from reckoning.config import TrainConfig, run_name
 from tests.runs import FILES, RECORD, metrics_of, only_run, run_here

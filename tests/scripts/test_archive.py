@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from common import results, sweep
+from common import sweep
 from common.errors import UserError
+from common.run import results
 from scripts import archive, tables
 from scripts.rows import read_runs
 from tests.scripts.test_tables import write_run

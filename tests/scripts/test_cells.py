@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from common import published, results
+from common import published
 from common.intervals import Interval
 from common.published import Overrides
+from common.run import results
 from scripts.cells import Joined, Verdict, join, scores_of
 from scripts.grids import render
 from scripts.published_tables import grid_of, tables_named

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from common import published, results, sweep
+from common import published, sweep
 from common.intervals import Interval
 from common.published import Table
-from common.results import Results
-from common.tracker import TRAIN, run_id
+from common.run import results
+from common.run.results import Results
+from common.run.tracker import TRAIN, run_id
 from scripts import dashboard
 from scripts.cells import Filled, Joined, Verdict
 from scripts.published_tables import every_paper

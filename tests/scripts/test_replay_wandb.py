@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from common.intervals import Interval
-from common.run import Run, RunIdentity
-from common.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerMode, TrackerName
+from common.run.run import Run, RunIdentity
+from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerMode, TrackerName
 from scripts import replay_wandb
 from tests import wandb_log
 

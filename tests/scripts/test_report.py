@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from common import published, results, sweep
+from common import published, sweep
 from common.intervals import Interval, accuracy_interval
+from common.run import results
 from scripts import report
 from scripts.cells import Joined
 from scripts.published_tables import all_tables, command_of, grid_of, number

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from common import results
 from common.estimates import over_values
 from common.intervals import Interval, accuracy_interval
+from common.run import results
 from scripts import tables
 from scripts.rows import Table, read_runs, rows_of, tables_of, verdict
 

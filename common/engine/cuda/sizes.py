@@ -8,7 +8,7 @@ from types import TracebackType
 
 import torch
 
-from common.environment import peak_memory_bytes
+from common.run.environment import peak_memory_bytes
 
 RESET_HIGH_WATER = "5"
 """What /proc/self/clear_refs takes for: the resident high-water mark begins anew (`man 5 proc`)."""

@@ -6,7 +6,7 @@ import pytest
 
 from common.data.dataroot import ROOT_VARIABLE, find
 from common.errors import UserError
-from common.run_name import run_name
+from common.run.run_name import run_name
 
 
 @pytest.fixture

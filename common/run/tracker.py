@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
-from common import rate_record, results
-from common.files import write_atomic
-from common.folder import read_records
-from common.results import Results, RunIdentity
-from common.schema import TrackerConfig, TrackerMode, TrackerName, flat
+from common.run import rate_record, results
+from common.run.files import write_atomic
+from common.run.folder import read_records
+from common.run.results import Results, RunIdentity
+from common.run.schema import TrackerConfig, TrackerMode, TrackerName, flat
 
 ID_FILE = "tracker.json"
 TRAIN, EVALUATE = "train", "evaluate"
@@ -130,7 +130,7 @@ class WandbRun:
 
     def attach(self, folder: Path) -> None:
         """Send the tables and figures that the files of `folder` give, as one further row."""
-        from common import figures
+        from common.run import figures
 
         records = read_records(folder)
         media: dict[str, Any] = {}

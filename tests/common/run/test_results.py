@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from common import results
 from common.errors import UserError
 from common.intervals import Interval
-from common.results import Results, config_hash, hashed_keys
+from common.run import results
+from common.run.results import Results, config_hash, hashed_keys
 
 CONFIG: dict[str, Any] = {
     "seed": 1,

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from common import checkpoint, environment, progress, stop
 from common.errors import UserError
 from common.intervals import Interval
-from common.run import Run, RunIdentity
-from common.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerName
+from common.run import checkpoint, environment, progress, stop
+from common.run.run import Run, RunIdentity
+from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerName
 
 CHECKOUT = Path(__file__).parents[2]
 WHO = RunIdentity(paper="paper", experiment="experiment", method="method", scale="cpu", seed=3)
@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from torch import nn
 from common.intervals import Interval
-from common.run import Run, RunIdentity
-from common.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig
+from common.run.run import Run, RunIdentity
+from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig
 
 class Stream:
     def __init__(self):
@@ -475,7 +475,7 @@ def test_wandb_breaking_in_the_middle_stops_nothing(tmp_path: Path, monkeypatch:
                 raise OSError("connection lost")
             self.left -= 1
 
-    monkeypatch.setattr("common.tracker.WandbRun", Breaking)
+    monkeypatch.setattr("common.run.tracker.WandbRun", Breaking)
     assert count(tmp_path, 3, tracker=TrackerConfig(name=TrackerName.wandb)).value == 6
     assert (tmp_path / "log.txt").read_text().count("W&B failed at log (OSError: connection lost)") == 1
     assert [record["step"] for record in records(tmp_path)] == [1, 2, 3, 3]

@@ -23,7 +23,7 @@ from safetensors.torch import save as serialise_tensors
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import remove_temporaries, sync_folder, temporary_beside, write_synced
+from common.run.files import remove_temporaries, sync_folder, temporary_beside, write_synced
 
 SCHEMA = 1
 STATE = "state.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import remove_temporaries, temporary_beside, write_atomic, write_json_lines
+from common.run.files import remove_temporaries, temporary_beside, write_atomic, write_json_lines
 
 
 def names(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Figures of a run: what is on them, and that they can be drawn."""
 
-from common import figures
-from common.rate_record import RateRecord
+from common.run import figures
+from common.run.rate_record import RateRecord
 
 RECORD = RateRecord(
     names=["wte.weight", "h.0.a", "h.0.b"],

@@ -25,11 +25,12 @@ from typing import Any, Self
 import torch
 import yaml
 
-from common import checkpoint, environment, results, seeding
-from common.entry import in_sweep, sweep_name
 from common.errors import UserError
-from common.files import remove_temporaries, write_atomic
-from common.folder import (
+from common.intervals import Interval
+from common.run import checkpoint, environment, results, seeding
+from common.run.entry import in_sweep, sweep_name
+from common.run.files import remove_temporaries, write_atomic
+from common.run.folder import (
     CHECKPOINTS,
     CONFIG,
     ENVIRONMENT,
@@ -40,14 +41,13 @@ from common.folder import (
     number,
     read_environment,
 )
-from common.intervals import Interval
-from common.progress import Progress, duration
-from common.results import Results
-from common.results import RunIdentity as RunIdentity
-from common.schema import LoopConfig, RuntimeConfig, TrackerConfig
-from common.state import RunState, Stateful
-from common.stop import StopSignal
-from common.tracker import NoTracker, Tracker, make_tracker, summary_of
+from common.run.progress import Progress, duration
+from common.run.results import Results
+from common.run.results import RunIdentity as RunIdentity
+from common.run.schema import LoopConfig, RuntimeConfig, TrackerConfig
+from common.run.state import RunState, Stateful
+from common.run.stop import StopSignal
+from common.run.tracker import NoTracker, Tracker, make_tracker, summary_of
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Run:
 
         Args:
             folder: the run folder; made if need be.
-            config: the whole resolved configuration as plain data (`common.schema.plain`).
+            config: the whole resolved configuration as plain data (`common.run.schema.plain`).
             runtime: device, precision, threads.
             tracker: mirror of the metrics.
             loop: when to log and save.

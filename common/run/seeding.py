@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.schema import RuntimeConfig
+from common.run.schema import RuntimeConfig
 
 CUBLAS_WORKSPACE = ":4096:8"
 
@@ -49,7 +49,7 @@ def applied(runtime: RuntimeConfig, seed: int) -> Iterator[None]:
 
 
 def rng_state() -> dict[str, Any]:
-    """State of all generators: tensors, numbers, lists and tuples only, ready for `common.checkpoint`."""
+    """State of all generators: tensors, numbers, lists and tuples only, ready for `common.run.checkpoint`."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     assert isinstance(keys, np.ndarray)
     return {

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from common.errors import UserError
-from common.files import sync_folder, temporary_beside
+from common.run.files import sync_folder, temporary_beside
 
 
 def export(folder: Path, *parts: Any) -> None:

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from common import local
 from common.errors import UserError
+from common.run import local
 
 CHECKOUT = Path(__file__).parents[2]
 HOLDER = "import sys; from common import local; print(local.claim_gpu(int(sys.argv[1])), flush=True); sys.stdin.read()"
@@ -27,8 +27,8 @@ import os, time
 from dataclasses import dataclass, field
 from pathlib import Path
 from hydra.core.config_store import ConfigStore
-from common.entry import entry
-from common.schema import RuntimeConfig
+from common.run.entry import entry
+from common.run.schema import RuntimeConfig
 
 @dataclass
 class Config:
@@ -39,7 +39,7 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 @entry("conf_app")
 def main(cfg):
-    from common.environment import pick_device
+    from common.run.environment import pick_device
     pick_device(cfg.runtime.device)
     gpu = os.environ["CUDA_VISIBLE_DEVICES"]
     mark = Path(f"busy-{gpu}")
@@ -105,7 +105,7 @@ def test_a_second_sweep_waits_for_a_free_gpu(
     monkeypatch.setattr(local.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(local, "time", SimpleNamespace(sleep=lambda _: holders.end(2)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,GPU-8f")
-    with caplog.at_level("INFO", "common.local"):
+    with caplog.at_level("INFO", "common.run.local"):
         assert local.claim_gpu(3) == "GPU-8f"
     try:
         assert "waiting for a GPU: other sweeps hold all of 0, 3, GPU-8f" in caplog.text

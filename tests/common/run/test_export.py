@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.export import export
+from common.run.export import export
 
 
 class Part:

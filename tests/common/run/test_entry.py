@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common.entry import explain
 from common.errors import UserError
+from common.run.entry import explain
 
 CHECKOUT = Path(__file__).parents[2]
 CONFIG = """
@@ -33,9 +33,9 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from common.entry import entry, in_sweep
+from common.run.entry import entry, in_sweep
 from common.errors import UserError
-from common.schema import RuntimeConfig, TrackerConfig, to_typed
+from common.run.schema import RuntimeConfig, TrackerConfig, to_typed
 
 @dataclass
 class Inner:

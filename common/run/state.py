@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import torch
 
-from common import checkpoint, seeding
 from common.errors import UserError
-from common.folder import CHECKPOINTS, ENVIRONMENT
+from common.run import checkpoint, seeding
+from common.run.folder import CHECKPOINTS, ENVIRONMENT
 
 log = logging.getLogger(__name__)
 

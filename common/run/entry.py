@@ -20,9 +20,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from common import local  # noqa: F401 -- registers the resolver of conf/common/hydra/launcher/local.yaml
 from common.errors import SweepError, UserError
-from common.schema import flat, unknown_key
+from common.run import local  # noqa: F401 -- registers the resolver of conf/common/hydra/launcher/local.yaml
+from common.run.schema import flat, unknown_key
 
 USER_ERROR = 2
 """Exit code of a mistake in what the user gave; 1 stays for mistakes of ours, and for a sweep with runs that failed."""

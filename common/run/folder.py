@@ -10,9 +10,9 @@ from typing import IO, Any
 
 import yaml
 
-from common import results
 from common.errors import UserError
-from common.files import sync_file, write_atomic
+from common.run import results
+from common.run.files import sync_file, write_atomic
 
 CONFIG, ENVIRONMENT, LOG = "config.yaml", "environment.json", "log.txt"
 METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
@@ -126,7 +126,7 @@ class LogFile(logging.FileHandler):
         plain = isinstance(error, UserError)
         trace = None if plain else (type(error), error, error.__traceback__)
         message = str(error) if plain else "the run failed"
-        self.handle(logging.LogRecord("common.run", logging.ERROR, __file__, 0, message, None, trace))
+        self.handle(logging.LogRecord("common.run.run", logging.ERROR, __file__, 0, message, None, trace))
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Give up silently where the disk is full: whatever matters raises elsewhere."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from common.errors import UserError
-from common.files import write_atomic
+from common.run.files import write_atomic
 
 RATES = "rates.json"
 SCHEMA = 1

@@ -7,15 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.entry import in_sweep
-from common.files import write_atomic
-from common.folder import read_environment
 from common.intervals import Interval
-from common.progress import Progress
-from common.results import RunIdentity
-from common.run_name import run_name
-from common.schema import TrackerConfig
-from common.tracker import make_tracker
+from common.run.entry import in_sweep
+from common.run.files import write_atomic
+from common.run.folder import read_environment
+from common.run.progress import Progress
+from common.run.results import RunIdentity
+from common.run.run_name import run_name
+from common.run.schema import TrackerConfig
+from common.run.tracker import make_tracker
 
 log = logging.getLogger(__name__)
 P = TypeVar("P")

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from common import checkpoint
 from common.errors import UserError
+from common.run import checkpoint
 
 
 def same(one: Any, other: Any) -> bool:

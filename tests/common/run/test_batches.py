@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from common.batches import Batches
+from common.run.batches import Batches
 
 ITEMS = list(range(7))
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from common import results
 from common.intervals import Interval
-from common.results import RunIdentity
-from common.schema import TrackerConfig, TrackerMode, TrackerName
-from common.tracker import NoTracker, Tracker, group_of, has_key, known_id, make_tracker, wandb_mode
+from common.run import results
+from common.run.results import RunIdentity
+from common.run.schema import TrackerConfig, TrackerMode, TrackerName
+from common.run.tracker import NoTracker, Tracker, group_of, has_key, known_id, make_tracker, wandb_mode
 from tests import wandb_log
 
 CURVE = "plots/learning_curve"
@@ -239,7 +239,7 @@ def test_a_run_never_goes_on_in_one_that_was_left_open(tmp_path: Path, wandb: An
 
 def test_tables_hold_predictions_and_rates(tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     finished_folder(tmp_path)
-    monkeypatch.setattr("common.tracker.ITEMS_SHOWN", 2)
+    monkeypatch.setattr("common.run.tracker.ITEMS_SHOWN", 2)
     tracker = tracker_in(tmp_path, mode=TrackerMode.offline)
     tracker.attach(tmp_path)
     tracker.finish(0)

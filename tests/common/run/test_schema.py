@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from common.errors import UserError
-from common.schema import (
+from common.run.schema import (
     Device,
     LoopConfig,
     Precision,

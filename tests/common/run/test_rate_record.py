@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import rate_record
 from common.engine.rates import LearnedRates
 from common.engine.settings import RateGroup, RateSpace
 from common.errors import UserError
+from common.run import rate_record
 
 NAMES = ["wte.weight", "h.0.attn.weight", "h.0.attn.bias", "h.1.attn.weight"]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from common.evaluation import in_batches
+from common.run.evaluation import in_batches
 
 WORDS = ["aaaa", "b", "ccc", "dd", "e", "ffff", "gg"]
 

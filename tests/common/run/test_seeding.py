@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.seeding import rng_state, seed_everything, set_deterministic, set_rng_state
+from common.run.seeding import rng_state, seed_everything, set_deterministic, set_rng_state
 
 
 def draws() -> tuple[Any, ...]:

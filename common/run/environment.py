@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from common.entry import local_jobs
 from common.errors import UserError
-from common.local import claim_gpu
-from common.schema import Device
+from common.run.entry import local_jobs
+from common.run.local import claim_gpu
+from common.run.schema import Device
 
 LIBRARIES = (
     "torch", "numpy", "scipy", "scikit-learn", "transformers", "tokenizers", "peft", "diffusers", "datasets",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from common.rate_record import RateRecord
+    from common.run.rate_record import RateRecord
 
 
 def rates_map(record: RateRecord) -> Figure:
