@@ -31,8 +31,8 @@ class TableSweeper(BasicSweeper):
             UserError: a table, row, column or value that is not there, or another command's table.
             SweepError: runs that failed or did not end; the others are finished.
         """
-        from common import published, sweep
         from common.errors import SweepError, UserError
+        from common.tables import published, sweep
 
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         table = published.read(self.paper).table(self.table)

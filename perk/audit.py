@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from common.intervals import Interval, accuracy_interval
 from common.language.normal import normalise
+from common.tables.intervals import Interval, accuracy_interval
 from perk.config import DataConfig, Task
 from perk.metrics import exact_match, substring_match
 from perk.problems import Problem, Question

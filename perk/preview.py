@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from common.grid import grid
+from common.tables.grid import grid
 from perk.audit import MOST, Description, Result, audit, describe, shared
 from perk.config import Task, TrainConfig
 from perk.problems import Problem

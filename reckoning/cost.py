@@ -33,11 +33,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common.breakeven import Line, break_even
 from common.errors import UserError
-from common.intervals import Interval
 from common.run.entry import entry
 from common.run.schema import plain, to_typed
+from common.tables.breakeven import Line, break_even
+from common.tables.intervals import Interval
 from reckoning.cost_config import CostConfig
 
 if TYPE_CHECKING:

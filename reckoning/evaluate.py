@@ -22,8 +22,8 @@ from common.run.schema import Device, plain, to_typed
 from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig, TrainConfig, run_name
 
 if TYPE_CHECKING:
-    from common.intervals import Interval
     from common.language.learner import Responses
+    from common.tables.intervals import Interval
     from reckoning.build import Parts
     from reckoning.data import Splits
     from reckoning.problems import Problem

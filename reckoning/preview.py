@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
-from common.grid import grid
 from common.language.batch import Row
 from common.language.sources import load_tokenizer
+from common.tables.grid import grid
 from reckoning.audit import Description, RuleResult, audit, describe, overlap
 from reckoning.config import Target, TrainConfig
 from reckoning.problems import Problem, Question

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.intervals import Interval, accuracy_interval
+from common.tables.intervals import Interval, accuracy_interval
 from reckoning.audit import audit
 from reckoning.config import TrainConfig
 from reckoning.data import Splits

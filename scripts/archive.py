@@ -28,15 +28,15 @@ from typing import Any
 
 import yaml
 
-from common import sweep
 from common.errors import UserError
 from common.run import rate_record, results
 from common.run.files import temporary_beside, write_atomic
 from common.run.folder import CONFIG, ENVIRONMENT, METRICS
 from common.run.schema import TrackerConfig, flat, plain
+from common.tables import sweep
+from common.tables.runs import Run, command_of, read_runs
 from scripts.published_tables import USUAL, every_paper
 from scripts.report_page.cost import CURVE
-from scripts.rows import Run, command_of, read_runs
 from scripts.words import mistakes_told, values_of
 
 ACTIONS = ("pack", "unpack")

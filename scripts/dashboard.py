@@ -19,13 +19,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import published
 from common.errors import UserError
-from common.published import Table, key_of
 from common.run import tracker
 from common.run.schema import TrackerConfig
-from common.sweep import finished_below
-from scripts.cells import BEST_RULE, Filled, Joined, Verdict
+from common.tables import published
+from common.tables.cells import BEST_RULE, Filled, Joined, Verdict
+from common.tables.published import Table, key_of
+from common.tables.sweep import finished_below
 from scripts.grids import render
 from scripts.published_tables import SCALES, command_of, every_paper, grid_of, joined_tables, tables_named
 from scripts.words import mistakes_told

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping
 
-from common.breakeven import Line, break_even
+from common.tables.breakeven import Line, break_even
 from scripts.case_results import MIB, Result, missing, slope
 
 ASKED = (1, 10, 100)

@@ -8,13 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from common import published, sweep
-from common.published import Overrides, Paper, Source, Table, key_of
 from common.run import results
 from common.run.progress import duration
-from scripts.cells import Filled, Joined, Verdict, join
+from common.tables import published, sweep
+from common.tables.cells import Filled, Joined, Verdict, join
+from common.tables.published import Overrides, Paper, Source, Table, key_of
+from common.tables.runs import Run, read_runs
 from scripts.grids import Grid
-from scripts.rows import Run, read_runs
 
 MARKS = {
     Source.recalled: ("r", "recalled, then checked"),

@@ -11,8 +11,8 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from common import published
 from common.run.schema import to_typed
+from common.tables import published
 
 CONF = Path(__file__).parents[1] / "conf"
 PAPERS = sorted(path.parent.name for path in CONF.glob("*/config.yaml"))

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.intervals import Interval
 from common.run.entry import in_sweep
 from common.run.files import write_atomic
 from common.run.folder import read_environment
@@ -16,6 +15,7 @@ from common.run.results import RunIdentity
 from common.run.run_name import run_name
 from common.run.schema import TrackerConfig
 from common.run.tracker import make_tracker
+from common.tables.intervals import Interval
 
 log = logging.getLogger(__name__)
 P = TypeVar("P")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.intervals import Interval
 from common.run.files import write_atomic, write_json_lines
 from common.run.schema import flat
+from common.tables.intervals import Interval
 
 SCHEMA = 1
 RESULTS, PREDICTIONS, FINISHED = "results.json", "predictions.jsonl", "FINISHED"

@@ -26,7 +26,6 @@ import torch
 import yaml
 
 from common.errors import UserError
-from common.intervals import Interval
 from common.run import checkpoint, environment, results, seeding
 from common.run.entry import in_sweep, sweep_name
 from common.run.files import remove_temporaries, write_atomic
@@ -48,6 +47,7 @@ from common.run.schema import LoopConfig, RuntimeConfig, TrackerConfig
 from common.run.state import RunState, Stateful
 from common.run.stop import StopSignal
 from common.run.tracker import NoTracker, Tracker, make_tracker, summary_of
+from common.tables.intervals import Interval
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from common.published import Table, key_of, merged
-from scripts.cells import BEST_RULE, Filled, Joined
+from common.tables.cells import BEST_RULE, Filled, Joined
+from common.tables.published import Table, key_of, merged
 from scripts.published_tables import number
 from scripts.report_page.charts import DASHED, DOTTED, Axis, Point, Series, key, linear, lines, places
 from scripts.report_page.colours import Colours, method_of

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from common.published import Table, key_of
+from common.tables.published import Table, key_of
+from common.tables.runs import SHORTCUTS
 from scripts.report_page.charts import QUIET
-from scripts.rows import SHORTCUTS
 
 COUNT = 8
 """Colours c1 to c8 of the style sheet."""

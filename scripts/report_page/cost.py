@@ -8,12 +8,12 @@ from typing import Any
 from common.data.textfile import read_json_lines
 from common.run import results
 from common.run.folder import read_config
-from scripts.cells import Joined
+from common.tables.cells import Joined
+from common.tables.runs import SHORTCUTS, Run, command_of
 from scripts.report_page.charts import DASHED, Point, Series, doubling, key, lines, logarithmic
 from scripts.report_page.colours import Colours
 from scripts.report_page.curves import Group
 from scripts.report_page.page import Block, Cell, DataTable, Figure, Head, Line
-from scripts.rows import SHORTCUTS, Run, command_of
 
 CURVE = "cost.jsonl"
 VARIANTS = ("_cached", "_batched")

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from common.data.textfile import read_json_lines
-from common.estimates import over_values
-from common.published import Overrides, Table, merged
 from common.run.folder import METRICS
-from scripts.cells import Joined
+from common.tables.cells import Joined
+from common.tables.estimates import over_values
+from common.tables.published import Overrides, Table, merged
+from common.tables.runs import Run
 from scripts.report_page.axes import PERCENT, panels_of
 from scripts.report_page.charts import Axis, Point, Series, key, linear, lines
 from scripts.report_page.colours import Colours, method_of
 from scripts.report_page.page import Cell, DataTable, Figure, Head, Line
-from scripts.rows import Run
 
 DEV = "dev/accuracy"
 NOTE = "Accuracy on the dev split; lines are means over seeds, bands their 95 % intervals over seeds, Student's t."

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from common.run import rate_record
-from scripts.cells import Joined
+from common.tables.cells import Joined
 from scripts.report_page.charts import Heat, heat
 from scripts.report_page.curves import Group
 from scripts.report_page.page import Cell, DataTable, Figure, Head, Line

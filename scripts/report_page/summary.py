@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.published import Paper
 from common.run.folder import ENVIRONMENT
 from common.run.progress import duration
+from common.tables.cells import Joined, Verdict
+from common.tables.published import Paper
+from common.tables.runs import EXPLAINED, SHORTCUTS, Run, percent, rows_of, tables_of
 from scripts import comparison
-from scripts.cells import Joined, Verdict
 from scripts.published_tables import command_of
 from scripts.report_page.page import Block, Cell, DataTable, Head, Line, table_of
 from scripts.report_page.tables import anchor_of, printing
-from scripts.rows import EXPLAINED, SHORTCUTS, Run, percent, rows_of, tables_of
 
 SHOWN = 10
 """Digits of a revision."""

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from common import published, sweep
-from common.published import Overrides, key_of
 from common.run.schema import to_typed
+from common.tables import published, sweep
+from common.tables.cells import BEST_RULE, Verdict, scores_of
+from common.tables.published import Overrides, key_of
+from common.tables.runs import read_runs
 from perk.config import Task, TrainConfig
 from perk.evaluate import passes
 from perk.rules import rules_of
-from scripts.cells import BEST_RULE, Verdict, scores_of
 from scripts.published_tables import fill, grid_of
-from scripts.rows import read_runs
 from tests.runs import run_here
 
 PAPER = published.read("perk")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common import published
+from common.tables import published
 from perk.jsonl import read_lines
 from tests.runs import run_here
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common.intervals import accuracy_interval
+from common.tables.intervals import accuracy_interval
 from perk import data
 from perk.config import DataConfig, MethodConfig, Target, Task, TemplateConfig
 from perk.problems import Problem

@@ -10,8 +10,6 @@ import pytest
 import torch
 import yaml
 
-from common import published
-from common.breakeven import Line, break_even
 from common.engine.inner import adapt
 from common.engine.rates import make_rates
 from common.engine.rules import make_rule
@@ -23,15 +21,17 @@ from common.language.config import ModelConfig
 from common.language.model import LanguageModel, load, of_shape
 from common.language.objective import mean_loss
 from common.run.results import read
+from common.tables import published
+from common.tables.breakeven import Line, break_even
+from common.tables.cells import join
+from common.tables.runs import read_runs, tables_of
 from reckoning import cost
 from reckoning.cost import Summary, line_through
 from reckoning.reading import Example, example_of, ways
-from scripts.cells import join
 from scripts.grids import render
 from scripts.published_tables import grid_of
 from scripts.report_page.colours import Colours
 from scripts.report_page.cost import block as cost_block
-from scripts.rows import read_runs, tables_of
 from tests.runs import run_here
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from common.engine.weights import select, stack
-from common.intervals import mean_interval
 from common.language.decode import CachedReader, greedy
 from common.language.objective import known
+from common.tables.intervals import mean_interval
 from reckoning.config import Knowledge, Learner, MethodConfig
 from reckoning.methods import Reckoning
 from reckoning.problems import Problem

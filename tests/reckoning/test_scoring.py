@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from common.intervals import accuracy_interval
+from common.tables.intervals import accuracy_interval
 from reckoning.problems import Problem, Question
 from reckoning.scoring import Item, accuracy, score, summarise, to_json
 

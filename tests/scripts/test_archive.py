@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from common import sweep
 from common.errors import UserError
 from common.run import results
+from common.tables import sweep
+from common.tables.runs import read_runs
 from scripts import archive, tables
-from scripts.rows import read_runs
 from tests.scripts.test_tables import write_run
 
 HOST, USER = "node17", "ada"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common.breakeven import Line
 from common.errors import UserError
+from common.tables.breakeven import Line
 from scripts import benchmark_perk
 from scripts.benchmark import Group, Row, block, lines, table, wrong
 from scripts.case_results import MIB, Result, to_result

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from common import published
-from common.intervals import Interval
-from common.published import Overrides
 from common.run import results
-from scripts.cells import Joined, Verdict, join, scores_of
+from common.tables import published
+from common.tables.cells import Joined, Verdict, join, scores_of
+from common.tables.intervals import Interval
+from common.tables.published import Overrides
+from common.tables.runs import Run, read_runs, rows_of, tables_of
 from scripts.grids import render
 from scripts.published_tables import grid_of, tables_named
-from scripts.rows import Run, read_runs, rows_of, tables_of
 from scripts.tables import parse
 from tests.scripts.test_tables import QUESTIONS, write_run
 

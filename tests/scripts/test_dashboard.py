@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
-from common import published, sweep
-from common.intervals import Interval
-from common.published import Table
 from common.run import results
 from common.run.results import Results
 from common.run.tracker import TRAIN, run_id
+from common.tables import published, sweep
+from common.tables.cells import Filled, Joined, Verdict
+from common.tables.intervals import Interval
+from common.tables.published import Table
+from common.tables.runs import Run
 from scripts import dashboard
-from scripts.cells import Filled, Joined, Verdict
 from scripts.published_tables import every_paper
-from scripts.rows import Run
 
 TEXT = """
 tables:

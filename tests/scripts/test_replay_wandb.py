@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from common.intervals import Interval
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerMode, TrackerName
+from common.tables.intervals import Interval
 from scripts import replay_wandb
 from tests import wandb_log
 

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from common import published, sweep
-from common.intervals import Interval, accuracy_interval
 from common.run import results
+from common.tables import published, sweep
+from common.tables.cells import Joined
+from common.tables.intervals import Interval, accuracy_interval
+from common.tables.runs import Run, read_runs
 from scripts import report
-from scripts.cells import Joined
 from scripts.published_tables import all_tables, command_of, grid_of, number
 from scripts.report_page import charts, cost, curves, rates
 from scripts.report_page.colours import Colours
-from scripts.rows import Run, read_runs
 from tests.scripts.browser import Tab, browser, executable
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from common.estimates import over_values
-from common.intervals import Interval, accuracy_interval
 from common.run import results
+from common.tables.estimates import over_values
+from common.tables.intervals import Interval, accuracy_interval
+from common.tables.runs import Table, read_runs, rows_of, tables_of, verdict
 from scripts import tables
-from scripts.rows import Table, read_runs, rows_of, tables_of, verdict
 
 LABELS = {"true": "yes", "false": "no"}
 METHODS = {

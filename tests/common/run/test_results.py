@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from common.intervals import Interval
 from common.run import results
 from common.run.results import Results, config_hash, hashed_keys
+from common.tables.intervals import Interval
 
 CONFIG: dict[str, Any] = {
     "seed": 1,

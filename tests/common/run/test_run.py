@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.intervals import Interval
 from common.run import checkpoint, environment, progress, stop
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerName
+from common.tables.intervals import Interval
 
 CHECKOUT = Path(__file__).parents[2]
 WHO = RunIdentity(paper="paper", experiment="experiment", method="method", scale="cpu", seed=3)
@@ -31,7 +31,7 @@ import random, sys
 import numpy as np
 import torch
 from torch import nn
-from common.intervals import Interval
+from common.tables.intervals import Interval
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig
 

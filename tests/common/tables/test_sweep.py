@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from common import published, sweep
 from common.errors import UserError
-from tests.common.test_published import TEXT
+from common.tables import published, sweep
+from tests.common.tables.test_published import TEXT
 
 TABLE = published.parse("paper", TEXT).table("demo")
 

@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from common.errors import UserError
-from common.published import FILE, Overrides, Table, key_of, merged
 from common.run import results
 from common.run.entry import explain
 from common.run.folder import CHECKPOINTS
 from common.run.progress import duration
 from common.run.schema import RunConfig, plain
+from common.tables.published import FILE, Overrides, Table, key_of, merged
 
 Compose = Callable[[Sequence[str]], DictConfig]
 """Overrides of a job -> its composed configuration, Hydra's own node included."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from common.estimates import Estimate, Scores, over_items, over_values
+from common.tables.estimates import Estimate, Scores, over_items, over_values
 
 SIMULATED = 1000
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from common.estimates import Estimate, Scores, over_items, over_values
-from common.intervals import accuracy_interval
-from common.published import Cell, Overrides, Published, Table
 from common.run import results
-from scripts.rows import SHORTCUTS, Run, group_of, right
+from common.tables.estimates import Estimate, Scores, over_items, over_values
+from common.tables.intervals import accuracy_interval
+from common.tables.published import Cell, Overrides, Published, Table
+from common.tables.runs import SHORTCUTS, Run, group_of, right
 
 BEST_RULE = "best_rule"
 """Metric of shortcut runs: the best of their rules on the test split, which flatters it."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from common.intervals import accuracy_interval, design_effect
+from common.tables.intervals import accuracy_interval, design_effect
 
 
 @pytest.mark.parametrize("right, count", [(0, 1), (0, 20), (7, 9), (50, 100), (400, 400), (1, 1000)])

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.estimates import Scores, over_items
-from common.intervals import Interval, accuracy_interval
 from common.run import folder as folders
 from common.run import results
+from common.tables.estimates import Scores, over_items
+from common.tables.intervals import Interval, accuracy_interval
 
 MAY_DIFFER = ("method.", "inner.", "outer.", "evaluation.")
 """What runs of one table may differ in besides the seed; rows that differ in more than their method say in what."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from common import published
 from common.errors import UserError
-from common.published import Published, Source, merged
+from common.tables import published
+from common.tables.published import Published, Source, merged
 
 TEXT = """
 tables:

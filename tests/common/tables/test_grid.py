@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from common.grid import grid
+from common.tables.grid import grid
 
 
 def test_text_stands_to_the_left_and_numbers_to_the_right() -> None:
@@ -14,6 +14,6 @@ def test_text_stands_to_the_left_and_numbers_to_the_right() -> None:
 
 
 def test_rich_is_loaded_when_a_table_is_made() -> None:
-    program = "import sys, common.grid; print('rich' in sys.modules)"
+    program = "import sys, common.tables.grid; print('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
