@@ -9,12 +9,12 @@ import pytest
 
 from common.engine.settings import Unroll
 from common.errors import UserError
-from scripts import benchmark_engine
 from scripts.benchmark import Group, Row, lines, run_case, table, wrong
-from scripts.case_results import MIB, Result
-from scripts.engine_case import time_by_kind
-from scripts.engine_groups import Case, groups, quick_groups
-from scripts.engine_results import auto_notes, growth_note, pair_note, truncation_notes
+from scripts.benchmark import engine as benchmark_engine
+from scripts.benchmark.case_results import MIB, Result
+from scripts.benchmark.engine_case import time_by_kind
+from scripts.benchmark.engine_groups import Case, groups, quick_groups
+from scripts.benchmark.engine_results import auto_notes, growth_note, pair_note, truncation_notes
 
 TINY = Case("stored", steps=2, tasks=2, rows=2, tokens=6, layers=1, width=16, heads=2, vocabulary=32, repeats=1)
 
@@ -125,7 +125,7 @@ def test_a_case_that_fails_says_why() -> None:
 
 def test_an_unknown_group_is_named() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.benchmark_engine", "nothing"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "scripts.benchmark.engine", "nothing"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "no group nothing here; choose from sgd, others" in done.stderr
 

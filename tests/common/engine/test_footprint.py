@@ -12,8 +12,8 @@ from common.engine.rates import LearnedRates
 from common.engine.rules import AdamW
 from common.engine.settings import Unroll
 from common.engine.weights import Weights, select
-from scripts.engine_case import Bench, Case
-from scripts.measuring import allocated_peak, settle
+from scripts.benchmark.engine_case import Bench, Case
+from scripts.benchmark.measuring import allocated_peak, settle
 
 logger = logging.getLogger(__name__)  # measured sizes: pytest --log-cli-level=INFO
 TOLERANCE = 0.2

@@ -22,10 +22,10 @@ from common.language.objective import mean_loss
 from common.language.writer import Writer
 from perk.config import AdapterConfig, ModelConfig
 from perk.objective import Weigher, WeightedLosses
-from scripts.engine_others import make_plain
-from scripts.measuring import allocated_peak, fingerprint, gradients_of, peak_of, seconds_of, settle
-from scripts.perk_groups import FT_ICR, HIGHER, SIZES, STEPS, Case, Size
-from scripts.perk_others import WithStates, higher
+from scripts.benchmark.engine_others import make_plain
+from scripts.benchmark.measuring import allocated_peak, fingerprint, gradients_of, peak_of, seconds_of, settle
+from scripts.benchmark.perk_groups import FT_ICR, HIGHER, SIZES, STEPS, Case, Size
+from scripts.benchmark.perk_others import WithStates, higher
 
 WINDOW = 2**18
 """Positions of the model; those of a context in the prompt run up to its length."""

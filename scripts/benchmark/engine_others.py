@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from common.engine.weights import Weights
 from common.errors import UserError
-from scripts.engine_groups import EPS, RATE
+from scripts.benchmark.engine_groups import EPS, RATE
 
 if TYPE_CHECKING:
-    from scripts.engine_case import Bench
+    from scripts.benchmark.engine_case import Bench
 
 
 def next_token_loss(logits: Tensor, ids: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scripts.engine_others import library
+from scripts.benchmark.engine_others import library
 
 if TYPE_CHECKING:
-    from scripts.perk_case import Training
+    from scripts.benchmark.perk_case import Training
 
 
 def higher(bench: "Training") -> Callable[[], None]:

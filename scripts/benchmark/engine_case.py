@@ -1,4 +1,4 @@
-"""One case of the engine benchmark, in a process of its own: `python -m scripts.engine_case '<case as JSON>'`.
+"""One case of the engine benchmark, in a process of its own: `python -m scripts.benchmark.engine_case '<case as JSON>'`.
 
 Prints one JSON object: seconds of every repeat, peak memory above what model and libraries hold, seconds of the first
 call (compilation, warm-up), floating-point operations, and a fingerprint of the outer gradient.
@@ -22,9 +22,9 @@ from common.engine.rates import LearnedRates
 from common.engine.rules import SGD, AdamW, UpdateRule
 from common.engine.settings import Snapshots, Unroll
 from common.engine.weights import Weights, call, select, stack
-from scripts.engine_groups import EPS, RATE, Case
-from scripts.engine_others import higher, make_plain, next_token_loss, torch_func, torchopt
-from scripts.measuring import allocated_peak, gradients_of, peak_of, seconds_of, settle
+from scripts.benchmark.engine_groups import EPS, RATE, Case
+from scripts.benchmark.engine_others import higher, make_plain, next_token_loss, torch_func, torchopt
+from scripts.benchmark.measuring import allocated_peak, gradients_of, peak_of, seconds_of, settle
 from scripts.words import mistakes_told
 
 

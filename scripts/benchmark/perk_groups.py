@@ -7,7 +7,7 @@ from typing import ClassVar
 from common.engine.settings import Unroll
 from common.errors import UserError
 from scripts.benchmark import AnyCase, Group, Results, Row, block
-from scripts.perk_notes import answering_lines, flat_note, retained_notes
+from scripts.benchmark.perk_notes import answering_lines, flat_note, retained_notes
 
 STEPS = 4
 """N, inner steps."""
@@ -64,7 +64,7 @@ SIZES = {
 class Case(AnyCase):
     """One piece of PERK's work to measure."""
 
-    module: ClassVar[str] = "scripts.perk_case"
+    module: ClassVar[str] = "scripts.benchmark.perk_case"
     work: str
     """train, read or answer."""
     engine: str

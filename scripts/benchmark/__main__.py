@@ -25,7 +25,7 @@ from common.errors import UserError
 from common.run.environment import describe
 from common.run.files import write_atomic
 from common.run.progress import Progress
-from scripts.case_results import MIB, Result, ratio, same_gradient, to_result, verdict
+from scripts.benchmark.case_results import MIB, Result, ratio, same_gradient, to_result, verdict
 
 COLUMNS = (
     "case", "exact", "peak MiB", "ratio", "allocated MiB", "ratio", "seconds", "ratio", "first call s", "GFLOP",

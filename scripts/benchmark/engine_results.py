@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from scripts.case_results import MIB, Result, missing, slope, verdict
+from scripts.benchmark.case_results import MIB, Result, missing, slope, verdict
 
 
 def growth_note(name: str, labels: Sequence[tuple[int, str]], results: Mapping[str, Result], most: float | None) -> str:

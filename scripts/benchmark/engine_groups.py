@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from common.engine.settings import Unroll
 from common.errors import UserError
 from scripts.benchmark import AnyCase, Group, Row, block
-from scripts.case_results import Result
-from scripts.engine_results import auto_notes, growth_note, pair_note, truncation_notes
+from scripts.benchmark.case_results import Result
+from scripts.benchmark.engine_results import auto_notes, growth_note, pair_note, truncation_notes
 
 OTHERS = ("higher", "torch.func", "torchopt")
 RATE = {"sgd": 0.05, "adamw": 1e-3}
@@ -20,9 +20,9 @@ is a sign of that rounding, and then no two programs in single precision agree o
 
 @dataclass(frozen=True)
 class Case(AnyCase):
-    """One outer gradient to measure; a JSON object on the command line of `scripts.engine_case`."""
+    """One outer gradient to measure; a JSON object on the command line of `scripts.benchmark.engine_case`."""
 
-    module: ClassVar[str] = "scripts.engine_case"
+    module: ClassVar[str] = "scripts.benchmark.engine_case"
     engine: str
     """higher, torch.func, torchopt, or one of the unrolls of this engine."""
     steps: int = 8

@@ -1,19 +1,19 @@
 """What an exact outer gradient costs: this engine against `higher`, plain torch and TorchOpt, as ratios from one run.
 
-    python -m scripts.benchmark_engine --quick                   a few minutes on two cores
-    python -m scripts.benchmark_engine sgd lora                  two groups at full size
-    python -m scripts.benchmark_engine --markdown table.md       all of them, and the tables to a file
+    python -m scripts.benchmark.engine --quick                   a few minutes on two cores
+    python -m scripts.benchmark.engine sgd lora                  two groups at full size
+    python -m scripts.benchmark.engine --markdown table.md       all of them, and the tables to a file
 
-How things are measured: scripts/benchmark.py. Needs the extra packages of `pip install -e '.[benchmark]'`.
+How things are measured: scripts/benchmark/__main__.py. Needs the extra packages of `pip install -e '.[benchmark]'`.
 """
 
 import sys
 from collections.abc import Sequence
 
 from scripts.benchmark import carry_out, chosen, parser
-from scripts.engine_groups import groups, quick_groups
+from scripts.benchmark.engine_groups import groups, quick_groups
 
-COMMAND = "scripts.benchmark_engine"
+COMMAND = "scripts.benchmark.engine"
 
 
 def main(words: Sequence[str] | None = None) -> None:

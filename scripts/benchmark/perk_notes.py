@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping
 
 from common.tables.breakeven import Line, break_even
-from scripts.case_results import MIB, Result, missing, slope
+from scripts.benchmark.case_results import MIB, Result, missing, slope
 
 ASKED = (1, 10, 100)
 """Numbers of questions whose total time is written out."""
