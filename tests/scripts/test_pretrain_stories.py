@@ -21,8 +21,8 @@ from perk.students.config import StudentsConfig
 from perk.students.generator import generate
 from perk.students.records import NAME, line_of
 from perk.tokens import Words
-from scripts import stories_english
-from scripts.pretrain_tiny import RECORD, SOURCES, WEIGHTS, Recipe, Text, held_out_loss
+from scripts.embedded import stories_english
+from scripts.embedded.pretrain_tiny import RECORD, SOURCES, WEIGHTS, Recipe, Text, held_out_loss
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "common" / "language" / "tiny_stories"

@@ -17,8 +17,8 @@ from common.language.model import load
 from common.language.sources import digest_of, load_tokenizer
 from reckoning.proofwriter import theory as logic
 from reckoning.proofwriter.theory import negated
-from scripts import pretrain_tiny, tiny_english
-from scripts.pretrain_tiny import RECORD, SOURCES, WEIGHTS, Recipe, Text, held_out_loss, pretrain
+from scripts.embedded import pretrain_tiny, tiny_english
+from scripts.embedded.pretrain_tiny import RECORD, SOURCES, WEIGHTS, Recipe, Text, held_out_loss, pretrain
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "common" / "language" / "tiny"

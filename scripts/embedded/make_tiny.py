@@ -1,8 +1,8 @@
 """Make the shapes of the embedded models in `common/language`, and tokenizers of their own for the tiny ones: `tiny`,
 `tiny_stories`, and `small`, which has the words of `tiny`. Seconds. The tiny models' weights are
-`scripts.pretrain_tiny`'s; a changed tokenizer needs new ones.
+`scripts.embedded.pretrain_tiny`'s; a changed tokenizer needs new ones.
 
-python -m scripts.make_tiny [--folder elsewhere]
+python -m scripts.embedded.make_tiny [--folder elsewhere]
 """
 
 import argparse
@@ -16,8 +16,8 @@ from perk.apis import generator as apis
 from perk.documents import generator as articles
 from reckoning.proofwriter.config import GeneratorConfig
 from reckoning.proofwriter.generator import generate
-from scripts import stories_english
-from scripts.tiny_english import PERSONS, RELATIONS, passage
+from scripts.embedded import stories_english
+from scripts.embedded.tiny_english import PERSONS, RELATIONS, passage
 
 if TYPE_CHECKING:
     from transformers import GPT2Config, GPTNeoXConfig, PreTrainedTokenizerFast
@@ -71,7 +71,7 @@ def make_tokenizer() -> "PreTrainedTokenizerFast":
 
 
 def make_stories_tokenizer() -> "PreTrainedTokenizerFast":
-    """The same for the English of `scripts.stories_english`. A number is said two digits at a time, an invented name
+    """The same for the English of `scripts.embedded.stories_english`. A number is said two digits at a time, an invented name
     syllable by syllable; decoding joins decimals and calls as the generators write them."""
     from tokenizers import Regex, decoders
 

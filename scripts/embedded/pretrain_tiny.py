@@ -1,9 +1,9 @@
 """Pre-train an embedded model on generated English, on one core; shows the time left.
 
-    python -m scripts.pretrain_tiny                        writes common/language/tiny/model.safetensors, from
-                                                           scripts/tiny_english.py
-    python -m scripts.pretrain_tiny --model stories        the same for tiny_stories, from scripts/stories_english.py
-    python -m scripts.pretrain_tiny --folder <a copy of common/language/tiny> --steps 300
+    python -m scripts.embedded.pretrain_tiny                        writes common/language/tiny/model.safetensors, from
+                                                           scripts/embedded/tiny_english.py
+    python -m scripts.embedded.pretrain_tiny --model stories        the same for tiny_stories, from scripts/embedded/stories_english.py
+    python -m scripts.embedded.pretrain_tiny --folder <a copy of common/language/tiny> --steps 300
 
 A killed run continues with the same command, from `runs/pretrain_tiny/<settings>`, and ends in the same bits. How the
 weights in the folder were made stands beside them in pretraining.json: recipe, seconds, hardware, loss on text that was
@@ -30,7 +30,7 @@ from common.run.environment import describe
 from common.run.files import write_atomic
 from common.run.progress import Progress
 from common.run.seeding import seed_everything, set_deterministic
-from scripts import stories_english, tiny_english
+from scripts.embedded import stories_english, tiny_english
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -271,7 +271,7 @@ def main() -> None:
     digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()[:12]
     if not (folder / "config.json").is_file():
         raise SystemExit(
-            f"error: --folder {folder}: no config.json; copy {source.folder} there, or run scripts.make_tiny"
+            f"error: --folder {folder}: no config.json; copy {source.folder} there, or run scripts.embedded.make_tiny"
         )
     record = pretrain(recipe, folder, runs / digest, source=source)
     logger.info("%s: loss %.3f after %d s", folder / WEIGHTS, record["loss"], record["seconds"])
