@@ -36,7 +36,7 @@ from common.run.schema import TrackerConfig, flat, plain
 from common.tables import sweep
 from common.tables.runs import Run, command_of, read_runs
 from scripts.published_tables import USUAL, every_paper
-from scripts.report_page.cost import CURVE
+from scripts.report.cost import CURVE
 from scripts.words import mistakes_told, values_of
 
 ACTIONS = ("pack", "unpack")

@@ -30,8 +30,8 @@ from reckoning.cost import Summary, line_through
 from reckoning.reading import Example, example_of, ways
 from scripts.grids import render
 from scripts.published_tables import grid_of
-from scripts.report_page.colours import Colours
-from scripts.report_page.cost import block as cost_block
+from scripts.report.colours import Colours
+from scripts.report.cost import block as cost_block
 from tests.runs import run_here
 
 CPU = torch.device("cpu")

@@ -20,9 +20,9 @@ from common.tables import published
 from common.tables.cells import Joined
 from common.tables.runs import Run, read_runs
 from scripts.published_tables import all_tables, every_paper
-from scripts.report_page import axes, cost, curves, rates, summary, tables
-from scripts.report_page.colours import Colours
-from scripts.report_page.page import Block, Figure, Page, Section, render
+from scripts.report import axes, cost, curves, rates, summary, tables
+from scripts.report.colours import Colours
+from scripts.report.page import Block, Figure, Page, Section, render
 from scripts.words import mistakes_told, values_of
 
 KEYS = {"root": "runs", "paper": "", "output": "report.html"}

@@ -9,10 +9,10 @@ from common.tables.cells import Joined
 from common.tables.estimates import over_values
 from common.tables.published import Overrides, Table, merged
 from common.tables.runs import Run
-from scripts.report_page.axes import PERCENT, panels_of
-from scripts.report_page.charts import Axis, Point, Series, key, linear, lines
-from scripts.report_page.colours import Colours, method_of
-from scripts.report_page.page import Cell, DataTable, Figure, Head, Line
+from scripts.report.axes import PERCENT, panels_of
+from scripts.report.charts import Axis, Point, Series, key, linear, lines
+from scripts.report.colours import Colours, method_of
+from scripts.report.page import Cell, DataTable, Figure, Head, Line
 
 DEV = "dev/accuracy"
 NOTE = "Accuracy on the dev split; lines are means over seeds, bands their 95 % intervals over seeds, Student's t."

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from common.run import rate_record
 from common.tables.cells import Joined
-from scripts.report_page.charts import Heat, heat
-from scripts.report_page.curves import Group
-from scripts.report_page.page import Cell, DataTable, Figure, Head, Line
+from scripts.report.charts import Heat, heat
+from scripts.report.curves import Group
+from scripts.report.page import Cell, DataTable, Figure, Head, Line
 
 Rates = dict[str, list[float]]
 ALIKE = 1e-6

@@ -10,10 +10,10 @@ from common.run import results
 from common.run.folder import read_config
 from common.tables.cells import Joined
 from common.tables.runs import SHORTCUTS, Run, command_of
-from scripts.report_page.charts import DASHED, Point, Series, doubling, key, lines, logarithmic
-from scripts.report_page.colours import Colours
-from scripts.report_page.curves import Group
-from scripts.report_page.page import Block, Cell, DataTable, Figure, Head, Line
+from scripts.report.charts import DASHED, Point, Series, doubling, key, lines, logarithmic
+from scripts.report.colours import Colours
+from scripts.report.curves import Group
+from scripts.report.page import Block, Cell, DataTable, Figure, Head, Line
 
 CURVE = "cost.jsonl"
 VARIANTS = ("_cached", "_batched")

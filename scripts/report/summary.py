@@ -13,8 +13,8 @@ from common.tables.published import Paper
 from common.tables.runs import EXPLAINED, SHORTCUTS, Run, percent, rows_of, tables_of
 from scripts import comparison
 from scripts.published_tables import command_of
-from scripts.report_page.page import Block, Cell, DataTable, Head, Line, table_of
-from scripts.report_page.tables import anchor_of, printing
+from scripts.report.page import Block, Cell, DataTable, Head, Line, table_of
+from scripts.report.tables import anchor_of, printing
 
 SHOWN = 10
 """Digits of a revision."""

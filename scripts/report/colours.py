@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from common.tables.published import Table, key_of
 from common.tables.runs import SHORTCUTS
-from scripts.report_page.charts import QUIET
+from scripts.report.charts import QUIET
 
 COUNT = 8
 """Colours c1 to c8 of the style sheet."""
