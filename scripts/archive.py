@@ -35,8 +35,8 @@ from common.run.folder import CONFIG, ENVIRONMENT, METRICS
 from common.run.schema import TrackerConfig, flat, plain
 from common.tables import sweep
 from common.tables.runs import Run, command_of, read_runs
-from scripts.published_tables import USUAL, every_paper
 from scripts.report.cost import CURVE
+from scripts.tables.published_tables import USUAL, every_paper
 from scripts.words import mistakes_told, values_of
 
 ACTIONS = ("pack", "unpack")

@@ -26,8 +26,8 @@ from common.tables import published
 from common.tables.cells import BEST_RULE, Filled, Joined, Verdict
 from common.tables.published import Table, key_of
 from common.tables.sweep import finished_below
-from scripts.grids import render
-from scripts.published_tables import SCALES, command_of, every_paper, grid_of, joined_tables, tables_named
+from scripts.tables.grids import render
+from scripts.tables.published_tables import SCALES, command_of, every_paper, grid_of, joined_tables, tables_named
 from scripts.words import mistakes_told
 
 if TYPE_CHECKING:

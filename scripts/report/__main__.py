@@ -19,10 +19,10 @@ from common.run.files import write_atomic
 from common.tables import published
 from common.tables.cells import Joined
 from common.tables.runs import Run, read_runs
-from scripts.published_tables import all_tables, every_paper
 from scripts.report import axes, cost, curves, rates, summary, tables
 from scripts.report.colours import Colours
 from scripts.report.page import Block, Figure, Page, Section, render
+from scripts.tables.published_tables import all_tables, every_paper
 from scripts.words import mistakes_told, values_of
 
 KEYS = {"root": "runs", "paper": "", "output": "report.html"}

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from common.tables.cells import BEST_RULE, Filled, Joined
 from common.tables.published import Table, key_of, merged
-from scripts.published_tables import number
 from scripts.report.charts import DASHED, DOTTED, Axis, Point, Series, key, linear, lines, places
 from scripts.report.colours import Colours, method_of
 from scripts.report.page import Figure
 from scripts.report.tables import quiet
+from scripts.tables.published_tables import number
 
 PERCENT = Axis(0, 100, [(value, str(value)) for value in (0, 25, 50, 75, 100)])
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from scripts.grids import Grid
+from scripts.tables.grids import Grid
 
 
 @dataclass(frozen=True)

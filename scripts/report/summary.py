@@ -11,10 +11,10 @@ from common.run.progress import duration
 from common.tables.cells import Joined, Verdict
 from common.tables.published import Paper
 from common.tables.runs import EXPLAINED, SHORTCUTS, Run, percent, rows_of, tables_of
-from scripts import comparison
-from scripts.published_tables import command_of
 from scripts.report.page import Block, Cell, DataTable, Head, Line, table_of
 from scripts.report.tables import anchor_of, printing
+from scripts.tables import comparison
+from scripts.tables.published_tables import command_of
 
 SHOWN = 10
 """Digits of a revision."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from common.tables.cells import Filled, Joined, Verdict
 from common.tables.published import Table
 from common.tables.runs import SHORTCUTS
-from scripts.published_tables import USUAL, command_of, grid_of, number, published_text, remarks_of
 from scripts.report.colours import method_of
 from scripts.report.page import Block, Cell, DataTable, Head, Line, table_of
+from scripts.tables.published_tables import USUAL, command_of, grid_of, number, published_text, remarks_of
 
 SIGNS = {Verdict.holds: "✓", Verdict.fails: "✗", Verdict.open: "≈", Verdict.within: "✓", Verdict.outside: "✗"}
 UNREACHED = "n/r"

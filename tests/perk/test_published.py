@@ -17,7 +17,7 @@ from common.tables.runs import read_runs
 from perk.config import Task, TrainConfig
 from perk.evaluate import passes
 from perk.rules import rules_of
-from scripts.published_tables import fill, grid_of
+from scripts.tables.published_tables import fill, grid_of
 from tests.runs import run_here
 
 PAPER = published.read("perk")

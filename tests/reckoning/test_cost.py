@@ -28,10 +28,10 @@ from common.tables.runs import read_runs, tables_of
 from reckoning import cost
 from reckoning.cost import Summary, line_through
 from reckoning.reading import Example, example_of, ways
-from scripts.grids import render
-from scripts.published_tables import grid_of
 from scripts.report.colours import Colours
 from scripts.report.cost import block as cost_block
+from scripts.tables.grids import render
+from scripts.tables.published_tables import grid_of
 from tests.runs import run_here
 
 CPU = torch.device("cpu")

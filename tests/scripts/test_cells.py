@@ -11,9 +11,9 @@ from common.tables.cells import Joined, Verdict, join, scores_of
 from common.tables.intervals import Interval
 from common.tables.published import Overrides
 from common.tables.runs import Run, read_runs, rows_of, tables_of
-from scripts.grids import render
-from scripts.published_tables import grid_of, tables_named
 from scripts.tables import parse
+from scripts.tables.grids import render
+from scripts.tables.published_tables import grid_of, tables_named
 from tests.scripts.test_tables import QUESTIONS, write_run
 
 TABLE = """

@@ -17,7 +17,7 @@ from common.tables.intervals import Interval
 from common.tables.published import Table
 from common.tables.runs import Run
 from scripts import dashboard
-from scripts.published_tables import every_paper
+from scripts.tables.published_tables import every_paper
 
 TEXT = """
 tables:

@@ -19,9 +19,9 @@ from common.tables.cells import Joined
 from common.tables.intervals import Interval, accuracy_interval
 from common.tables.runs import Run, read_runs
 from scripts import report
-from scripts.published_tables import all_tables, command_of, grid_of, number
 from scripts.report import charts, cost, curves, rates
 from scripts.report.colours import Colours
+from scripts.tables.published_tables import all_tables, command_of, grid_of, number
 from tests.scripts.browser import Tab, browser, executable
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from common.tables import published, sweep
 from common.tables.cells import Filled, Joined, Verdict, join
 from common.tables.published import Overrides, Paper, Source, Table, key_of
 from common.tables.runs import Run, read_runs
-from scripts.grids import Grid
+from scripts.tables.grids import Grid
 
 MARKS = {
     Source.recalled: ("r", "recalled, then checked"),

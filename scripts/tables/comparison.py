@@ -14,7 +14,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.run.progress import duration
 from common.tables.runs import Row, Run, Table, percent, repeated, rows_of, tables_of, unequal, verdict
-from scripts.grids import Grid, render
+from scripts.tables.grids import Grid, render
 
 MOST_CLASSES = 10
 TRAINED = "bag of words"

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.tables.runs import read_runs
-from scripts import comparison
-from scripts.grids import FORMATS, render
-from scripts.published_tables import every_paper, grid_of, joined_tables
+from scripts.tables import comparison
+from scripts.tables.grids import FORMATS, render
+from scripts.tables.published_tables import every_paper, grid_of, joined_tables
 from scripts.words import mistakes_told, values_of
 
 KEYS = ("root", "paper", "table", "scale", "experiment")
