@@ -16,7 +16,7 @@ from common.tables.cells import Filled, Joined, Verdict
 from common.tables.intervals import Interval
 from common.tables.published import Table
 from common.tables.runs import Run
-from scripts import dashboard
+from scripts.dashboards import dashboard
 from scripts.tables.published_tables import every_paper
 
 TEXT = """
@@ -133,7 +133,9 @@ def test_a_run_folder_fills_its_row_in_words_and_is_shown_by_its_id(
     monkeypatch.setattr(dashboard, "tables_of", lambda *_: [given])
     dashboard.main(["--dry-run", "--root", "there"])
     shown = capsys.readouterr()
-    assert "reckoning/table1_repaired: 1 of 1 runs are not in W&B: python -m scripts.replay_wandb there" in shown.err
+    assert (
+        "reckoning/table1_repaired: 1 of 1 runs are not in W&B: python -m scripts.dashboards.replay there" in shown.err
+    )
     identity = run_id(folder, TRAIN)
     dashboard.main(["--dry-run", "--root", "there"])
     shown = capsys.readouterr()

@@ -10,7 +10,7 @@ import pytest
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerMode, TrackerName
 from common.tables.intervals import Interval
-from scripts import replay_wandb
+from scripts.dashboards import replay as replay_wandb
 from tests import wandb_log
 
 WHO = RunIdentity("paper", "experiment", "method", "cpu", 3)

@@ -1,13 +1,13 @@
 """Build the W&B report that sets each table's reproduced numbers beside the published ones.
 
-    python -m scripts.dashboard --entity team                       every table, at scale=cpu
-    python -m scripts.dashboard --entity team --table table1 --scale paper --project mine
-    python -m scripts.dashboard --dry-run                           print it as JSON; needs no account and no network
+    python -m scripts.dashboards.dashboard --entity team                       every table, at scale=cpu
+    python -m scripts.dashboards.dashboard --entity team --table table1 --scale paper --project mine
+    python -m scripts.dashboards.dashboard --dry-run                           print it as JSON; needs no account and no network
 
 A section a table: its metrics as bars beside the published numbers, cost, learning curves, learned rates and gradient
 norms. Runs that differ in nothing but the seed are one bar or line, with its range over seeds. The numbers in words are
 those of the run folders below `--root`. The panels show the W&B runs of these folders; of a table without any, the
-group `<paper>/<table>`. Send runs first: `tracker=wandb`, or `python -m scripts.replay_wandb` afterwards.
+group `<paper>/<table>`. Send runs first: `tracker=wandb`, or `python -m scripts.dashboards.replay` afterwards.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def show(given: argparse.Namespace) -> None:
         raise UserError("the dashboard needs wandb-workspaces (the extra `dashboard`): run `make setup`") from error
     for joined in tables:
         if unsent := len(joined.runs) - len(sent(joined)):
-            remedy = f"python -m scripts.replay_wandb {given.root}"
+            remedy = f"python -m scripts.dashboards.replay {given.root}"
             sys.stderr.write(f"{_group(joined.table)}: {unsent} of {len(joined.runs)} runs are not in W&B: {remedy}\n")
     sys.stdout.write((as_json(report) if given.dry_run else save(report, given.url)) + "\n")
 
@@ -199,7 +199,9 @@ def show(given: argparse.Namespace) -> None:
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.dashboard", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m scripts.dashboards.dashboard",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--paper", help="default: every paper with published numbers")
     parser.add_argument("--table", help="default: every table")

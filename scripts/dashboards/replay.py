@@ -1,8 +1,8 @@
 """Run folders -> one clean W&B run each, told again from `metrics.jsonl`.
 
-    python -m scripts.replay_wandb                             every run below runs/, offline, into wandb-replay/
-    python -m scripts.replay_wandb runs/reckoning/table1 runs/reckoning/clutrr --into elsewhere
-    python -m scripts.replay_wandb runs/reckoning/table1 --mode online --project mine --entity team
+    python -m scripts.dashboards.replay                             every run below runs/, offline, into wandb-replay/
+    python -m scripts.dashboards.replay runs/reckoning/table1 runs/reckoning/clutrr --into elsewhere
+    python -m scripts.dashboards.replay runs/reckoning/table1 --mode online --project mine --entity team
 
 An offline run that was continued has one W&B folder per start, and syncing them one after the other keeps the last one
 only; a run without `tracker=wandb` has none. This makes one of either. A folder may be a run or hold runs at any depth,
@@ -114,7 +114,9 @@ def _reason(error: Exception) -> str:
 def main(words: Sequence[str] | None = None) -> None:
     """Replay, and name at the end what could not be."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.replay_wandb", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m scripts.dashboards.replay",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="*", type=Path, default=[Path("runs")], help="default: runs")
     parser.add_argument("--into", type=Path, default=Path("wandb-replay"), help="folder for W&B's files")
