@@ -42,7 +42,7 @@ test-slurm: .venv/ready  ## run sweeps on a real SLURM of one node (as root, aft
 	$(BIN)/python -m pytest -m slurm -rs --log-cli-level=INFO $(ARGS)
 
 slurm-packages: .venv/ready  ## install the Debian packages of that SLURM, as root; no service is started
-	$(BIN)/python -m scripts.slurm install
+	$(BIN)/python -m tests.slurm.node install
 
 lint: .venv/ready  ## check style and format with ruff
 	$(BIN)/ruff check

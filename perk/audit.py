@@ -10,7 +10,7 @@ from common.tables.intervals import Interval, accuracy_interval
 from perk.config import DataConfig, Task
 from perk.metrics import exact_match, substring_match
 from perk.problems import Problem, Question
-from perk.rules import rules_of
+from perk.shortcuts import rules_of
 
 MOST = 2_000
 """Problems of a split that are looked at."""

@@ -23,8 +23,8 @@ ConfigStore.instance().store(name="schema", node=TrainConfig)
 @entry("pkg://conf.reckoning")
 def main(cfg: DictConfig) -> None:
     """Print how large the model is and whether training it fits."""
-    from reckoning.memory import report
     from reckoning.shape import shape_of
+    from reckoning.sizes import report
 
     config = to_typed(cfg, TrainConfig)
     remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none

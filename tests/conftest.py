@@ -65,7 +65,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device, and torch sees none")
     if item.get_closest_marker("slurm"):
-        from scripts.slurm import obstacle
+        from tests.slurm.node import obstacle
 
         if reason := obstacle():
             pytest.skip(f"no SLURM: {reason}")

@@ -17,8 +17,9 @@ from common.language import model
 from common.language.config import ModelConfig
 from common.language.sizes import Shape, cost_of, estimate, remedies
 from common.run.schema import Device, Precision, RuntimeConfig, to_typed
-from reckoning import data, memory
+from reckoning import data
 from reckoning import model as sizes
+from reckoning import sizes as memory
 from reckoning.config import MethodConfig, TrainConfig
 from reckoning.proofwriter.recipe import read_records
 from tests.reckoning.miniature import make_network

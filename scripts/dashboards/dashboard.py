@@ -23,7 +23,7 @@ from common.errors import UserError
 from common.run import tracker
 from common.run.schema import TrackerConfig
 from common.tables import published
-from common.tables.cells import BEST_RULE, Filled, Joined, Verdict
+from common.tables.join import BEST_RULE, Filled, Joined, Verdict
 from common.tables.published import Table, key_of
 from common.tables.sweep import finished_below
 from scripts.tables.grids import render

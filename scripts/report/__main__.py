@@ -17,7 +17,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.run.files import write_atomic
 from common.tables import published
-from common.tables.cells import Joined
+from common.tables.join import Joined
 from common.tables.runs import Run, read_runs
 from scripts.report import axes, cost, curves, rates, summary, tables
 from scripts.report.colours import Colours

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from common.tables.cells import BEST_RULE, Filled, Joined
+from common.tables.join import BEST_RULE, Filled, Joined
 from common.tables.published import Table, key_of, merged
 from scripts.report.charts import DASHED, DOTTED, Axis, Point, Series, key, linear, lines, places
 from scripts.report.colours import Colours, method_of

@@ -8,7 +8,7 @@ from typing import Any
 from common.data.textfile import read_json_lines
 from common.run import results
 from common.run.folder import read_config
-from common.tables.cells import Joined
+from common.tables.join import Joined
 from common.tables.runs import SHORTCUTS, Run, command_of
 from scripts.report.charts import DASHED, Point, Series, doubling, key, lines, logarithmic
 from scripts.report.colours import Colours

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from common.data.textfile import read_json_lines
 from common.run.folder import METRICS
-from common.tables.cells import Joined
 from common.tables.estimates import over_values
+from common.tables.join import Joined
 from common.tables.published import Overrides, Table, merged
 from common.tables.runs import Run
 from scripts.report.axes import PERCENT, panels_of

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from common.run import rate_record
-from common.tables.cells import Joined
+from common.tables.join import Joined
 from scripts.report.charts import Heat, heat
 from scripts.report.curves import Group
 from scripts.report.page import Cell, DataTable, Figure, Head, Line

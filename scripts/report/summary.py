@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.run.folder import ENVIRONMENT
 from common.run.progress import duration
-from common.tables.cells import Joined, Verdict
+from common.tables.join import Joined, Verdict
 from common.tables.published import Paper
 from common.tables.runs import EXPLAINED, SHORTCUTS, Run, percent, rows_of, tables_of
 from scripts.report.page import Block, Cell, DataTable, Head, Line, table_of

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.tables.cells import Filled, Joined, Verdict
+from common.tables.join import Filled, Joined, Verdict
 from common.tables.published import Table
 from common.tables.runs import SHORTCUTS
 from scripts.report.colours import method_of

@@ -11,7 +11,7 @@ from typing import Any
 from common.run import results
 from common.run.progress import duration
 from common.tables import published, sweep
-from common.tables.cells import Filled, Joined, Verdict, join
+from common.tables.join import Filled, Joined, Verdict, join
 from common.tables.published import Overrides, Paper, Source, Table, key_of
 from common.tables.runs import Run, read_runs
 from scripts.tables.grids import Grid

@@ -11,12 +11,12 @@ from omegaconf import OmegaConf
 
 from common.run.schema import to_typed
 from common.tables import published, sweep
-from common.tables.cells import BEST_RULE, Verdict, scores_of
+from common.tables.join import BEST_RULE, Verdict, scores_of
 from common.tables.published import Overrides, key_of
 from common.tables.runs import read_runs
 from perk.config import Task, TrainConfig
 from perk.evaluate import passes
-from perk.rules import rules_of
+from perk.shortcuts import rules_of
 from scripts.tables.published_tables import fill, grid_of
 from tests.runs import run_here
 

@@ -23,7 +23,7 @@ from common.language.objective import mean_loss
 from common.run.results import read
 from common.tables import published
 from common.tables.breakeven import Line, break_even
-from common.tables.cells import join
+from common.tables.join import join
 from common.tables.runs import read_runs, tables_of
 from reckoning import cost
 from reckoning.cost import Summary, line_through

@@ -12,8 +12,8 @@ from common.run import results
 from common.run.results import Results
 from common.run.tracker import TRAIN, run_id
 from common.tables import published, sweep
-from common.tables.cells import Filled, Joined, Verdict
 from common.tables.intervals import Interval
+from common.tables.join import Filled, Joined, Verdict
 from common.tables.published import Table
 from common.tables.runs import Run
 from scripts.dashboards import dashboard

@@ -15,8 +15,8 @@ import yaml
 
 from common.run import results
 from common.tables import published, sweep
-from common.tables.cells import Joined
 from common.tables.intervals import Interval, accuracy_interval
+from common.tables.join import Joined
 from common.tables.runs import Run, read_runs
 from scripts import report
 from scripts.report import charts, cost, curves, rates

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from scripts.slurm import empty_queue
+from tests.slurm.node import empty_queue
 
 CHECKOUT = Path(__file__).parents[2]
 LIMIT = 300.0

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import slurm
 from tests.reckoning import miniature
+from tests.slurm import node as slurm
 from tests.slurm.cluster import Cluster
 
 

@@ -69,7 +69,7 @@ def pull(
 def unknown(rule: UpdateRule) -> TypeError:
     """What is raised for a rule that has no multi-tensor form."""
     return TypeError(
-        f"no multi-tensor form of {type(rule).__name__}: write one in common/cuda, or use Kernels.reference"
+        f"no multi-tensor form of {type(rule).__name__}: write one in common/engine/cuda, or use Kernels.reference"
     )
 
 

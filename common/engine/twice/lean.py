@@ -1,4 +1,4 @@
-"""The pieces of `common.twice` put into a network that was built without them."""
+"""The pieces of `common.engine.twice` put into a network that was built without them."""
 
 from functools import cache
 

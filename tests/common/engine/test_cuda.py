@@ -125,9 +125,9 @@ def test_a_rule_without_multi_tensor_form_is_named() -> None:
         buffers = 0
 
     ours, w = updates(CPU, Kernels.foreach), [torch.zeros(2)]
-    with pytest.raises(TypeError, match="no multi-tensor form of Other: write one in common/cuda"):
+    with pytest.raises(TypeError, match="no multi-tensor form of Other: write one in common/engine/cuda"):
         ours.advance(Other(), w, w, [0.1], [[]], 1)
-    with pytest.raises(TypeError, match="no multi-tensor form of Other: write one in common/cuda"):
+    with pytest.raises(TypeError, match="no multi-tensor form of Other: write one in common/engine/cuda"):
         ours.pull(Other(), w, w, [0.1], [[]], 1, w, [[]])
 
 

@@ -1,9 +1,9 @@
 """A real SLURM of one node with accounting, on loopback, in one folder: to test launchers, or to try one.
 
-python -m scripts.slurm check           can it be started here? Exit 1 and the reason if not
-python -m scripts.slurm install         its Debian packages, as root, without starting their services
-python -m scripts.slurm up FOLDER       start it, as root; prints the line that lets sbatch and squeue find it
-python -m scripts.slurm down FOLDER     end what `up` started, and nothing else
+python -m tests.slurm.node check           can it be started here? Exit 1 and the reason if not
+python -m tests.slurm.node install         its Debian packages, as root, without starting their services
+python -m tests.slurm.node up FOLDER       start it, as root; prints the line that lets sbatch and squeue find it
+python -m tests.slurm.node down FOLDER     end what `up` started, and nothing else
 
 Everything lies below the folder, which only root can enter: configuration, keys, database, logs. Ports are free ones of
 loopback. The node claims as many cores and GPUs as it is told, whatever the machine has; its GPUs are names for the
@@ -153,7 +153,7 @@ def up(folder: Path, *, cpus: int = 2, gpus: int = 2) -> dict[str, str]:
         raise UserError(reason)
     folder = folder.resolve()
     if any(_running(folder / "run" / f"{name}.started") for name in ("munged", "slurmctld", "slurmd")):
-        raise UserError(f"{folder}: SLURM runs there already; end it with `python -m scripts.slurm down {folder}`")
+        raise UserError(f"{folder}: SLURM runs there already; end it with `python -m tests.slurm.node down {folder}`")
     environment = _write(folder, cpus, gpus)
     with ExitStack() as stack:
         stack.callback(down, folder)

@@ -7,8 +7,8 @@ import pytest
 
 from common.run import results
 from common.tables import published
-from common.tables.cells import Joined, Verdict, join, scores_of
 from common.tables.intervals import Interval
+from common.tables.join import Joined, Verdict, join, scores_of
 from common.tables.published import Overrides
 from common.tables.runs import Run, read_runs, rows_of, tables_of
 from scripts.tables import parse

@@ -6,7 +6,7 @@ import pytest
 
 from perk.babilong.build import build
 from perk.problems import Problem, Question
-from perk.rules import rules_of
+from perk.shortcuts import rules_of
 from perk.tokens import load
 
 LARGE = ["data.babilong.world.persons=8", "data.babilong.world.places=10", "data.babilong.world.objects=6"]

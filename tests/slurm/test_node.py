@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from scripts import slurm
+from tests.slurm import node as slurm
 
 
 @pytest.fixture
