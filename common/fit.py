@@ -6,11 +6,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from common.engine.cuda.sizes import peak_memory_bytes
 from common.engine.outer import Outer
 from common.engine.rates import LearnedRates
 from common.run import rate_record
 from common.run.batches import Batches
-from common.run.environment import peak_memory_bytes
 from common.run.run import Run
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from common.language.normal import normalise
-from common.tables.intervals import Interval, accuracy_interval
+from common.run.results import Interval
+from common.tables.intervals import accuracy_interval
 from perk.config import DataConfig, Task
 from perk.metrics import exact_match, substring_match
 from perk.problems import Problem, Question

@@ -26,7 +26,7 @@ from perk.babilong.config import Placement
 from perk.config import DataConfig, EvaluationConfig, Learner, Task, TrainConfig
 
 if TYPE_CHECKING:
-    from common.tables.intervals import Interval
+    from common.run.results import Interval
     from perk.build import Parts
     from perk.data import Splits
     from perk.problems import Problem

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from common.tables.intervals import Interval, accuracy_interval
+from common.run.results import Interval
+from common.tables.intervals import accuracy_interval
 from perk.audit import MOST, audit, matches_of
 from perk.babilong.vocabulary import labels_of
 from perk.config import DataConfig, MethodConfig, Task

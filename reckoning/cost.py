@@ -35,9 +35,9 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.run.entry import entry
+from common.run.results import Interval
 from common.run.schema import plain, to_typed
 from common.tables.breakeven import Line, break_even
-from common.tables.intervals import Interval
 from reckoning.cost_config import CostConfig
 
 if TYPE_CHECKING:

@@ -88,7 +88,8 @@ def load(config: DataConfig) -> Splits:
 
 
 def find(root: str | None, name: str) -> Path:
-    """The file `name` below the data root, as `common.data.dataroot.find`; what is missing is named with where to get it.
+    """The file `name` below the data root, as `common.data.dataroot.find`; what is missing is named with where to get
+    it.
 
     Raises:
         UserError: no root is known, or the file is not there.

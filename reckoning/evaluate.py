@@ -23,7 +23,7 @@ from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig
 
 if TYPE_CHECKING:
     from common.language.learner import Responses
-    from common.tables.intervals import Interval
+    from common.run.results import Interval
     from reckoning.build import Parts
     from reckoning.data import Splits
     from reckoning.problems import Problem

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from common.language.learner import Responses
-from common.tables.intervals import Interval, accuracy_interval, mean_interval
+from common.run.results import Interval
+from common.tables.intervals import accuracy_interval, mean_interval
 from reckoning.methods import Encoded
 from reckoning.metrics import Recall, normalise, recall_of, split_response
 from reckoning.problems import Problem

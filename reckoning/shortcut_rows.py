@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.tables.intervals import Interval, accuracy_interval
+from common.run.results import Interval
+from common.tables.intervals import accuracy_interval
 from reckoning.audit import audit
 from reckoning.config import TrainConfig
 from reckoning.data import Splits

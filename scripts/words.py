@@ -1,7 +1,8 @@
 """What the commands of this folder share: their key=value words, and mistakes as one line with an exit code."""
 
+import importlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from common.errors import UserError
@@ -33,3 +34,25 @@ def mistakes_told(code: int = USER_ERROR) -> Iterator[None]:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(code) from error
+
+
+def dispatch(name: str, purpose: str, commands: Mapping[str, tuple[str, str]], example: str) -> None:
+    """Run `python -m scripts.<name> <command> ...`: the `main(words)` of the module that `commands` names.
+
+    Args:
+        name: the product's folder.
+        purpose: one line for `--help`.
+        commands: command -> (module, one line of what it does).
+        example: a whole command line.
+    """
+    width = max(map(len, commands)) + 2
+    lines = [f"  {command:{width}}{line}" for command, (_, line) in commands.items()]
+    usage = f"usage: python -m scripts.{name} {{{','.join(commands)}}} ...\n"
+    given = sys.argv[1:]
+    if not given or given[0] in ("-h", "--help"):
+        sys.stdout.write("\n".join([usage, purpose, "", *lines, "", f"for example: {example}", ""]))
+        return
+    if given[0] not in commands:
+        sys.stderr.write(f"{usage}error: {given[0]}: choose from {', '.join(commands)}\n")
+        raise SystemExit(USER_ERROR)
+    importlib.import_module(commands[given[0]][0]).main(given[1:])

@@ -21,7 +21,8 @@ def read_objects(
     With `field` the file may also be one object whose first entry, of that name, is the array.
 
     Raises:
-        UserError: as `common.data.textfile.read_lines`; also malformed JSON, an item that is no object, or nothing at all.
+        UserError: as `common.data.textfile.read_lines`; also malformed JSON, an item that is no object, or nothing
+            at all.
     """
     text = read_text(path, remedy=remedy)
     start = _skip(text, 0)

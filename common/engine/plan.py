@@ -8,11 +8,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.engine.cuda.sizes import host_memory_bytes
 from common.engine.derivatives import InnerLoss, plain_gradient
 from common.engine.footprint import Footprint
 from common.engine.settings import Snapshots, Unroll
 from common.engine.weights import Weights
-from common.run.environment import hardware
 
 logger = logging.getLogger(__name__)
 IDLE = {"cpu": 4e8, "cuda": 2e10}
@@ -48,7 +48,7 @@ def budget_of(gigabytes: float, device: torch.device) -> int:
         return round(gigabytes * 1e9)
     if device.type == "cuda":
         return round(SHARE * torch.cuda.get_device_properties(device).total_memory)
-    return round(SHARE * int(hardware()["memory_bytes"]))
+    return round(SHARE * host_memory_bytes())
 
 
 def choose(cost: Footprint, steps: int, budget: int, snapshots: Snapshots = Snapshots.device) -> tuple[Unroll, int]:

@@ -54,7 +54,8 @@ def rebuilt(
     also: Sequence[Tensor],
     snapshots: Snapshots,
 ) -> tuple[Weights, RuleState, list[Tensor]]:
-    """As `common.engine.descent.descend`, differentiable in start, rates and `also`: all tensors of the loss that learn."""
+    """As `common.engine.descent.descend`, differentiable in start, rates and `also`: all tensors of the loss that
+    learn."""
     learning = [tensor for tensor in also if tensor.requires_grad]  # autograd refuses to differentiate by others
     plan = _Plan(loss, parts, steps, rule, rates, list(start), learning, snapshots, [])
     with torch.enable_grad():

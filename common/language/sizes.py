@@ -6,6 +6,7 @@ from dataclasses import astuple, dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from common.engine.cuda.sizes import host_memory_bytes
 from common.engine.footprint import Footprint, footprint
 from common.engine.plan import budget_of, choose
 from common.engine.rates import make_rates
@@ -17,7 +18,6 @@ from common.language.batch import Rows, micro_batches
 from common.language.config import ModelConfig
 from common.language.cross_entropy import TokenLosses
 from common.language.objective import Losses, mean_loss
-from common.run.environment import hardware
 
 GIGABYTE = 1e9
 COUNTED = 2048
@@ -132,7 +132,7 @@ def room(device: torch.device) -> tuple[int, str]:
     if device.type == "cuda":
         found = torch.cuda.get_device_properties(device)
         return int(found.total_memory), found.name
-    return int(hardware()["memory_bytes"]), "this machine"
+    return host_memory_bytes(), "this machine"
 
 
 def remedies(step: Step, there: int) -> list[str]:

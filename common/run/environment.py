@@ -6,7 +6,6 @@ import shlex
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from common.engine.cuda.sizes import host_memory_bytes
 from common.errors import UserError
 from common.run.entry import local_jobs
 from common.run.local import claim_gpu
@@ -42,14 +42,13 @@ def describe() -> dict[str, Any]:
 
 def hardware() -> dict[str, Any]:
     """Host, processor, memory and CUDA devices."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     devices = range(torch.cuda.device_count())
     return {
         "host": socket.gethostname(),
         "system": platform.platform(),
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": memory,
+        "memory_bytes": host_memory_bytes(),
         "cuda": [torch.cuda.get_device_name(index) for index in devices],
         "cuda_version": torch.version.cuda,
     }
@@ -63,28 +62,6 @@ def revision() -> tuple[str, bool | None]:
         return "unknown", None
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return commit, None if changes is None else bool(changes)
-
-
-def forget_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory_bytes` begin anew, where the system can: a sweep's process does one run after another."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory this process has held: on the device if that is CUDA, else resident."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _git(*words: str) -> str | None:

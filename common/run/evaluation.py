@@ -11,11 +11,10 @@ from common.run.entry import in_sweep
 from common.run.files import write_atomic
 from common.run.folder import read_environment
 from common.run.progress import Progress
-from common.run.results import RunIdentity
+from common.run.results import Interval, RunIdentity
 from common.run.run_name import run_name
 from common.run.schema import TrackerConfig
 from common.run.tracker import make_tracker
-from common.tables.intervals import Interval
 
 log = logging.getLogger(__name__)
 P = TypeVar("P")

@@ -12,7 +12,6 @@ from typing import Any
 from common.errors import UserError
 from common.run.files import write_atomic, write_json_lines
 from common.run.schema import flat
-from common.tables.intervals import Interval
 
 SCHEMA = 1
 RESULTS, PREDICTIONS, FINISHED = "results.json", "predictions.jsonl", "FINISHED"
@@ -36,6 +35,16 @@ UNHASHED = (
 Device and dtype are hashed: dropout draws other masks on CUDA, and bfloat16 rounds. So is evaluate_every, which decides
 which weights are selected.
 """
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value between `low` and `high` from `count` items."""
+
+    value: float
+    count: int
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from typing import Any, Self
 import torch
 import yaml
 
+from common.engine.cuda.sizes import forget_peak_memory, peak_memory_bytes
 from common.errors import UserError
 from common.run import checkpoint, environment, results, seeding
 from common.run.entry import in_sweep, sweep_name
@@ -41,13 +42,12 @@ from common.run.folder import (
     read_environment,
 )
 from common.run.progress import Progress, duration
-from common.run.results import Results
+from common.run.results import Interval, Results
 from common.run.results import RunIdentity as RunIdentity
 from common.run.schema import LoopConfig, RuntimeConfig, TrackerConfig
 from common.run.state import RunState, Stateful
 from common.run.stop import StopSignal
 from common.run.tracker import NoTracker, Tracker, make_tracker, summary_of
-from common.tables.intervals import Interval
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Run:
             dirty=self._environment["dirty"],
             hardware=hardware,
             wall_seconds=round(self.seconds, 3),
-            peak_memory_bytes=environment.peak_memory_bytes(self.device),
+            peak_memory_bytes=peak_memory_bytes(self.device),
             test=dict(test),
         )
         results.write(self.folder, written, predictions)
@@ -302,7 +302,7 @@ class Run:
         """Everything that `__exit__` undoes, in order; each undoing is registered before the next step can fail."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._stack.enter_context(lock(self.folder))
-        environment.forget_peak_memory(self.device)
+        forget_peak_memory(self.device)
         self._log_file = LogFile(self.folder)
         self._stack.callback(self._log_file.detach)
         self._log_file.attach()

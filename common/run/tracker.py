@@ -1,7 +1,7 @@
 """Where metrics go besides `metrics.jsonl`: nowhere, or Weights & Biases.
 
 `metrics.jsonl` is the truth and this a mirror: whatever W&B does, the run goes on. An offline run that was continued
-leaves one `offline-run-*` folder per start; `python -m scripts.dashboards.replay` makes one clean W&B run of them.
+leaves one `offline-run-*` folder per start; `python -m scripts.dashboards replay` makes one clean W&B run of them.
 
 A W&B run belongs to the group `<paper>/<sweep>`, or `<paper>/<experiment>` if no sweep started it. Its job type is the
 method, or `evaluate`. Its history holds the records of `metrics.jsonl`, word for word and in their order, and after

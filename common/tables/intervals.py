@@ -2,18 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A value between `low` and `high` from `count` items."""
-
-    value: float
-    count: int
-    low: float
-    high: float
+from common.run.results import Interval
 
 
 def wilson(share: float, count: float, quantile: float) -> tuple[float, float]:

@@ -11,8 +11,9 @@ from typing import Any
 from common.errors import UserError
 from common.run import folder as folders
 from common.run import results
+from common.run.results import Interval
 from common.tables.estimates import Scores, over_items
-from common.tables.intervals import Interval, accuracy_interval
+from common.tables.intervals import accuracy_interval
 
 MAY_DIFFER = ("method.", "inner.", "outer.", "evaluation.")
 """What runs of one table may differ in besides the seed; rows that differ in more than their method say in what."""
@@ -49,6 +50,7 @@ class Run:
 
     @property
     def learner(self) -> str:
+        """What answered: `method.learner`."""
         return str(self.config.get("method", {}).get("learner", ""))
 
     @property
@@ -94,6 +96,7 @@ class Row:
         return [Scores.of(items[first : first + size]) for first in range(0, len(items), size)]
 
     def per_class(self) -> dict[str, float]:
+        """Share of right answers by expected answer, or kind of question."""
         counts: dict[str, list[float]] = defaultdict(list)
         for right, expected in zip(self.correct, self.classes, strict=True):
             counts[expected].append(right)
@@ -113,10 +116,12 @@ class Table:
 
     @property
     def which(self) -> tuple[str, str, str]:
+        """Paper, experiment, scale."""
         return self.paper, self.experiment, self.scale
 
     @property
     def name(self) -> str:
+        """Its heading."""
         apart = "".join(f", {key}={_shown(value)}" for key, value in self.settings.items())
         return f"{self.paper}: {self.experiment}, scale={self.scale}{apart}"
 

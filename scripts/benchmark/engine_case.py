@@ -1,4 +1,5 @@
-"""One case of the engine benchmark, in a process of its own: `python -m scripts.benchmark.engine_case '<case as JSON>'`.
+"""One case of the engine benchmark, in a process of its own:
+`python -m scripts.benchmark.engine_case '<case as JSON>'`.
 
 Prints one JSON object: seconds of every repeat, peak memory above what model and libraries hold, seconds of the first
 call (compilation, warm-up), floating-point operations, and a fingerprint of the outer gradient.

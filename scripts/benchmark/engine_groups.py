@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from common.engine.settings import Unroll
 from common.errors import UserError
-from scripts.benchmark import AnyCase, Group, Row, block
 from scripts.benchmark.case_results import Result
 from scripts.benchmark.engine_results import auto_notes, growth_note, pair_note, truncation_notes
+from scripts.benchmark.running import AnyCase, Group, Row, block
 
 OTHERS = ("higher", "torch.func", "torchopt")
 RATE = {"sgd": 0.05, "adamw": 1e-3}

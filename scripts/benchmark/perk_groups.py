@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from common.engine.settings import Unroll
 from common.errors import UserError
-from scripts.benchmark import AnyCase, Group, Results, Row, block
 from scripts.benchmark.perk_notes import answering_lines, flat_note, retained_notes
+from scripts.benchmark.running import AnyCase, Group, Results, Row, block
 
 STEPS = 4
 """N, inner steps."""

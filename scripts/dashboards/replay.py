@@ -1,8 +1,8 @@
 """Run folders -> one clean W&B run each, told again from `metrics.jsonl`.
 
-    python -m scripts.dashboards.replay                             every run below runs/, offline, into wandb-replay/
-    python -m scripts.dashboards.replay runs/reckoning/table1 runs/reckoning/clutrr --into elsewhere
-    python -m scripts.dashboards.replay runs/reckoning/table1 --mode online --project mine --entity team
+    python -m scripts.dashboards replay                             every run below runs/, offline, into wandb-replay/
+    python -m scripts.dashboards replay runs/reckoning/table1 runs/reckoning/clutrr --into elsewhere
+    python -m scripts.dashboards replay runs/reckoning/table1 --mode online --project mine --entity team
 
 An offline run that was continued has one W&B folder per start, and syncing them one after the other keeps the last one
 only; a run without `tracker=wandb` has none. This makes one of either. A folder may be a run or hold runs at any depth,
@@ -111,10 +111,10 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str]) -> None:
     """Replay, and name at the end what could not be."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.dashboards.replay",
+        prog="python -m scripts.dashboards replay",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -134,7 +134,3 @@ def main(words: Sequence[str] | None = None) -> None:
     if failed:
         sys.stderr.writelines(f"not replayed: {folder}: {reason}\n" for folder, reason in failed.items())
         raise SystemExit(FAILED)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reckoning.train import main
-from scripts import tables
+from scripts.tables import __main__ as tables
 from tests.runs import run_here
 
 ROWS = "hydra.sweeper.rows=[No-Facts,FT-ICR ST,Chance]"

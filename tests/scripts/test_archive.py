@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.scripts.test_tables import write_run
 
 from common.errors import UserError
 from common.run import results
 from common.tables import sweep
 from common.tables.runs import read_runs
-from scripts import archive, tables
-from tests.scripts.test_tables import write_run
+from scripts import archive
+from scripts.tables import __main__ as tables
 
 HOST, USER = "node17", "ada"
 SECRETS = (f"/users/{USER}", HOST, USER)

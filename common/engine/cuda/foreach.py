@@ -1,4 +1,5 @@
-"""Update rules over many tensors at once with torch's multi-tensor operations; the formulas are those of common.engine.rules.
+"""Update rules over many tensors at once with torch's multi-tensor operations; the formulas are those of
+`common.engine.rules`.
 
 What is a kernel launch a tensor and operation there is one for some hundred tensors here. Values agree with the rules'
 own to rounding: a product with a rate of each tensor's own is rounded before it is added.

@@ -1,17 +1,44 @@
-"""How much memory a piece of work takes."""
+"""How much memory there is, and how much a piece of work takes."""
 
 import ctypes
 import gc
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 import torch
 
-from common.run.environment import peak_memory_bytes
-
 RESET_HIGH_WATER = "5"
 """What /proc/self/clear_refs takes for: the resident high-water mark begins anew (`man 5 proc`)."""
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_bytes` begin anew, where the system can: a sweep's process does one run after another."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text(RESET_HIGH_WATER)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory this process has held: on the device if that is CUDA, else resident."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def host_memory_bytes() -> int:
+    """Memory of this machine; 0 where the system does not say."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
 
 
 class MemoryMeter:

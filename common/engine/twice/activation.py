@@ -2,8 +2,8 @@
 
 Differentiated twice, torch's own turn into some twenty elementwise operators each, and those that `transformers`
 writes out keep up to eight tensors of their size. These keep their input and the cotangent, take the first derivative
-from torch's fused kernel, and have the second written out. Where `common.engine.twice.policy.composite` says so, torch's own
-operators run.
+from torch's fused kernel, and have the second written out. Where `common.engine.twice.policy.composite` says so,
+torch's own operators run.
 """
 
 import math

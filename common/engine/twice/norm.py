@@ -1,6 +1,7 @@
 """Layer norm and RMS norm whose second derivative costs a few elementwise passes.
 
-As in `common.engine.twice.activation`, for the same reason: these keep their input, the cotangent and a number or two a row.
+As in `common.engine.twice.activation`, for the same reason: these keep their input, the cotangent and a number or two
+a row.
 """
 
 from collections.abc import Callable

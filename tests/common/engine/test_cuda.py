@@ -29,7 +29,7 @@ from common.engine.settings import Snapshots, Unroll
 from common.engine.tape import HostTape
 from common.engine.weights import Weights, call, select
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 MIB = 2**20
 SHAPES = [(3,), (70, 40), (), (1025,), (0,), (1024,)]  # no block, one, exactly one, and one entry more

@@ -10,7 +10,7 @@ import pytest
 from common.errors import UserError
 from common.run.entry import explain
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 CONFIG = """
 defaults:
   - schema

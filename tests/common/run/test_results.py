@@ -10,8 +10,7 @@ import pytest
 
 from common.errors import UserError
 from common.run import results
-from common.run.results import Results, config_hash, hashed_keys
-from common.tables.intervals import Interval
+from common.run.results import Interval, Results, config_hash, hashed_keys
 
 CONFIG: dict[str, Any] = {
     "seed": 1,

@@ -18,11 +18,11 @@ import torch
 
 from common.errors import UserError
 from common.run import checkpoint, environment, progress, stop
+from common.run.results import Interval
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerName
-from common.tables.intervals import Interval
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 WHO = RunIdentity(paper="paper", experiment="experiment", method="method", scale="cpu", seed=3)
 TOTAL = 240
 # Dropout, AdamW with a schedule, every generator in use, a data stream with a position, and a selected model.
@@ -31,7 +31,7 @@ import random, sys
 import numpy as np
 import torch
 from torch import nn
-from common.tables.intervals import Interval
+from common.run.results import Interval
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig
 

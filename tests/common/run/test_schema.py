@@ -158,13 +158,13 @@ def test_flat_and_valid_keys_speak_the_command_lines_language() -> None:
 
 @pytest.mark.parametrize("name", ["none", "wandb"])
 def test_the_shared_tracker_files_fit_their_dataclass(name: str) -> None:
-    file = Path(__file__).parents[2] / "conf" / "common" / "tracker" / f"{name}.yaml"
+    file = Path(__file__).parents[3] / "conf" / "common" / "tracker" / f"{name}.yaml"
     got = to_typed(OmegaConf.create(file.read_text()), TrackerConfig)  # type: ignore[arg-type]
     assert (got.name, got.mode) == (TrackerName[name], TrackerMode.auto)
 
 
 @pytest.mark.parametrize("name, device", [("cpu", Device.cpu), ("gpu", Device.cuda)])
 def test_the_shared_runtime_files_fit_their_dataclass(name: str, device: Device) -> None:
-    file = Path(__file__).parents[2] / "conf" / "common" / "runtime" / f"{name}.yaml"
+    file = Path(__file__).parents[3] / "conf" / "common" / "runtime" / f"{name}.yaml"
     got = to_typed(OmegaConf.create(file.read_text()), RuntimeConfig)  # type: ignore[arg-type]
     assert got.device is device and got.deterministic

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from common.run import results
-from common.run.results import RunIdentity
+from common.run.results import Interval, RunIdentity
 from common.run.schema import TrackerConfig, TrackerMode, TrackerName
 from common.run.tracker import NoTracker, Tracker, group_of, has_key, known_id, make_tracker, wandb_mode
-from common.tables.intervals import Interval
 from tests import wandb_log
 
 CURVE = "plots/learning_curve"

@@ -4,17 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.scripts.test_tables import QUESTIONS, write_run
 
 from common.run import results
+from common.run.results import Interval
 from common.tables import published
-from common.tables.intervals import Interval
 from common.tables.join import Joined, Verdict, join, scores_of
 from common.tables.published import Overrides
 from common.tables.runs import Run, read_runs, rows_of, tables_of
-from scripts.tables import parse
+from scripts.tables.__main__ import parse
 from scripts.tables.grids import render
 from scripts.tables.published_tables import grid_of, tables_named
-from tests.scripts.test_tables import QUESTIONS, write_run
 
 TABLE = """
 tables:

@@ -107,7 +107,7 @@ def test_a_cell_without_overrides_or_metric_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "paper", sorted(path.parent.name for path in Path(__file__).parents[2].glob("*/published.yaml"))
+    "paper", sorted(path.parent.name for path in Path(__file__).parents[3].glob("*/published.yaml"))
 )
 def test_every_published_cell_has_a_metric_and_overrides(paper: str) -> None:
     content = published.read(paper)

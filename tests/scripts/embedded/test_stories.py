@@ -22,9 +22,9 @@ from perk.students.generator import generate
 from perk.students.records import NAME, line_of
 from perk.tokens import Words
 from scripts.embedded import stories_english
-from scripts.embedded.pretrain_tiny import RECORD, SOURCES, WEIGHTS, Recipe, Text, held_out_loss
+from scripts.embedded.pretrain import RECORD, SOURCES, WEIGHTS, Recipe, Text, held_out_loss
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "common" / "language" / "tiny_stories"
 MODEL = ModelConfig(name="tiny_stories")
 

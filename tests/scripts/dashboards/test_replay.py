@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from common.run.results import Interval
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerMode, TrackerName
-from common.tables.intervals import Interval
-from scripts.dashboards import replay as replay_wandb
+from scripts.dashboards import replay
 from tests import wandb_log
 
 WHO = RunIdentity("paper", "experiment", "method", "cpu", 3)
@@ -49,7 +49,7 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_continued_three_times_has_one_history(continued: Path, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     assert len(list((continued / "wandb").glob("offline-run-*"))) == 3
-    replay_wandb.main([str(continued), "--into", str(tmp_path), "--project", "p"])
+    replay.main([str(continued), "--into", str(tmp_path), "--project", "p"])
     found = wandb_log.only(tmp_path)
     told = [row for row in found.history if "split" in row]
     assert told == records(continued) and [row["step"] for row in told] == [1, 2, 3, 4, 5, 6, 6]
@@ -62,7 +62,7 @@ def test_a_run_continued_three_times_has_one_history(continued: Path, tmp_path: 
     assert found.summary["test/accuracy"] == 0.75 and found.summary["cost/wall_seconds"] > 0
     assert found.exit_code == 0
 
-    replay_wandb.main([str(continued), "--into", str(tmp_path), "--project", "q"])
+    replay.main([str(continued), "--into", str(tmp_path), "--project", "q"])
     again = wandb_log.only(tmp_path)  # there is only one again
     assert (again.id, again.project, again.history[:-1]) == (found.id, "q", told)
 
@@ -83,7 +83,7 @@ def test_many_folders_at_once_go_on_after_one_that_fails(
     (root / "c-old" / "environment.json").write_text(json.dumps({k: v for k, v in old.items() if k != "run"}))
     (root / "c-old" / "tracker.json").unlink()
     with pytest.raises(SystemExit) as stopped:
-        replay_wandb.main([str(root), "--into", str(tmp_path / "out")])
+        replay.main([str(root), "--into", str(tmp_path / "out")])
     assert stopped.value.code == 1
     shown = capsys.readouterr()
     assert "2 of 3 runs replayed offline" in shown.out
@@ -103,14 +103,14 @@ def test_mistakes_are_one_line_with_the_way_out(tmp_path: Path, capsys: pytest.C
         ([str(tmp_path), "--mode", "online"], "there is no W&B key"),
     ):
         with pytest.raises(SystemExit) as stopped:
-            replay_wandb.main(words)
+            replay.main(words)
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
 
 
 def test_what_was_tracked_in_the_run_folder_is_left_alone(continued: Path) -> None:
     before = sorted((continued / "wandb").rglob("run-*.wandb"))
-    said = replay_wandb.replay_all([continued], OFFLINE, continued, lambda line: None)
+    said = replay.replay_all([continued], OFFLINE, continued, lambda line: None)
     assert "this is the run's own folder" in said[continued]
     assert sorted((continued / "wandb").rglob("run-*.wandb")) == before and len(before) == 3
 
@@ -118,10 +118,10 @@ def test_what_was_tracked_in_the_run_folder_is_left_alone(continued: Path) -> No
 def test_an_unfinished_run_of_an_older_version_is_named(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         train(tmp_path / "run", crash_in=3)
-    said = replay_wandb.replay_all([tmp_path / "run"], OFFLINE, tmp_path / "out", lambda line: None)
+    said = replay.replay_all([tmp_path / "run"], OFFLINE, tmp_path / "out", lambda line: None)
     assert said == {}
     (tmp_path / "run" / "environment.json").write_text("{}")
-    said = replay_wandb.replay_all([tmp_path / "run"], OFFLINE, tmp_path / "out", lambda line: None)
+    said = replay.replay_all([tmp_path / "run"], OFFLINE, tmp_path / "out", lambda line: None)
     assert "begun by an older version" in said[tmp_path / "run"]
 
 
@@ -139,7 +139,7 @@ def test_online_it_is_a_new_start_of_the_same_run(
     monkeypatch.setattr(wandb, "init", init)
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     online = TrackerConfig(TrackerName.wandb, TrackerMode.online)
-    said = replay_wandb.replay_all([continued], online, tmp_path, lambda line: None)
+    said = replay.replay_all([continued], online, tmp_path, lambda line: None)
     assert said == {continued: "OSError: no network in tests"}
     assert (asked[0]["mode"], asked[0]["resume"], asked[0]["dir"]) == ("online", None, tmp_path)
     assert asked[0]["settings"].x_disable_meta and asked[0]["settings"].x_disable_stats

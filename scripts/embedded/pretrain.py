@@ -1,9 +1,9 @@
 """Pre-train an embedded model on generated English, on one core; shows the time left.
 
-    python -m scripts.embedded.pretrain_tiny                        writes common/language/tiny/model.safetensors, from
-                                                           scripts/embedded/tiny_english.py
-    python -m scripts.embedded.pretrain_tiny --model stories        the same for tiny_stories, from scripts/embedded/stories_english.py
-    python -m scripts.embedded.pretrain_tiny --folder <a copy of common/language/tiny> --steps 300
+    python -m scripts.embedded pretrain                   writes common/language/tiny/model.safetensors, from
+                                                          scripts/embedded/tiny_english.py
+    python -m scripts.embedded pretrain --model stories   the same for tiny_stories, from stories_english.py
+    python -m scripts.embedded pretrain --folder <a copy of common/language/tiny> --steps 300
 
 A killed run continues with the same command, from `runs/pretrain_tiny/<settings>`, and ends in the same bits. How the
 weights in the folder were made stands beside them in pretraining.json: recipe, seconds, hardware, loss on text that was
@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -253,15 +253,20 @@ def pretrain(
     return record
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Pre-train as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.embedded pretrain",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--model", choices=SOURCES, default="tiny")
     for name, value in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value))
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/pretrain_tiny"))
-    given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
+    given = {key: value for key, value in vars(parser.parse_args(words)).items() if value is not None}
     model, runs = given.pop("model"), given.pop("runs")
     source = SOURCES[model]
     folder = given.pop("folder", source.folder)
@@ -271,13 +276,8 @@ def main() -> None:
     digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()[:12]
     if not (folder / "config.json").is_file():
         raise SystemExit(
-            f"error: --folder {folder}: no config.json; copy {source.folder} there, or run scripts.embedded.make_tiny"
+            f"error: --folder {folder}: no config.json; copy {source.folder} there, or run scripts.embedded.shapes"
         )
     record = pretrain(recipe, folder, runs / digest, source=source)
     logger.info("%s: loss %.3f after %d s", folder / WEIGHTS, record["loss"], record["seconds"])
-    logger.info("conf/common/model/%s.yaml: set digest: %s", source.folder.name, record["digest"])
-
-
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main()
+    logger.info("conf/language/model/%s.yaml: set digest: %s", source.folder.name, record["digest"])

@@ -14,17 +14,18 @@ import pytest
 import yaml
 
 from common.run import results
+from common.run.results import Interval
 from common.tables import published, sweep
-from common.tables.intervals import Interval, accuracy_interval
+from common.tables.intervals import accuracy_interval
 from common.tables.join import Joined
 from common.tables.runs import Run, read_runs
-from scripts import report
+from scripts.report import __main__ as report
 from scripts.report import charts, cost, curves, rates
 from scripts.report.colours import Colours
 from scripts.tables.published_tables import all_tables, command_of, grid_of, number
-from tests.scripts.browser import Tab, browser, executable
+from tests.scripts.report.browser import Tab, browser, executable
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PUBLISHED = """
 tables:
   levels:

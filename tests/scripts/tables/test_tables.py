@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from common.run import results
+from common.run.results import Interval
 from common.tables.estimates import over_values
-from common.tables.intervals import Interval, accuracy_interval
+from common.tables.intervals import accuracy_interval
 from common.tables.runs import Table, read_runs, rows_of, tables_of, verdict
-from scripts import tables
+from scripts.tables import __main__ as tables
 
 LABELS = {"true": "yes", "false": "no"}
 METHODS = {

@@ -9,12 +9,12 @@ import pytest
 
 from common.engine.settings import Unroll
 from common.errors import UserError
-from scripts.benchmark import Group, Row, lines, run_case, table, wrong
 from scripts.benchmark import engine as benchmark_engine
 from scripts.benchmark.case_results import MIB, Result
 from scripts.benchmark.engine_case import time_by_kind
 from scripts.benchmark.engine_groups import Case, groups, quick_groups
 from scripts.benchmark.engine_results import auto_notes, growth_note, pair_note, truncation_notes
+from scripts.benchmark.running import Group, Row, lines, run_case, table, wrong
 
 TINY = Case("stored", steps=2, tasks=2, rows=2, tokens=6, layers=1, width=16, heads=2, vocabulary=32, repeats=1)
 

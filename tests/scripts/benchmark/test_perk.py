@@ -8,7 +8,6 @@ import pytest
 
 from common.errors import UserError
 from common.tables.breakeven import Line
-from scripts.benchmark import Group, Row, block, lines, table, wrong
 from scripts.benchmark import perk as benchmark_perk
 from scripts.benchmark.case_results import MIB, Result, to_result
 from scripts.benchmark.perk_case import measure
@@ -25,6 +24,7 @@ from scripts.benchmark.perk_groups import (
     training,
 )
 from scripts.benchmark.perk_notes import answering_lines, flat_note, retained_notes
+from scripts.benchmark.running import Group, Row, block, lines, table, wrong
 
 TOKENS = 128
 """Two segments."""
@@ -164,7 +164,7 @@ def test_the_command_runs_every_group(
     benchmark_perk.main(words)
     text = capsys.readouterr().out
     assert text == (tmp_path / "table.md").read_text()
-    assert text.startswith("`python -m scripts.benchmark.perk --repeats 1") and "PERK faster from" in text
+    assert text.startswith("`python -m scripts.benchmark perk --repeats 1") and "PERK faster from" in text
     with (tmp_path / "table.csv").open() as file:
         read = list(csv.DictReader(file))
     assert [row["group"] for row in read] == ["training"] * 4 + ["reading"] * 2 + ["answering"] * 2

@@ -1,8 +1,8 @@
 """Make the shapes of the embedded models in `common/language`, and tokenizers of their own for the tiny ones: `tiny`,
 `tiny_stories`, and `small`, which has the words of `tiny`. Seconds. The tiny models' weights are
-`scripts.embedded.pretrain_tiny`'s; a changed tokenizer needs new ones.
+`scripts.embedded.pretrain`'s; a changed tokenizer needs new ones.
 
-python -m scripts.embedded.make_tiny [--folder elsewhere]
+python -m scripts.embedded shapes [--folder elsewhere]
 """
 
 import argparse
@@ -71,8 +71,8 @@ def make_tokenizer() -> "PreTrainedTokenizerFast":
 
 
 def make_stories_tokenizer() -> "PreTrainedTokenizerFast":
-    """The same for the English of `scripts.embedded.stories_english`. A number is said two digits at a time, an invented name
-    syllable by syllable; decoding joins decimals and calls as the generators write them."""
+    """The same for the English of `stories_english`. A number is said two digits at a time, an invented name syllable
+    by syllable; decoding joins decimals and calls as the generators write them."""
     from tokenizers import Regex, decoders
 
     texts = [stories_english.every_word(), FRAMES, QUESTIONS]
@@ -168,11 +168,16 @@ def make_small_shape(tokens: int) -> "GPT2Config":
     )
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Write both config.json and the tokenizer's files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.embedded shapes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--folder", default="common/language", help="the one that holds both folders")
-    folder = Path(parser.parse_args().folder)
+    folder = Path(parser.parse_args(words).folder)
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder / "tiny")
     make_shape(len(tokenizer)).save_pretrained(folder / "tiny")
@@ -181,8 +186,3 @@ def main() -> None:
     make_shape(len(stories), window=4096).save_pretrained(folder / "tiny_stories")
     make_small_shape(len(tokenizer)).save_pretrained(folder / "small")
     logger.info("%s: %d and %d tokens", folder, len(tokenizer), len(stories))
-
-
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main()

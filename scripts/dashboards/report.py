@@ -1,13 +1,13 @@
 """Build the W&B report that sets each table's reproduced numbers beside the published ones.
 
-    python -m scripts.dashboards.dashboard --entity team                       every table, at scale=cpu
-    python -m scripts.dashboards.dashboard --entity team --table table1 --scale paper --project mine
-    python -m scripts.dashboards.dashboard --dry-run                           print it as JSON; needs no account and no network
+    python -m scripts.dashboards report --entity team                       every table, at scale=cpu
+    python -m scripts.dashboards report --entity team --table table1 --scale paper --project mine
+    python -m scripts.dashboards report --dry-run          print it as JSON; needs no account and no network
 
 A section a table: its metrics as bars beside the published numbers, cost, learning curves, learned rates and gradient
 norms. Runs that differ in nothing but the seed are one bar or line, with its range over seeds. The numbers in words are
 those of the run folders below `--root`. The panels show the W&B runs of these folders; of a table without any, the
-group `<paper>/<table>`. Send runs first: `tracker=wandb`, or `python -m scripts.dashboards.replay` afterwards.
+group `<paper>/<table>`. Send runs first: `tracker=wandb`, or `python -m scripts.dashboards replay` afterwards.
 """
 
 from __future__ import annotations
@@ -191,15 +191,15 @@ def show(given: argparse.Namespace) -> None:
         raise UserError("the dashboard needs wandb-workspaces (the extra `dashboard`): run `make setup`") from error
     for joined in tables:
         if unsent := len(joined.runs) - len(sent(joined)):
-            remedy = f"python -m scripts.dashboards.replay {given.root}"
+            remedy = f"python -m scripts.dashboards replay {given.root}"
             sys.stderr.write(f"{_group(joined.table)}: {unsent} of {len(joined.runs)} runs are not in W&B: {remedy}\n")
     sys.stdout.write((as_json(report) if given.dry_run else save(report, given.url)) + "\n")
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str]) -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.dashboards.dashboard",
+        prog="python -m scripts.dashboards report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -213,7 +213,3 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent; no network")
     with mistakes_told():
         show(parser.parse_args(words))
-
-
-if __name__ == "__main__":
-    main()

@@ -9,14 +9,13 @@ import pytest
 import yaml
 
 from common.run import results
-from common.run.results import Results
+from common.run.results import Interval, Results
 from common.run.tracker import TRAIN, run_id
 from common.tables import published, sweep
-from common.tables.intervals import Interval
 from common.tables.join import Filled, Joined, Verdict
 from common.tables.published import Table
 from common.tables.runs import Run
-from scripts.dashboards import dashboard
+from scripts.dashboards import report as dashboard
 from scripts.tables.published_tables import every_paper
 
 TEXT = """
@@ -134,7 +133,7 @@ def test_a_run_folder_fills_its_row_in_words_and_is_shown_by_its_id(
     dashboard.main(["--dry-run", "--root", "there"])
     shown = capsys.readouterr()
     assert (
-        "reckoning/table1_repaired: 1 of 1 runs are not in W&B: python -m scripts.dashboards.replay there" in shown.err
+        "reckoning/table1_repaired: 1 of 1 runs are not in W&B: python -m scripts.dashboards replay there" in shown.err
     )
     identity = run_id(folder, TRAIN)
     dashboard.main(["--dry-run", "--root", "there"])

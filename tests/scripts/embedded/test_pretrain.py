@@ -17,10 +17,11 @@ from common.language.model import load
 from common.language.sources import digest_of, load_tokenizer
 from reckoning.proofwriter import theory as logic
 from reckoning.proofwriter.theory import negated
-from scripts.embedded import pretrain_tiny, tiny_english
-from scripts.embedded.pretrain_tiny import RECORD, SOURCES, WEIGHTS, Recipe, Text, held_out_loss, pretrain
+from scripts.embedded import pretrain as command
+from scripts.embedded import tiny_english
+from scripts.embedded.pretrain import RECORD, SOURCES, WEIGHTS, Recipe, Text, held_out_loss, pretrain
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = ROOT / "common" / "language" / "tiny"
 SHORT = Recipe(steps=4, rows=2, length=24, drill=2)
 
@@ -171,11 +172,9 @@ def test_other_weights_than_the_digest_says_are_refused() -> None:
     load(replace(config, pretrained=False), 1, device=torch.device("cpu"), dtype=torch.float32)
 
 
-def test_the_command_line_writes_weights(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_writes_weights(folder: Path, tmp_path: Path) -> None:
     words = ["--steps", "1", "--rows", "2", "--length", "16", "--folder", str(folder), "--runs", str(tmp_path / "runs")]
-    monkeypatch.setattr("sys.argv", ["pretrain_tiny", *words])
-    pretrain_tiny.main()
+    command.main(words)
     assert (folder / WEIGHTS).is_file()
-    monkeypatch.setattr("sys.argv", ["pretrain_tiny", "--folder", str(tmp_path)])
     with pytest.raises(SystemExit, match="no config.json"):
-        pretrain_tiny.main()
+        command.main(["--folder", str(tmp_path)])
