@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.scripts.test_tables import write_run
+from tests.scripts.tables.test_tables import write_run
 
 from common.errors import UserError
 from common.run import results

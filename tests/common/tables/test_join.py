@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.scripts.test_tables import QUESTIONS, write_run
+from tests.scripts.tables.test_tables import QUESTIONS, write_run
 
 from common.run import results
 from common.run.results import Interval
