@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from common.engine.lora import over_tasks
 from common.engine.weights import Weights, call
-from common.language.cross_entropy import TokenLosses
+from common.language.token_losses import TokenLosses
 
 WIDTH = 128
 """Of the weighting network's hidden layer."""

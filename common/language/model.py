@@ -14,8 +14,8 @@ from common.engine.twice.policy import ATTENTION
 from common.errors import UserError
 from common.language.adapter import Adapter
 from common.language.config import ModelConfig
-from common.language.cross_entropy import TokenLosses
 from common.language.sources import check_digest, first_line, source_of
+from common.language.token_losses import TokenLosses
 
 REMEDIES = (
     "put the weights into a local folder and set model.name=<folder>; or fetch them once on a machine with a network "

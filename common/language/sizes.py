@@ -16,8 +16,8 @@ from common.engine.weights import stack
 from common.language.adapter import MATRICES, fast_weights
 from common.language.batch import Rows, micro_batches
 from common.language.config import ModelConfig
-from common.language.cross_entropy import TokenLosses
 from common.language.objective import Losses, mean_loss
+from common.language.token_losses import TokenLosses
 
 GIGABYTE = 1e9
 COUNTED = 2048

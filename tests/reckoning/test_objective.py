@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from common.engine.weights import select, stack
 from common.language.batch import Row, Rows, to_rows, to_stack
-from common.language.cross_entropy import TokenLosses
 from common.language.objective import logits, mean_loss
+from common.language.token_losses import TokenLosses
 from tests.reckoning.miniature import make_network
 
 CPU = torch.device("cpu")

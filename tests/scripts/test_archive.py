@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.scripts.tables.test_tables import write_run
 
 from common.errors import UserError
 from common.run import results
@@ -17,6 +16,7 @@ from common.tables import sweep
 from common.tables.runs import read_runs
 from scripts import archive
 from scripts.tables import __main__ as tables
+from tests.scripts.tables.test_tables import write_run
 
 HOST, USER = "node17", "ada"
 SECRETS = (f"/users/{USER}", HOST, USER)

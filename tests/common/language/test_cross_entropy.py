@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.engine.twice.policy import Need, needing
 from common.engine.weights import select, stack
 from common.language import cross_entropy
-from common.language.cross_entropy import TokenLosses, token_losses
+from common.language.cross_entropy import token_losses
+from common.language.token_losses import TokenLosses
 
 TOKENS, WIDTH, VOCABULARY = 7, 5, 11
 Loss = Callable[..., Tensor]

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.scripts.tables.test_tables import QUESTIONS, write_run
 
 from common.run import results
 from common.run.results import Interval
@@ -15,6 +14,7 @@ from common.tables.runs import Run, read_runs, rows_of, tables_of
 from scripts.tables.__main__ import parse
 from scripts.tables.grids import render
 from scripts.tables.published_tables import grid_of, tables_named
+from tests.scripts.tables.test_tables import QUESTIONS, write_run
 
 TABLE = """
 tables:
