@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.engine.twice.attention import register
 from common.engine.twice.lean import make_lean
-from common.engine.twice.policy import ATTENTION
 from common.errors import UserError
 from common.language.adapter import Adapter
+from common.language.attention import ATTENTION, register
 from common.language.config import ModelConfig
 from common.language.cross_entropy import TokenLosses
 from common.language.sources import check_digest, first_line, source_of
