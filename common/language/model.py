@@ -52,7 +52,7 @@ class LanguageModel:
 
     def files(self, folder: Path) -> Any:
         """What an export into `folder` writes of it."""
-        return self.adapter.files(folder) if self.adapter else self.network
+        return self.adapter.exported(folder) if self.adapter else self.network
 
 
 def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch.dtype) -> LanguageModel:

@@ -55,7 +55,8 @@ class TwiceAttnProcessor:
             output = output.transpose(1, 2).reshape(given.shape)
         if attn.residual_connection:
             output = output + given
-        return output / attn.rescale_output_factor
+        scaled: Tensor = output / attn.rescale_output_factor
+        return scaled
 
     @staticmethod
     def _attended(attn: Any, states: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
