@@ -12,17 +12,15 @@ A memory is a set of tensors beside one frozen base, so any number of them share
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 from common.data.textfile import read_text
 from common.errors import UserError
-from common.language.adapter import SETTINGS
 from common.language.decode import continuations
-from common.run.files import write_synced
+from common.run import memory
 from common.run.schema import Device
 from perk.config import Target, TrainConfig
 from perk.methods import Perk
@@ -33,9 +31,8 @@ if TYPE_CHECKING:
     from common.engine.weights import Weights
     from perk.build import Parts
 
-SIDE = "memory.json"
-"""Beside the adapter's files: how much was read, into which base, and how to ask."""
 SCHEMA = 1
+"""Of `memory.json`."""
 Context = str | Path | Sequence[str]
 """Running text, a file of it (UTF-8, perhaps packed as .gz or .xz), or segments, which are taken as they are."""
 
@@ -109,21 +106,15 @@ class Reader:
         adapter = self.parts.model.adapter
         if adapter is None:
             raise UserError(f"{self.folder}: method.adapter=false, so no saved memory fits; use a run with an adapter")
-        side = _side(place)
-        own = adapter.fingerprint()
-        if side.fingerprint != own:
-            raise UserError(
-                f"{place}: written into the base {side.base} ({side.fingerprint}), this reader's is "
-                f"{self.config.model.name} ({own}); load a run on that base, or read the text again"
-            )
-        found, slow = adapter.read(place), dict(self.parts.model.network.named_parameters())
+        found, note = memory.load(place, adapter, _Note, SCHEMA, self.config.model.name)
+        slow = dict(self.parts.model.network.named_parameters())
         fast = self.learner.writer.slow
         if any(not value.equal(slow[name]) for name, value in found.items() if name not in fast):
             raise UserError(
                 f"{place}: matrices that inner.weights={self.config.inner.weights} leaves alone are not those of "
                 f"{self.folder}; open it with the run that it was saved from"
             )
-        return Memory(self, {name: found[name] for name in fast}, side.segments)
+        return Memory(self, {name: found[name] for name in fast}, note.segments)
 
     def _written(
         self,
@@ -238,12 +229,8 @@ class Memory:
             UserError: all weights are fast, so that there is no adapter; `folder` holds something else; or it cannot be
                 written.
         """
-        from safetensors import SafetensorError
-
         from common.language.training import MODEL
-        from common.run.export import write
 
-        place = Path(folder).expanduser()
         reader = self.reader
         adapter = reader.parts.model.adapter
         if adapter is None:
@@ -251,17 +238,10 @@ class Memory:
                 f"{reader.folder}: method.adapter=false writes into all weights, which no adapter holds; keep such "
                 "memories in this process, or train with method.adapter=true"
             )
-        if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or (place / SIDE).is_file())):
-            raise UserError(f"{place} is there and no saved memory; name another folder")
         files = adapter.adapted(self.weights, reader.folder / MODEL)
         prompt = reader.parts.templates.prompt("{question}", self.segments)
-        side = _Side(SCHEMA, reader.config.model.name, adapter.fingerprint(), self.segments, prompt)
-        try:
-            write(place, files, side)
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"cannot write the memory into {place}: {error}; free space there, or name another folder"
-            ) from error
+        note = _Note(SCHEMA, reader.config.model.name, adapter.fingerprint(), self.segments, prompt)
+        memory.save(Path(folder).expanduser(), files, note)
 
     def _answer(self, said: str) -> str:
         config = self.reader.config
@@ -273,35 +253,9 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class _Side:
-    """The content of `memory.json`."""
+class _Note(memory.Note):
+    """The content of `memory.json`: besides, how much was read and how to ask."""
 
-    schema: int
-    base: str
-    """`model.name` of the run."""
-    fingerprint: str
-    """Of the base's weights."""
     segments: int
     prompt: str
     """What to give the model, with {question} to be replaced."""
-
-    def save_pretrained(self, folder: str) -> None:
-        """Write it, as `common.run.export.write` asks its parts to."""
-        write_synced(Path(folder) / SIDE, f"{json.dumps(vars(self), indent=2, ensure_ascii=False)}\n".encode())
-
-
-def _side(folder: Path) -> _Side:
-    path = folder / SIDE
-    if not path.is_file():
-        found = f"it holds {SETTINGS}, so an adapter of other code" if (folder / SETTINGS).is_file() else "none there"
-        raise UserError(f"{folder}: no saved memory ({SIDE} is missing; {found}); give a folder of memory.save")
-    try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
-        side = _Side(**value)
-        right = [isinstance(each, int) for each in (side.schema, side.segments)]
-        right += [isinstance(each, str) for each in (side.base, side.fingerprint, side.prompt)]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); save the memory again") from error
-    if side.schema != SCHEMA or not all(right):
-        raise UserError(f"{path}: schema {side.schema}, this version reads {SCHEMA}; save the memory again with it")
-    return side

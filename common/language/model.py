@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.engine.twice.attention import register
 from common.engine.twice.lean import make_lean
-from common.engine.twice.policy import ATTENTION
 from common.errors import UserError
 from common.language.adapter import Adapter
+from common.language.attention import ATTENTION, register
 from common.language.config import ModelConfig
 from common.language.sources import check_digest, first_line, source_of
 from common.language.token_losses import TokenLosses
@@ -53,7 +52,7 @@ class LanguageModel:
 
     def files(self, folder: Path) -> Any:
         """What an export into `folder` writes of it."""
-        return self.adapter.files(folder) if self.adapter else self.network
+        return self.adapter.exported(folder) if self.adapter else self.network
 
 
 def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch.dtype) -> LanguageModel:

@@ -6,6 +6,7 @@ from dataclasses import astuple, dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from common.engine.adapter import MATRICES
 from common.engine.cuda.sizes import host_memory_bytes
 from common.engine.footprint import Footprint, footprint
 from common.engine.plan import budget_of, choose
@@ -13,7 +14,7 @@ from common.engine.rates import make_rates
 from common.engine.rules import make_rule
 from common.engine.settings import InnerConfig, Snapshots, Unroll
 from common.engine.weights import stack
-from common.language.adapter import MATRICES, fast_weights
+from common.language.adapter import fast_weights
 from common.language.batch import Rows, micro_batches
 from common.language.config import ModelConfig
 from common.language.objective import Losses, mean_loss

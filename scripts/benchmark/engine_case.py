@@ -36,8 +36,7 @@ def network_of(case: Case) -> nn.Module:
     torch.manual_seed(0)
     name = "eager"
     if case.ours and case.lean:
-        from common.engine.twice.attention import register
-        from common.engine.twice.policy import ATTENTION
+        from common.language.attention import ATTENTION, register
 
         register()
         name = ATTENTION

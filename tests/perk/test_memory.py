@@ -337,7 +337,7 @@ def test_a_memory_is_written_whole_or_not_at_all(
     memory, other = reader.read(MARY), reader.read(MORE)
     memory.save(tmp_path / "memory")
     with monkeypatch.context() as broken:
-        broken.setattr("perk.memory.write_synced", full)
+        broken.setattr("common.run.memory.write_synced", full)
         with pytest.raises(UserError, match="cannot write the memory .*No space left.*name another folder"):
             other.save(tmp_path / "memory")
     assert [path.name for path in tmp_path.iterdir()] == ["memory"]
@@ -433,9 +433,7 @@ def test_a_base_without_files_of_its_own_is_found_in_the_run_and_is_another_base
     side = json.loads((tmp_path / "memory" / "memory.json").read_text())
     own = memory.reader.open(tmp_path / "memory")
     assert same(own.weights, memory.weights)
-    with pytest.raises(
-        UserError, match=rf"the base tiny_stories \({side['fingerprint']}\), this reader's is tiny_stor"
-    ):
+    with pytest.raises(UserError, match=rf"the base tiny_stories \({side['fingerprint']}\), the one here is tiny_stor"):
         reader.open(tmp_path / "memory")
     shutil.rmtree(place / "model")
     with pytest.raises(UserError, match="finish the training of the run first"):

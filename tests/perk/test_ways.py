@@ -1,18 +1,13 @@
-"""One memory whichever way it is written: groups of segments, packed rows and stacks against one padded batch."""
+"""One memory whichever way it is written: groups of segments and stacks against one padded batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from common.engine.inner import adapt
-from common.engine.rules import make_rule
 from common.engine.settings import Unroll
-from common.engine.twice.packing import Packed, pack
-from common.engine.weights import Weights, call
-from common.language.batch import Row, micro_batches
+from common.language.batch import micro_batches
 from perk.build import Parts
 from perk.config import MethodConfig
 from perk.templates import predicted
@@ -69,74 +64,6 @@ def test_the_inner_loss_is_a_mean_over_tokens_and_not_over_segments(make: Callab
         values += [-scores[place - 1, row.ids[place]] for place in range(row.scored_from, len(row.ids))]
     (found,) = learner._adapt([problem], training=False).losses
     assert found.item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-12)
-
-
-# ---- packed rows
-
-
-def packed_loss(parts: Parts, packed: Packed, scored: Tensor) -> Callable[[Weights, object], Tensor]:
-    """The inner loss over one row without padding: mean of weighted losses over the scored tokens of all segments.
-
-    `scored` bool [tokens]: what is predicted.
-    """
-    network, weigher = parts.model.network, parts.weigher
-    assert weigher is not None
-
-    def loss(weights: Weights, _: object) -> Tensor:
-        output = call(network, weights, **packed.inputs(network), use_cache=False, output_hidden_states=True)
-        scores, states = output.logits[0].log_softmax(-1), output.hidden_states[-1][0]
-        places = scored.nonzero()[:, 0]
-        losses = -scores[places - 1].gather(1, packed.ids[0, places, None])[:, 0]
-        return (losses * weigher(states[places])).mean()
-
-    return loss
-
-
-def laid_out(rows: Sequence[Row]) -> tuple[Packed, Tensor]:
-    packed = pack([row.ids for row in rows])
-    lengths = torch.tensor([len(row.ids) for row in rows])
-    from_ = torch.tensor([max(1, row.scored_from) for row in rows])
-    places = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths)[packed.row]
-    return packed, places >= from_[packed.row]
-
-
-@pytest.mark.parametrize("micro_batch", [0, 2])
-def test_segments_packed_into_one_row_are_written_as_padded_ones(make: Callable[..., Parts], micro_batch: int) -> None:
-    """Losses, inner gradient, and the adapter after all steps; positions restart in each segment."""
-    parts, problem = make(), problems()[0]
-    learner = perk_of(parts)
-    packed, scored = laid_out(parts.templates.segments(problem))
-    in_row = packed_loss(parts, packed, scored)
-    rows, start = learner._given([problem]), learner.writer.start(1)
-
-    losses = learner.memorised.under(start, rows.ids)[rows.scored[:, 1:] > 0]
-    assert len(losses) == int(scored.sum())
-    padded = learner.writer.loss(start, rows)
-    torch.testing.assert_close(losses.mean(), padded, rtol=1e-13, atol=0)
-    torch.testing.assert_close(in_row(start, None), padded, rtol=1e-13, atol=0)
-    gradients = [torch.autograd.grad(value, list(start.values())) for value in (in_row(start, None), padded)]
-    close(*(dict(zip(start, gradient, strict=True)) for gradient in gradients))
-
-    assert parts.rates is not None
-    inner = learner.writer.inner
-    fast = adapt(in_row, start, steps=inner.steps, rule=make_rule(inner), rates=parts.rates, unroll=Unroll.none)
-    close(fast.weights, written(parts, problem, micro_batch))
-
-
-def test_the_meta_gradient_through_packed_rows_is_that_of_padded_ones(make: Callable[..., Parts]) -> None:
-    how = {"unroll": Unroll.tgu, "keep": 2}
-    parts, problem = make(**how), problems()[0]
-    learner = perk_of(parts)
-    loss, expected = meta_gradient(parts, [problem])
-    start, weigher, rates = learner.writer.start(1), parts.weigher, parts.rates
-    assert weigher is not None and rates is not None
-    in_row = packed_loss(parts, *laid_out(parts.templates.segments(problem)))
-    fast = adapt(in_row, start, steps=4, rule=make_rule(learner.writer.inner), rates=rates, **how)  # type: ignore[arg-type]
-    outer = learner._answer(fast.weights, [problem])
-    assert outer.item() == pytest.approx(loss, rel=1e-12)
-    learning = {**start, **{f"weigher.{name}": p for name, p in weigher.named_parameters()}, "rates": rates.numbers}
-    found = torch.autograd.grad(outer, list(learning.values()))
-    close(dict(zip(learning, found, strict=True)), expected)
 
 
 # ---- several contexts at once

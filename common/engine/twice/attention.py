@@ -1,6 +1,7 @@
-"""Attention for Hugging Face models whose second derivative is quick and takes memory linear in the sequence.
+"""Attention whose second derivative is quick and takes memory linear in the sequence.
 
-`register()`, then build the model with `attn_implementation=ATTENTION`; `common.engine.twice.policy` says what runs.
+`common.engine.twice.policy` says which kernel runs. Models of transformers come to it by `common.language.attention`,
+those of diffusers by `common.engine.twice.processor`.
 
 One head of the twice-differentiable kernel, with the scale already in Q and the mask M (0 or very negative):
 
@@ -20,105 +21,65 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from common.engine.twice.packing import per_segment
-from common.engine.twice.policy import ATTENTION, Need, needed
+from common.engine.twice.policy import Need, needed
 
 BLOCK_QUERIES = 64  # causal blocks skip the keys after their last query; smaller blocks starve the matrix products
 BLOCK_ENTRIES = 2**18  # of P: what a block computes with should stay in the cache
 KEPT_KEYS = 2  # per entry of a key vector: up to here P is smaller than Q, K and V together, and kept
 
 
-def register() -> None:
-    """Make `attn_implementation=ATTENTION` known to transformers; a second call changes nothing."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register(ATTENTION, attention)
-    AttentionMaskInterface.register(ATTENTION, _mask)
-
-
-def attention(
-    module: nn.Module,
+def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    mask: Tensor | None = None,
+    *,
+    causal: bool = False,
     scaling: float | None = None,
     dropout: float = 0.0,
-    is_causal: bool | None = None,
-    cu_seq_lens_q: Tensor | None = None,
-    **kwargs: Any,
+    weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """What a model of transformers calls in each attention layer.
-
-    Without a mask, causal attention is aligned at the end: the last query sees all keys.
+    """Softmax attention by the kernel that the needed derivatives allow.
 
     Args:
-        module: the attention layer; asked for `is_causal` unless the call says it.
         query: [rows, heads, queries, dim].
         key: [rows, key heads, keys, dim]; heads is a multiple of key heads.
         value: [rows, key heads, keys, value dim].
-        attention_mask: broadcasts to [rows, heads, queries, keys]; True where a query sees a key, or added to the
-            scores; it replaces `is_causal`.
+        mask: broadcasts to [rows, heads, queries, keys]; True where a query sees a key, or added to the scores; it
+            replaces `causal`.
+        causal: a query sees no later key; aligned at the end, so that the last query sees all keys.
         scaling: of the scores; dim ** -0.5 by default.
         dropout: probability of dropping a weight, 0 outside training.
-        is_causal: a query sees no later key.
-        cu_seq_lens_q: ends of packed segments, see `common.engine.twice.packing`; no query sees another segment.
-        kwargs: what else the model passes along.
+        weights: give the weights as well, by plain operations.
 
     Returns:
-        Output [rows, queries, heads, value dim]; weights [rows, heads, queries, keys] if asked for, not by segment.
+        Output [rows, heads, queries, value dim]; weights [rows, heads, queries, keys], None where a kernel has none.
 
     Raises:
-        ValueError: the layer wants what this attention does not do, or queries or segments do not fit the keys.
+        ValueError: there are more queries than keys in causal attention.
     """
-    if unknown := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
-        raise ValueError(f"attention '{ATTENTION}' has no {', '.join(unknown)}: use attn_implementation='eager'")
-    causal = attention_mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    causal = causal and mask is None
     if causal and query.shape[2] > key.shape[2]:
         raise ValueError(f"causal attention of {query.shape[2]} queries to {key.shape[2]} keys: pass a mask")
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        attention_mask = _additive(attention_mask, query.dtype)
-    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    need = _need(attention_mask, dropout, kwargs)
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if need in (Need.second, Need.curvature):
-            return _twice(q, k, v, mask, causal), None
-        return _torch(q, k, v, mask, causal, dropout, fused=need is Need.first)
-
-    if cu_seq_lens_q is None:
-        output, weights = attend(query, key, value, attention_mask)
-    else:
-        output, weights = per_segment(attend, query, key, value, attention_mask, cu_seq_lens_q), None
-    return output.transpose(1, 2), weights
-
-
-def _mask(*, q_length: int, kv_length: int, allow_is_causal_skip: bool, dtype: torch.dtype, **kwargs: Any) -> Any:
-    """The mask of a forward pass: None where `is_causal` or nothing says it all, else additive."""
-    from transformers.masking_utils import sdpa_mask
-
-    # transformers also skips the mask of an empty static cache, where causal means aligned at the start
-    skip = allow_is_causal_skip and q_length in (1, kv_length)
-    seen = sdpa_mask(q_length=q_length, kv_length=kv_length, allow_is_causal_skip=skip, dtype=dtype, **kwargs)
-    return seen if seen is None else _additive(seen, dtype)
-
-
-def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where seen, else the lowest finite number: a query that sees nothing gets the mean of all, as in eager."""
-    return torch.zeros((), dtype=dtype, device=seen.device).where(seen, torch.finfo(dtype).min)
-
-
-def _need(mask: Tensor | None, dropout: float, kwargs: dict[str, Any]) -> Need:
-    """What the engine asks for, or plain operations where the kernels cannot follow."""
-    from transformers.utils.output_capturing import _active_collector  # most models drop the flag output_attentions
-
-    weights = kwargs.get("output_attentions") or any("attentions" in name for name in _active_collector.get() or ())
+    if mask is not None and mask.dtype == torch.bool:
+        mask = additive(mask, query.dtype)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     transformed = torch._C._functorch.maybe_current_level() is not None  # inside vmap, grad, jvp, ... of torch.func
     plain = dropout or weights or transformed or (mask is not None and mask.requires_grad)
-    return Need.plain if plain else needed()
+    need = Need.plain if plain else needed()
+    if need is Need.first:
+        return _fused(query, key, value, mask, causal, scaling), None
+    if need is Need.plain:
+        return _plain(query * scaling, key, value, mask, causal, dropout)
+    return _twice(query * scaling, key, value, mask, causal), None
+
+
+def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where seen, else the lowest finite number: a query that sees nothing gets the mean of all, as in eager."""
+    return torch.zeros((), dtype=dtype, device=seen.device).where(seen, torch.finfo(dtype).min)
 
 
 def _later(queries: int, keys: int, like: Tensor) -> Tensor:
@@ -131,18 +92,31 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _torch(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, dropout: float, *, fused: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Torch's kernels, which have no second derivative and no weights, or composite operations, which have all."""
-    if (group := query.shape[1] // key.shape[1]) > 1:
-        key, value = (x.repeat_interleave(group, 1) for x in (key, value))
+def _repeated(query: Tensor, *tensors: Tensor) -> Iterator[Tensor]:
+    """Keys and values with as many heads as the queries have."""
+    group = query.shape[1] // tensors[0].shape[1]
+    return (x.repeat_interleave(group, 1) if group > 1 else x for x in tensors)
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scaling: float) -> Tensor:
+    """Torch's kernels, which have no second derivative and no weights."""
+    key, value = _repeated(query, key, value)
     queries, keys = query.shape[2], key.shape[2]
-    if causal and (queries < keys or not fused):  # torch's kernels would align at the start
+    if causal and queries < keys:  # they would align at the start
         mask, causal = _later(queries, keys, query), False
-    if fused:
-        return functional.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=1.0), None
-    scores = query @ key.mT if mask is None else query @ key.mT + mask
+    return functional.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=scaling)
+
+
+def _plain(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, dropout: float
+) -> tuple[Tensor, Tensor]:
+    """Composite operations, which have all derivatives, and the weights."""
+    key, value = _repeated(query, key, value)
+    scores = query @ key.mT
+    if causal:
+        mask = _later(query.shape[2], key.shape[2], query)
+    if mask is not None:
+        scores = scores + mask
     weights = functional.dropout(scores.softmax(-1, dtype=_wide(scores.dtype)).to(value.dtype), dropout)
     return weights @ value, weights
 
@@ -295,4 +269,4 @@ class _Second(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> None:
-        raise NotImplementedError(f"attention '{ATTENTION}' has no third derivative; with needing(Need.plain) it has")
+        raise NotImplementedError("this attention has no third derivative; with needing(Need.plain) it has")

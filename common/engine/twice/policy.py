@@ -8,8 +8,6 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-ATTENTION = "twice"
-"""`attn_implementation=` of models whose attention follows this policy (`common.engine.twice.attention`)."""
 SMALL = 2**15
 """Below as many entries the calls cost more than the arithmetic, and torch's own second derivative is cheaper."""
 

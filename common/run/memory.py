@@ -1,0 +1,89 @@
+"""Memories on the disk: one adapter in a folder that plain `peft` reads, and a note beside it about the rest."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from safetensors import SafetensorError
+
+from common.engine.adapter import SETTINGS, Adapter, AdapterFiles
+from common.engine.weights import Weights
+from common.errors import UserError
+from common.run.export import write
+from common.run.files import write_synced
+
+NOTE = "memory.json"
+"""Beside the adapter's files."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """The content of `memory.json`; a paper adds numbers and texts of its own."""
+
+    schema: int
+    base: str
+    """Name of the network that the memory was written into."""
+    fingerprint: str
+    """Of the base's weights."""
+
+    def save_pretrained(self, folder: str) -> None:
+        """Write it, as `common.run.export.write` asks its parts to."""
+        write_synced(Path(folder) / NOTE, f"{json.dumps(vars(self), indent=2, ensure_ascii=False)}\n".encode())
+
+
+AnyNote = TypeVar("AnyNote", bound=Note)
+
+
+def save(folder: Path, files: AdapterFiles, note: Note) -> None:
+    """Write a memory, whole or not at all; an older one in `folder` is replaced.
+
+    Raises:
+        UserError: `folder` holds something else, or cannot be written.
+    """
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / NOTE).is_file())):
+        raise UserError(f"{folder} is there and no saved memory; name another folder")
+    try:
+        write(folder, files, note)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot write the memory into {folder}: {error}; free space there, or name another folder"
+        ) from error
+
+
+def load(folder: Path, adapter: Adapter, kind: type[AnyNote], schema: int, base: str) -> tuple[Weights, AnyNote]:
+    """The matrices and the note of a memory that was saved from `adapter`, or from one like it on the same base.
+
+    Args:
+        folder: of the memory.
+        adapter: in the network that is to have the memory.
+        kind: of the note.
+        schema: of the notes that can be read.
+        base: name of the network, for messages.
+
+    Raises:
+        UserError: there is none, it is damaged, or it belongs to another base or adapter.
+    """
+    note = _note(folder, kind, schema)
+    if note.fingerprint != (own := adapter.fingerprint()):
+        raise UserError(
+            f"{folder}: written into the base {note.base} ({note.fingerprint}), the one here is {base} ({own}); load a "
+            "run on that base, or write the memory again"
+        )
+    return adapter.read(folder), note
+
+
+def _note(folder: Path, kind: type[AnyNote], schema: int) -> AnyNote:
+    path = folder / NOTE
+    if not path.is_file():
+        found = f"it holds {SETTINGS}, so an adapter of other code" if (folder / SETTINGS).is_file() else "none there"
+        raise UserError(f"{folder}: no saved memory ({NOTE} is missing; {found}); give a folder of memory.save")
+    try:
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        note = kind(**value)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); save the memory again") from error
+    right = all(isinstance(getattr(note, name), type_) for name, type_ in get_type_hints(kind).items())
+    if note.schema != schema or not right:
+        raise UserError(f"{path}: schema {note.schema}, this version reads {schema}; save the memory again with it")
+    return note
