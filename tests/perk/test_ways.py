@@ -132,7 +132,7 @@ def test_the_meta_gradient_through_packed_rows_is_that_of_padded_ones(make: Call
     assert weigher is not None and rates is not None
     in_row = packed_loss(parts, *laid_out(parts.templates.segments(problem)))
     fast = adapt(in_row, start, steps=4, rule=make_rule(learner.writer.inner), rates=rates, **how)  # type: ignore[arg-type]
-    outer = learner._answer(fast.weights, [problem])
+    outer = learner.answer_loss(fast.weights, [problem])
     assert outer.item() == pytest.approx(loss, rel=1e-12)
     learning = {**start, **{f"weigher.{name}": p for name, p in weigher.named_parameters()}, "rates": rates.numbers}
     found = torch.autograd.grad(outer, list(learning.values()))
