@@ -50,7 +50,7 @@ def train(
     selection: Selection = CLOSENESS,
     **loop: Any,
 ) -> tuple[Point, Run]:
-    """One run, as a paper's `train.py` has it; `scores` by step, or of the point. `cut_at`: evaluation that never ends."""
+    """One run, as a paper's `train.py` has it; `scores` by step, or of the point. `cut_at`: evaluation that fails."""
     point, number = Point(), 0
     outer = Outer(OuterConfig(lr=0.1, warmup=0.0, batch_problems=2, accumulation=accumulation), point, rates, total)
     batches = Batches(list(range(10)), 2, seed=3)

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import torch
 
+from common.engine.cuda.sizes import peak_memory_bytes
 from common.errors import UserError
-from common.run import checkpoint, environment, progress, stop
+from common.run import checkpoint, progress, stop
 from common.run.folder import selection_of
 from common.run.results import Interval, Selection
 from common.run.run import Run, RunIdentity
@@ -330,10 +331,10 @@ def test_what_selects_the_model_is_written_down_and_read_back(tmp_path: Path) ->
 def test_the_peak_of_memory_is_of_the_run_and_not_of_one_before_it(tmp_path: Path) -> None:
     large = torch.ones(400_000_000 // 4)
     with open_run(tmp_path / "before") as run:
-        before = environment.peak_memory_bytes(run.device)
+        before = peak_memory_bytes(run.device)
     del large
     with open_run(tmp_path / "after") as run:
-        assert environment.peak_memory_bytes(run.device) < before - 300_000_000
+        assert peak_memory_bytes(run.device) < before - 300_000_000
 
 
 def test_a_folder_made_with_other_settings_is_refused_with_the_first_differences(tmp_path: Path) -> None:
