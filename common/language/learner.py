@@ -1,6 +1,6 @@
 """The two kinds of language-model learners: one writes what it is given into weights, the other reads it in the prompt.
 
-A paper says which rows a problem of its own (`P`) has; what an outer loss and an answer are stands here once.
+A paper says which rows a problem of its own (`P`) has, and what its losses are; reading and answering stand here once.
 """
 
 from abc import ABC, abstractmethod
@@ -31,9 +31,11 @@ Responses = list[list[str]]
 class Learner(ABC, Generic[P]):
     """What the training loop and the evaluation ask for.
 
-    for group in learner.groups(problems):
-        fast = learner.memorise(group, training=True)
-        loss = learner.answer_loss(fast, group)
+    A batch goes through it group by group, each group's loss backward before the next begins:
+
+        for group in learner.groups(problems):
+            fast = learner.memorise(group, training=True)
+            loss = learner.answer_loss(fast, group)
     """
 
     def __init__(self, model: LanguageModel, tokenizer: "PreTrainedTokenizerBase") -> None:
