@@ -3,19 +3,19 @@
 import logging
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from common.engine.inner import Adapted
 from common.engine.rates import LearnedRates
 from common.engine.settings import InnerConfig
-from common.engine.weights import select
+from common.engine.weights import Weights, select
 from common.language.batch import Row, Rows
 from common.language.learner import MemoryLearner, PromptLearner
 from common.language.model import LanguageModel
-from common.language.objective import Losses, mean_loss
+from common.language.objective import Losses
 from common.language.writer import Writer
 from perk.config import EvaluationConfig, MethodConfig
-from perk.objective import Weigher, WeightedLosses
+from perk.objective import Weigher, WeightedLosses, answer_loss, context_loss
 from perk.problems import Problem, Question
 from perk.retrieval import Index
 from perk.templates import Templates, token_shares
@@ -44,7 +44,7 @@ class Perk(MemoryLearner[Problem]):
             model,
             rates,
             inner,
-            lambda weights, rows: mean_loss(self.memorised, weights, rows),
+            lambda weights, segments: context_loss(self.memorised, weights, segments),
             pad=templates.eos,
             evaluation_steps=evaluation.inner_steps,
             others=[] if weigher is None else list(weigher.parameters()),
@@ -56,6 +56,11 @@ class Perk(MemoryLearner[Problem]):
     def rows(self, problem: Problem) -> list[Row]:
         """Segments, and questions with targets."""
         return [*self._memorised(problem), *self._questions(problem)]
+
+    def answer_loss(self, fast: Weights, group: Sequence[Problem]) -> Tensor:
+        """The outer loss, []."""
+        questions = self.writer.rows([self._questions(problem) for problem in group])
+        return answer_loss(self.model.losses, fast, questions).sum()
 
     def _adapt(self, group: Sequence[Problem], *, training: bool) -> Adapted:
         size = self.writer.inner.micro_batch if training else self.micro_batch

@@ -1,12 +1,25 @@
-"""The paper's losses: what the inner loop memorises, token by token weighted (section 3)."""
+"""The paper's losses (section 3), and what selects a model.
+
+    inner   mean over the tokens s_t of all segments of the context K of  w_t * -log p(s_t | s_<t)
+    outer   mean over the tokens y_t of the target of  -log p(y_t | q, y_<t)  under the weights that hold K
+
+q is the question, y what is to be said: the answer, or with method.target=support the supporting facts before it. With
+several questions about one K the outer loss is their mean. The weights w_t come from a small network that the outer
+loop trains; equation 5, the gradient of the outer loss through the last inner steps, is `inner.unroll=tgu`.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.engine.lora import over_tasks
 from common.engine.weights import Weights, call
+from common.language.batch import Rows
+from common.language.objective import Losses, mean_loss
 from common.language.token_losses import TokenLosses
+from common.run.results import Selection
 
+SELECTION = Selection("accuracy")
+"""By the task's metric, on dev."""
 WIDTH = 128
 """Of the weighting network's hidden layer."""
 SHARPNESS = 3.0
@@ -52,3 +65,15 @@ class WeightedLosses(nn.Module):
             return found
 
         return over_tasks(self.losses.network, one_task, weights, ids)
+
+
+def context_loss(losses: Losses, weights: Weights, segments: Rows) -> Tensor:
+    """The inner loss; [] or [problems]. `losses` weigh tokens, the rows' weights (`perk.templates.token_shares`) make
+    it the mean over all tokens of a context.
+    """
+    return mean_loss(losses, weights, segments)
+
+
+def answer_loss(losses: Losses, fast: Weights, questions: Rows) -> Tensor:
+    """The outer loss of questions with their targets, no token weighted; [] or [problems]."""
+    return mean_loss(losses, fast, questions)

@@ -10,6 +10,7 @@ from torch._guards import detect_fake_mode
 
 from common.data.splits import SPLITS
 from common.errors import UserError
+from common.language import sizes
 from common.language.objective import Losses
 from common.language.sizes import Shape, Step, aligned, counted, fast_lines, memory_lines, model_lines
 from common.language.sources import load_tokenizer
@@ -42,13 +43,7 @@ def shape_of(config: TrainConfig) -> Shape:
         return Shape(count, chosen.segment_tokens + LABEL, chosen.questions, QUESTION, source)
     read = [templates.segments(problem) for problem in problems]
     asked = [[templates.question(problem, q, config.method.target) for q in problem.questions] for problem in problems]
-    return Shape(
-        max(len(rows) for rows in read),
-        max(len(row.ids) for rows in read for row in rows),
-        max(len(rows) for rows in asked),
-        max(len(row.ids) for rows in asked for row in rows),
-        f"the largest of {len(problems)} problems",
-    )
+    return sizes.shape_of(read, asked)
 
 
 def step_of(network: nn.Module, config: TrainConfig, shape: Shape) -> Step:

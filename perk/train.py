@@ -1,4 +1,4 @@
-"""The entry: configuration to objects, then the loop.
+"""The entry: configuration to objects, then the whole loop from the first batch to the last result.
 
 python -m perk.train +experiment=babilong_qa1              the published set-up
 python -m perk.train +experiment=babilong_qa1 scale=cpu    all of it on one core, no files needed
@@ -19,6 +19,9 @@ from perk.config import Labels, Learner, TrainConfig
 
 if TYPE_CHECKING:
     from common.run.results import Results
+    from common.run.run import Run
+    from perk.build import Parts
+    from perk.data import Splits
 
 ConfigStore.instance().store(name="perk_schema", node=TrainConfig)  # each paper its own: tests load several
 
@@ -31,45 +34,79 @@ def train(config: TrainConfig, folder: Path) -> Results:
     Raises:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
-    from common.language.training import train_and_select
+    from common.language.training import export_selected, make_outer
+    from common.run import rate_record
+    from common.run.batches import Batches
     from common.run.run import Run, RunIdentity
     from perk import data
     from perk.build import build, look
-    from perk.evaluate import foresee, measure, measure_rules, respond
+    from perk.evaluate import foresee, measure, measure_rules
+    from perk.objective import SELECTION
     from perk.problems import relabelled
-    from perk.scoring import accuracy, to_json
+    from perk.scoring import to_json
 
     who = RunIdentity("perk", config.experiment, config.method.name, config.scale, config.seed)
-    with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who) as run:
+    settings = (config.runtime, config.tracker, config.loop)
+    with Run(folder, plain(config), *settings, who, SELECTION, config.evaluation.patience) as run:
         if run.finished:
             return run.results
         foresee(config)
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
-            metrics, records = measure_rules(splits, config)
-            return run.finish(metrics, records)
+            return run.finish(*measure_rules(splits, config))
 
         parts = build(config, run.device, run.dtype)
         look(parts, splits, config)
-        train_and_select(
-            run,
-            parts,
-            splits["train"],
-            config.outer,
-            score=lambda: accuracy(respond(parts, splits["dev"], config, select=True)),
-            patience=config.evaluation.patience,
-            schedule=config.outer.schedule,
-            fresh=relabelled if config.method.labels is Labels.shuffled else None,
-        )
+        learner, rates = parts.learner, parts.rates
+        fresh = relabelled if config.method.labels is Labels.shuffled else None
+        batches = Batches(splits["train"], config.outer.batch_problems, config.seed, fresh)
+        total = config.outer.total_steps(len(splits["train"]))
+        outer = make_outer(run, parts, config.outer, total, config.outer.schedule)
+
+        if run.restore() == 0:
+            evaluate_dev(run, parts, splits, config)
+        for step in run.steps(total):  # starts where the checkpoint ended
+            outer_loss = 0.0
+            for problems in batches.of(step, config.outer.accumulation):
+                for group in learner.groups(problems):
+                    fast = learner.memorise(group, training=True)  # inner loop: segments into weights
+                    loss = learner.answer_loss(fast, group)  # outer loss: questions, without the context
+                    outer_loss += outer.accumulate(loss)  # backward, through the inner loop
+                    del fast, loss  # one graph at a time is alive
+            norm = outer.step()  # reduce, clip, AdamW, schedule
+            if run.due(config.loop.log_every):
+                shown = {**learner.measured, **rate_record.summary(rates), **run.cost}
+                run.log(step, "train", outer_loss=outer_loss, grad_norm=norm, **shown)
+            if run.due(config.loop.evaluate_every):
+                run.select(evaluate_dev(run, parts, splits, config))  # keeps the best; out of patience, ends
+            run.save_if_due(step)  # also on a stop signal
+
+        step = run.restore_best(*parts.tracked) or run.step
+        rate_record.select(run.folder, step)
+        export_selected(run.folder, parts)
         metrics, items = measure(parts, splits["test"], config)
         return run.finish(metrics, map(to_json, items))
+
+
+def evaluate_dev(run: Run, parts: Parts, splits: Splits, config: TrainConfig) -> float:
+    """Accuracy on dev, logged beside the inner rates that gave it."""
+    from common.run import rate_record
+    from perk.evaluate import respond
+    from perk.objective import SELECTION
+    from perk.scoring import accuracy
+
+    score = accuracy(respond(parts, splits["dev"], config, select=True))
+    run.log(run.step, "dev", **{SELECTION.metric: score})
+    rate_record.note(run.folder, run.step, parts.rates)
+    return score
 
 
 @entry("pkg://conf.perk")
 def main(cfg: DictConfig) -> float:
     """Returns the test accuracy, of several shortcuts the best one's."""
-    test = train(to_typed(cfg, TrainConfig), Path(HydraConfig.get().runtime.output_dir)).test
-    return test["accuracy"].value if "accuracy" in test else max(interval.value for interval in test.values())
+    from perk.objective import SELECTION
+
+    return SELECTION.headline(train(to_typed(cfg, TrainConfig), Path(HydraConfig.get().runtime.output_dir)).test)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from common.engine.weights import Weights, select
 from common.language.batch import Row
 from common.language.learner import MemoryLearner, PromptLearner
 from common.language.model import LanguageModel
-from common.language.objective import known, mean_loss
+from common.language.objective import known
 from common.language.writer import Writer
 from reckoning.config import Knowledge, MethodConfig, Target
+from reckoning.objective import answer_loss, knowledge_loss, recited_shares
 from reckoning.problems import Problem
 from reckoning.templates import Templates
 
@@ -82,7 +83,7 @@ class Reckoning(MemoryLearner[Problem]):
             model,
             rates,
             inner,
-            lambda weights, rows: mean_loss(model.losses, weights, rows),
+            lambda weights, facts: knowledge_loss(model.losses, weights, facts),
             pad=templates.eos,
             answer_weight=method.answer_weight,
             evaluation_steps=evaluation_steps,
@@ -91,13 +92,22 @@ class Reckoning(MemoryLearner[Problem]):
 
     def rows(self, problem: Problem) -> list[Row]:
         """Facts, questions with targets, and facts to recite on their own."""
-        return [*self._memorised(problem), *self._questions(problem), *self._recited(problem)[0]]
+        return [*self._memorised(problem), *self._questions(problem), *self._recited(problem)]
+
+    def answer_loss(self, fast: Weights, group: Sequence[Problem]) -> Tensor:
+        """The outer loss (equation 5), []."""
+        questions = self.writer.rows([self._questions(problem) for problem in group])
+        facts = [self._recited(problem) for problem in group]
+        recited = None
+        if any(facts):
+            recited = self.writer.rows(facts, [recited_shares(problem.questions) for problem in group])
+        return answer_loss(self.model.losses, fast, questions, recited).sum()
 
     def respond_and_recall(self, problems: Sequence[Problem], new_tokens: int) -> list[Answered]:
         """`respond`, and how well all given facts are known: from the initial weights, and from those that answer."""
         found: list[Answered] = []
         for group in self._groups(problems):
-            fast = self._adapt(group, training=False).weights
+            fast = self.memorise(group, training=False)
             texts, encoded = self._continued(fast, group, new_tokens), self._encoded(fast, group)
             found += map(Answered, texts, encoded)
         return found
@@ -113,12 +123,6 @@ class Reckoning(MemoryLearner[Problem]):
             found.append([Encoded(*of_fact) for _, *of_fact in zip(own, *values, strict=False)])
         return found
 
-    def _answer(self, fast: Weights, group: Sequence[Problem]) -> Tensor:
-        """The outer loss; [] or [problems]."""
-        loss = super()._answer(fast, group)
-        rows, shares = zip(*map(self._recited, group), strict=True)
-        return loss + mean_loss(self.model.losses, fast, self.writer.rows(rows, shares)) if any(rows) else loss
-
     def _memorised(self, problem: Problem) -> list[Row]:
         return [self.templates.fact(index, fact) for index, fact in enumerate(self.knowledge.of(problem))]
 
@@ -126,13 +130,12 @@ class Reckoning(MemoryLearner[Problem]):
         target = Target.single if self.method.target is Target.sum else self.method.target
         return [self.templates.question(problem, question, target) for question in problem.questions]
 
-    def _recited(self, problem: Problem) -> tuple[list[Row], list[float]]:
-        """With the literal sum: relevant facts and their shares, fact mean inside a question, then question mean."""
+    def _recited(self, problem: Problem) -> list[Row]:
+        """With the literal sum: the relevant facts of every question."""
         if self.method.target is not Target.sum:
-            return [], []
-        asked = [(index, question) for question in problem.questions for index in question.relevant]
-        rows = [self.templates.fact(index, problem.facts[index]) for index, _ in asked]
-        return rows, [1 / (len(question.relevant) * len(problem.questions)) for _, question in asked]
+            return []
+        relevant = [index for question in problem.questions for index in question.relevant]
+        return [self.templates.fact(index, problem.facts[index]) for index in relevant]
 
 
 class InContext(PromptLearner[Problem]):

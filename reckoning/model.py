@@ -23,8 +23,7 @@ ConfigStore.instance().store(name="schema", node=TrainConfig)
 @entry("pkg://conf.reckoning")
 def main(cfg: DictConfig) -> None:
     """Print how large the model is and whether training it fits."""
-    from reckoning.shape import shape_of
-    from reckoning.sizes import report
+    from reckoning.sizes import report, shape_of
 
     config = to_typed(cfg, TrainConfig)
     remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none

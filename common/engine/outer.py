@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -60,26 +60,22 @@ class Outer:
             self.optimizer, lambda step: share_of_peak(step, warm, total_steps, schedule)
         )
 
-    def accumulate(self, losses: Iterable[Tensor]) -> float:
-        """Sum of this rank's `losses` (each []), each sent backward as it comes so that one graph is alive at a time.
+    def accumulate(self, loss: Tensor) -> float:
+        """Send a `loss` ([]) of this step backward and return its value; a step's gradient is that of their sum.
 
         Raises:
-            UserError: a loss is not finite; nothing has been written to the weights. With several ranks `step` raises
+            UserError: the loss is not finite; nothing has been written to the weights. With several ranks `step` raises
                 it, on all of them, because the others would wait there for this one.
         """
-        total = 0.0
-        for index, loss in enumerate(losses, start=1):
-            value = loss.item()
-            if not math.isfinite(value):
-                refusal = _diverged(f"outer loss {index} of this batch", value)
-                if not _several_ranks():
-                    self.optimizer.zero_grad()
-                    raise UserError(refusal)
-                self._refused = refusal
-                return value
+        value = loss.item()
+        if math.isfinite(value):
             torch.autograd.backward(loss)
-            total += value
-        return total
+        elif _several_ranks():
+            self._refused = _diverged("outer loss", value)
+        else:
+            self.optimizer.zero_grad()
+            raise UserError(_diverged("outer loss", value))
+        return value
 
     def step(self) -> float:
         """Sum gradients over ranks, clip, update, advance the schedule; returns the norm before clipping.

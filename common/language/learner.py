@@ -1,6 +1,6 @@
 """The two kinds of language-model learners: one writes what it is given into weights, the other reads it in the prompt.
 
-A paper says which rows a problem of its own (`P`) has; what an outer loss and an answer are stands here once.
+A paper says which rows a problem of its own (`P`) has, and what its losses are; reading and answering stand here once.
 """
 
 from abc import ABC, abstractmethod
@@ -29,23 +29,44 @@ Responses = list[list[str]]
 
 
 class Learner(ABC, Generic[P]):
-    """What the training loop and the evaluation ask for."""
+    """What the training loop and the evaluation ask for.
+
+    A batch goes through it group by group, each group's loss backward before the next begins:
+
+        for group in learner.groups(problems):
+            fast = learner.memorise(group, training=True)
+            loss = learner.answer_loss(fast, group)
+    """
 
     def __init__(self, model: LanguageModel, tokenizer: "PreTrainedTokenizerBase") -> None:
         """`tokenizer`: with an end-of-text token, at which an answer ends."""
         self.model, self.tokenizer = model, tokenizer
         self.learns: nn.Module = model.network
         """What training changes; of its parameters those that ask for a gradient."""
-        self.measured: dict[str, float] = {}
-        """Numbers of the last training batch for the log, such as the first and last inner loss."""
 
     @abstractmethod
     def rows(self, problem: P) -> list[Row]:
         """Every row of the problem that training reads."""
 
     @abstractmethod
-    def losses(self, problems: Sequence[P]) -> Iterator[Tensor]:
-        """Outer losses whose sum is the batch's loss (a sum over problems); each may be sent backward at once."""
+    def groups(self, problems: Sequence[P]) -> list[Sequence[P]]:
+        """The problems of a training batch in groups that share one graph; `measured` begins anew."""
+
+    @abstractmethod
+    def memorise(self, group: Sequence[P], *, training: bool) -> Weights:
+        """The inner loop: the weights that answer the questions of `group`, with an outer graph while `training`.
+
+        A learner without an inner loop answers from its own.
+        """
+
+    @abstractmethod
+    def answer_loss(self, fast: Weights, group: Sequence[P]) -> Tensor:
+        """The outer loss of `group` under `fast`, []: the sum over its problems of the mean over their questions."""
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """Numbers of the last training batch for the log."""
+        return {}
 
     @abstractmethod
     def respond(self, problems: Sequence[P], new_tokens: int) -> Responses:
@@ -69,6 +90,7 @@ class MemoryLearner(Learner[P]):
         """`meta`: False trains without the inner loop, which then runs at test time only."""
         super().__init__(model, tokenizer)
         self.writer, self.meta = writer, meta
+        self._losses: list[list[Tensor]] = []
 
     @abstractmethod
     def _memorised(self, problem: P) -> list[Row]:
@@ -78,25 +100,32 @@ class MemoryLearner(Learner[P]):
     def _questions(self, problem: P) -> list[Row]:
         """One row a question, its target after the prompt."""
 
-    def losses(self, problems: Sequence[P]) -> Iterator[Tensor]:
-        """One loss a problem, or one for the whole stack; a problem's loss is the mean over its questions."""
-        first = last = 0.0
-        for group in self._groups(problems):
-            if not self.meta:
-                yield self._answer(self.writer.start(len(group)), group).sum()
-                continue
-            adapted = self._adapt(group, training=True)
-            yield self._answer(adapted.weights, group).sum()
-            first += adapted.losses[0].sum().item()
-            last += adapted.losses[-1].sum().item()
-        if self.meta:
-            self.measured = {"inner_loss_first": first / len(problems), "inner_loss_last": last / len(problems)}
+    def groups(self, problems: Sequence[P]) -> list[Sequence[P]]:
+        """All problems where they are stacked, else each on its own."""
+        self._losses.clear()
+        return self._groups(problems)
+
+    def memorise(self, group: Sequence[P], *, training: bool) -> Weights:
+        """The weights that hold what `group` gives; the initial ones in a training without the inner loop."""
+        if training and not self.meta:
+            return self.writer.start(len(group))
+        adapted = self._adapt(group, training=training)
+        if training:
+            self._losses.append(adapted.losses)
+        return adapted.weights
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """First and last inner loss of the last training batch, the mean over its problems."""
+        count = sum(losses[0].numel() for losses in self._losses)
+        places = {"inner_loss_first": 0, "inner_loss_last": -1} if count else {}
+        return {name: sum(losses[at].sum().item() for losses in self._losses) / count for name, at in places.items()}
 
     def respond(self, problems: Sequence[P], new_tokens: int) -> Responses:
         """Write once a problem, then answer all its questions from the adapted weights."""
         responses: Responses = []
         for group in self._groups(problems):
-            responses += self._continued(self._adapt(group, training=False).weights, group, new_tokens)
+            responses += self._continued(self.memorise(group, training=False), group, new_tokens)
         return responses
 
     def plan(self, problems: Sequence[P], together: int) -> None:
@@ -107,16 +136,12 @@ class MemoryLearner(Learner[P]):
         self.writer.stack_if_it_pays(self._memorised(ordered[-1]))
         if self.writer.inner.unroll is Unroll.auto:
             group = ordered[-together if self.writer.stacked else -1 :]
-            self.writer.plan(self._given(group), len(group), lambda fast: self._answer(fast, group))
+            self.writer.plan(self._given(group), len(group), lambda fast: self.answer_loss(fast, group))
 
     def _continued(self, fast: Weights, group: Sequence[P], new_tokens: int) -> Responses:
         """What follows the questions."""
         prompts = [[row.prompt for row in self._questions(problem)] for problem in group]
         return self.decoded(fast, prompts, new_tokens, stacked=self.writer.stacked)
-
-    def _answer(self, fast: Weights, group: Sequence[P]) -> Tensor:
-        """The outer loss; [] or [problems]."""
-        return mean_loss(self.model.losses, fast, self.writer.rows([self._questions(problem) for problem in group]))
 
     def _given(self, group: Sequence[P]) -> Rows:
         """What the inner loop reads of one problem or of a stack of them; the loss is the mean over rows."""
@@ -154,14 +179,21 @@ class PromptLearner(Learner[P]):
     def rows(self, problem: P, reserve: int = 0) -> list[Row]:
         """One row a question, what is given in its prompt; `reserve` tokens are left for the answer."""
 
-    def losses(self, problems: Sequence[P]) -> Iterator[Tensor]:
-        """One loss for the batch: the sum over problems of the mean over their questions."""
-        tasks = [self.rows(problem) for problem in problems]
+    def groups(self, problems: Sequence[P]) -> list[Sequence[P]]:
+        """The whole batch."""
+        return [problems]
+
+    def memorise(self, group: Sequence[P], *, training: bool) -> Weights:
+        """Nothing is written: what is given stands in the prompt."""
+        return self.weights
+
+    def answer_loss(self, fast: Weights, group: Sequence[P]) -> Tensor:
+        """Fine-tuning: the sum over problems of the mean over their questions; []."""
+        tasks = [self.rows(problem) for problem in group]
         shares = [1 / len(rows) for rows in tasks for _ in rows]
         padded = to_rows([row for rows in tasks for row in rows], shares=shares, **self.tensors)
         with needing(Need.first):
-            loss = mean_loss(self.model.losses, self.weights, padded)
-        yield loss
+            return mean_loss(self.model.losses, fast, padded)
 
     def respond(self, problems: Sequence[P], new_tokens: int) -> Responses:
         """Read what is given again for every question."""

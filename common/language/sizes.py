@@ -15,7 +15,7 @@ from common.engine.rules import make_rule
 from common.engine.settings import InnerConfig, Snapshots, Unroll
 from common.engine.weights import stack
 from common.language.adapter import fast_weights
-from common.language.batch import Rows, micro_batches
+from common.language.batch import Row, Rows, micro_batches
 from common.language.config import ModelConfig
 from common.language.objective import Losses, mean_loss
 from common.language.token_losses import TokenLosses
@@ -37,6 +37,17 @@ class Shape:
     question_tokens: int
     source: str
     """Where the sizes come from, in words."""
+
+
+def shape_of(read: Sequence[Sequence[Row]], asked: Sequence[Sequence[Row]]) -> Shape:
+    """Sizes of the largest of some problems: the rows [problems][rows] that each reads, and those that it is asked."""
+    return Shape(
+        max(len(rows) for rows in read),
+        max(len(row.ids) for rows in read for row in rows),
+        max(len(rows) for rows in asked),
+        max(len(row.ids) for rows in asked for row in rows),
+        f"the largest of {len(read)} problems",
+    )
 
 
 @dataclass(frozen=True)

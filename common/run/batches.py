@@ -1,7 +1,7 @@
 """Which items stand in which batch: a function of the seed and the batch's number, so a restart needs no state."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Generic, TypeVar
 
@@ -30,6 +30,10 @@ class Batches(Generic[T]):
         """Batch `number`, counted from 0."""
         places = (divmod(number * self.size + i, len(self.items)) for i in range(self.size))
         return [self._item(epoch, self._order(epoch)[place]) for epoch, place in places]
+
+    def of(self, step: int, parts: int = 1) -> Iterator[list[T]]:
+        """The `parts` batches of outer step `step`, counted from 1, each made when it is asked for."""
+        return (self[number] for number in range((step - 1) * parts, step * parts))
 
     def _item(self, epoch: int, index: int) -> T:
         item = self.items[index]

@@ -45,6 +45,18 @@ def read_environment(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: damaged ({error}); delete the file and run the command again") from error
 
 
+def selection_of(folder: Path) -> results.Selection:
+    """What selected the model of a run; the default for a run that was made before papers could choose.
+
+    Raises:
+        UserError: `environment.json` is damaged.
+    """
+    try:
+        return results.Selection(**read_environment(folder).get("selection", {}))
+    except TypeError as error:
+        raise UserError(f"{folder / ENVIRONMENT}: damaged ({error}); run its command again") from error
+
+
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """The records of `metrics.jsonl`, none before the first; a last line that is still being written is left out.
 

@@ -50,9 +50,10 @@ class Progress:
         """Take the bar away; log lines go where they went before."""
         self._stack.close()
 
-    def note(self, values: Mapping[str, float]) -> None:
-        """Numbers shown beside the progress until they are noted anew."""
-        self._notes |= values
+    def note(self, values: Mapping[str, Any]) -> None:
+        """The first two numbers of them are shown beside the progress until they are noted anew."""
+        numbers = [(name, value) for name, value in values.items() if isinstance(value, (int, float))]
+        self._notes |= numbers[:2]
 
     def update(self, step: int) -> None:
         """`step` is done."""

@@ -35,6 +35,9 @@ class Rates(Protocol):
     def rates(self) -> Any:
         """All rates, a tensor of shape [groups, steps]."""
 
+    def summary(self) -> dict[str, float]:
+        """Name -> number, such as the median of all rates."""
+
 
 @dataclass(frozen=True)
 class RateRecord:
@@ -65,14 +68,22 @@ class RateRecord:
                 yield {"layer": layer, "name": name, "inner_step": index, "start": before, "tested": after}
 
 
-def note(folder: Path, step: int, rates: Rates) -> None:
+def summary(rates: Rates | None) -> dict[str, float]:
+    """`rates/<name>` -> number for the log; nothing without inner rates."""
+    return {} if rates is None else {f"rates/{name}": value for name, value in rates.summary().items()}
+
+
+def note(folder: Path, step: int, rates: Rates | None) -> None:
     """Record the rates after outer step `step`; records of this and later steps, from before a restart, are dropped.
+    Nothing is written without inner rates.
 
     Raises:
         OSError: the disk is full; the file is as before.
     """
     from common.engine.rates import layer_of
 
+    if rates is None:
+        return
     earlier = read(folder)
     records = [record for record in earlier.records if record["step"] < step] if earlier else []
     values = [[float(f"{rate:.{DIGITS}g}") for rate in row] for row in rates.rates().detach().tolist()]

@@ -48,6 +48,28 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Which dev metric selects a run's model; a paper names its own once."""
+
+    metric: str = "accuracy"
+    higher_is_better: bool = True
+
+    def better(self, score: float, than: float) -> bool:
+        """Does `score` beat the other?"""
+        return score > than if self.higher_is_better else score < than
+
+    def headline(self, test: Mapping[str, Interval]) -> float:
+        """The metric's test value; of a run with rows of its own for it (shortcut rules), the best row's."""
+        if self.metric in test:
+            return test[self.metric].value
+        values = [interval.value for interval in test.values()]
+        return max(values) if self.higher_is_better else min(values)
+
+
+ACCURACY = Selection()
+
+
+@dataclass(frozen=True)
 class RunIdentity:
     """What a run is a run of: the words that folders, tables and W&B share."""
 
@@ -76,6 +98,28 @@ class Results:
     test: dict[str, Interval]
     per_item: str = PREDICTIONS
     schema: int = SCHEMA
+
+
+def of_run(
+    identity: RunIdentity,
+    config_hash: str,
+    environment: Mapping[str, Any],
+    device: str,
+    wall_seconds: float,
+    peak_memory_bytes: int,
+    test: Mapping[str, Interval],
+) -> Results:
+    """The results of a run that computed on `device`; `environment` is the content of its environment.json."""
+    return Results(
+        **dataclasses.asdict(identity),
+        config_hash=config_hash,
+        revision=environment["revision"],
+        dirty=environment["dirty"],
+        hardware={**environment["hardware"], "device": device},
+        wall_seconds=round(wall_seconds, 3),
+        peak_memory_bytes=peak_memory_bytes,
+        test=dict(test),
+    )
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -6,43 +6,32 @@
         run.track("model", model)
         for step in run.steps(total):       # starts where the last checkpoint ended
             ...
+            if run.due(config.loop.evaluate_every):
+                run.select(score)           # keeps the best model, and stops when patience is out
             run.save_if_due(step)           # also on a stop signal
+        run.restore_best("model")
         run.finish(test, predictions)
 
 A folder with a checkpoint is continued, one with a FINISHED mark is skipped, one made with other settings is refused.
 """
 
-import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
-import yaml
 
 from common.engine.cuda.sizes import forget_peak_memory, peak_memory_bytes
-from common.errors import UserError
-from common.run import checkpoint, environment, results, seeding
-from common.run.entry import in_sweep, sweep_name
-from common.run.files import remove_temporaries, write_atomic
-from common.run.folder import (
-    CHECKPOINTS,
-    CONFIG,
-    ENVIRONMENT,
-    LogFile,
-    Metrics,
-    check_settings,
-    lock,
-    number,
-    read_environment,
-)
+from common.run import checkpoint, environment, results
+from common.run.entry import in_sweep
+from common.run.folder import CHECKPOINTS, LogFile, Metrics, check_settings, number
+from common.run.opening import open_folder
 from common.run.progress import Progress, duration
-from common.run.results import Interval, Results
+from common.run.results import ACCURACY, Interval, Results, Selection
 from common.run.results import RunIdentity as RunIdentity
 from common.run.schema import LoopConfig, RuntimeConfig, TrackerConfig
 from common.run.state import RunState, Stateful
@@ -55,8 +44,8 @@ log = logging.getLogger(__name__)
 class Run:
     """See the module's docstring; use as a context manager.
 
-    Attributes: `folder`, `identity`, `config_hash`, `finished`, `device`, `dtype`, and of `state`: `step` (outer steps
-    done, or being done) and `best` (`{"step", "score"}` of the selected model, or None).
+    Attributes: `folder`, `identity`, `selection`, `config_hash`, `finished`, `device`, `dtype`, and of `state`: `step`
+    (outer steps done, or being done) and `best` (`{"step", "score"}` of the selected model, or None).
     """
 
     def __init__(
@@ -67,6 +56,8 @@ class Run:
         tracker: TrackerConfig,
         loop: LoopConfig,
         identity: RunIdentity,
+        selection: Selection = ACCURACY,
+        patience: int = 0,
     ) -> None:
         """Nothing is touched before `with`.
 
@@ -75,17 +66,20 @@ class Run:
             config: the whole resolved configuration as plain data (`common.run.schema.plain`).
             runtime: device, precision, threads.
             tracker: mirror of the metrics.
-            loop: when to log and save.
+            loop: when to log, evaluate and save.
             identity: words for folders, tables and W&B; its seed seeds everything.
+            selection: the dev metric that selects the model, and its direction.
+            patience: stop after so many dev evaluations without improvement; 0 never.
         """
         self.folder = Path(folder)
         self.config = dict(config)
         self.identity = identity
+        self.selection = selection
         self.loop = loop
         self.config_hash = results.config_hash(self.config)
         self.finished = False
         self.state = RunState(self.folder, loop.keep)
-        self._runtime, self._tracker_config = runtime, tracker
+        self._runtime, self._tracker_config, self._patience = runtime, tracker, patience
         self._stack = ExitStack()
         self._stop = StopSignal()
         self._tracker: Tracker = NoTracker()
@@ -113,14 +107,17 @@ class Run:
         if self.finished:
             log.info("%s is finished: skipped", self.folder)
             return self
-        try:
-            self._open()
-        except OSError as error:
-            self._stack.close()
-            raise UserError(f"{self.folder}: {error.strerror}; free space there or set loop.root") from error
-        except BaseException:
-            self._stack.close()
-            raise
+        with ExitStack() as stack:  # should a step fail, those before it are undone
+            self._log_file, self._environment = open_folder(
+                stack, self.folder, self.config, self._runtime, self.identity, self.selection
+            )
+            forget_peak_memory(self.device)
+            threads = torch.get_num_threads()
+            log.info("config %s on %s, %d thread(s), %s", self.config_hash, self.device, threads, self.folder)
+            settings = self._tracker_config
+            self._tracker = make_tracker(settings, self.folder, self.config, self.identity, self._environment)
+            self._stop.install()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -144,16 +141,9 @@ class Run:
             UserError: the disk is full; the run stays unfinished.
         """
         self.log(self.restore(), "test", **{name: interval.value for name, interval in test.items()})
-        hardware = {**self._environment["hardware"], "device": self.device.type}
-        written = Results(
-            **asdict(self.identity),
-            config_hash=self.config_hash,
-            revision=self._environment["revision"],
-            dirty=self._environment["dirty"],
-            hardware=hardware,
-            wall_seconds=round(self.seconds, 3),
-            peak_memory_bytes=peak_memory_bytes(self.device),
-            test=dict(test),
+        peak = peak_memory_bytes(self.device)
+        written = results.of_run(
+            self.identity, self.config_hash, self._environment, self.device.type, self.seconds, peak, test
         )
         results.write(self.folder, written, predictions)
         self._tracker.summarise(summary_of(written))
@@ -221,9 +211,16 @@ class Run:
             self._progress = progress
             while self.step < total and not self.state.ended:
                 self.state.step += 1
+                self._step_began = time.monotonic()
                 yield self.step
                 progress.update(self.step)
         self._progress = None
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """For the log: seconds of this step so far, and the most memory that the run has held, in bytes."""
+        seconds = time.monotonic() - self._step_began
+        return {"cost/seconds_per_step": seconds, "cost/peak_memory_bytes": peak_memory_bytes(self.device)}
 
     def due(self, every: int) -> bool:
         """Is it time for what happens every so many steps (0: never) and at the last step?"""
@@ -248,17 +245,22 @@ class Run:
         file.append(record)
         self._tracker.log(record)
         if self._progress is not None:
-            shown = [(name, value) for name, value in named.items() if isinstance(value, (int, float))]
-            self._progress.note(dict(shown[:2]))
+            self._progress.note(named)
+
+    def select(self, score: float) -> bool:
+        """Select the model of this step if its dev `score` beats all before (the first of equals stays).
+
+        Its checkpoint is written by this step's `save_if_due` and outlives `loop.keep`. Once `patience` evaluations,
+        one every `loop.evaluate_every` steps, brought no better one, this step is the last; they are counted from the
+        step of the best, so a restart does not begin to count anew.
+        """
+        selected = self.state.select(score, self.selection)
+        steps = self._patience * self.loop.evaluate_every
+        if steps and self.best is not None and self.step - self.best["step"] >= steps:
+            self.end_early()
+        return selected
 
     # ---- checkpoints
-
-    def note_best(self, score: float) -> bool:
-        """Select the model of this step if `score` beats all before (the first of equals stays).
-
-        Its checkpoint is written by this step's `save_if_due` and outlives `loop.keep`.
-        """
-        return self.state.select(score)
 
     def save_if_due(self, step: int) -> None:
         """Save if it is due (interval, newly selected model, last step, stop signal), then obey a stop signal.
@@ -295,30 +297,3 @@ class Run:
                 log.info("continuing after step %d (%s so far)", self.step, duration(self.seconds))
             self._metrics = Metrics(self.folder, self.state.records)
         return self._metrics
-
-    # ---- the process
-
-    def _open(self) -> None:
-        """Everything that `__exit__` undoes, in order; each undoing is registered before the next step can fail."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._stack.enter_context(lock(self.folder))
-        forget_peak_memory(self.device)
-        self._log_file = LogFile(self.folder)
-        self._stack.callback(self._log_file.detach)
-        self._log_file.attach()
-        remove_temporaries(self.folder)
-        remove_temporaries(self.folder / CHECKPOINTS)
-
-        self._stack.enter_context(seeding.applied(self._runtime, self.identity.seed))
-
-        # a run of several tables belongs to the sweep that started it first
-        sweep = read_environment(self.folder).get("sweep") or sweep_name()
-        self._environment = {**environment.describe(), "run": asdict(self.identity), "sweep": sweep}
-        write_atomic(self.folder / CONFIG, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
-        write_atomic(self.folder / ENVIRONMENT, json.dumps(self._environment, indent=2) + "\n")
-        who = self.identity
-        log.info("%s/%s %s, scale %s, seed %d", who.paper, who.experiment, who.method, who.scale, who.seed)
-        threads = torch.get_num_threads()
-        log.info("config %s on %s, %d thread(s), %s", self.config_hash, self.device, threads, self.folder)
-        self._tracker = make_tracker(self._tracker_config, self.folder, self.config, who, self._environment)
-        self._stop.install()

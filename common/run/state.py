@@ -11,6 +11,7 @@ import torch
 from common.errors import UserError
 from common.run import checkpoint, seeding
 from common.run.folder import CHECKPOINTS, ENVIRONMENT
+from common.run.results import Selection
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,9 @@ class RunState:
         """Make `entry` part of every checkpoint."""
         self._objects[name] = entry
 
-    def select(self, score: float) -> bool:
+    def select(self, score: float, by: Selection) -> bool:
         """Take this step's model for the best if `score` beats all before; its checkpoint is then due and stays."""
-        if not math.isfinite(score) or (self.best is not None and score <= self.best["score"]):
+        if not math.isfinite(score) or (self.best is not None and not by.better(score, self.best["score"])):
             return False
         self.best = {"step": self.step, "score": float(score)}
         self._save_asked = True

@@ -12,6 +12,7 @@ from perk.build import Parts, build
 from perk.config import AdapterConfig, EvaluationConfig, MethodConfig, ModelConfig, TrainConfig
 from perk.methods import Perk
 from perk.problems import Problem, Question
+from tests.learners import losses_of
 from tests.reckoning.miniature import make_tokenizer
 
 KINDS = ("gpt2", "llama", "qwen2")
@@ -114,7 +115,7 @@ def written(parts: Parts, problem: Problem, micro_batch: int = 0) -> Weights:
     """The adapter that holds a context, its segments read in groups of `micro_batch`."""
     learner = perk_of(parts)
     learner.micro_batch = micro_batch
-    return learner._adapt([problem], training=False).weights
+    return learner.memorise([problem], training=False)
 
 
 def close(found: Weights, expected: Weights, name: str = "") -> None:
@@ -135,7 +136,7 @@ def meta_gradient(parts: Parts, batch: Sequence[Problem]) -> tuple[float, dict[s
     for value in named.values():
         value.grad = None
     total = 0.0
-    for loss in parts.learner.losses(batch):
+    for loss in losses_of(parts.learner, batch):
         assert loss.shape == ()
         loss.backward()
         total += loss.item()

@@ -13,7 +13,7 @@ from common.language.model import LanguageModel, load
 from perk.apis.config import ApisConfig, Position
 from perk.babilong.config import BabilongConfig, Placement
 from perk.config import AdapterConfig, EvaluationConfig, Learner, MethodConfig, ModelConfig, kept_steps
-from perk.evaluate import with_length, with_position
+from perk.variants import with_length, with_position
 from tests.perk.miniature import WINDOW, write_model
 
 

@@ -12,6 +12,7 @@ from perk.build import Parts, build
 from perk.config import Learner, MethodConfig, ModelConfig, Target, TrainConfig
 from perk.methods import InContext
 from perk.problems import Problem, Question
+from tests.learners import losses_of
 from tests.reckoning.miniature import make_tokenizer
 
 ROOMS = ("kitchen", "garden", "office", "hallway")
@@ -47,7 +48,7 @@ def test_the_loss_is_that_of_transformers(tmp_path: Path) -> None:
         labels = torch.tensor([[-100] * row.scored_from + list(row.ids[row.scored_from :])])
         network: Any = parts.model.network
         expected += network(input_ids=torch.tensor([row.ids]), labels=labels, use_cache=False).loss.item()
-    (loss,) = parts.learner.losses(problems)
+    (loss,) = losses_of(parts.learner, problems)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -58,7 +59,7 @@ def test_it_learns_to_copy_an_answer_out_of_its_prompt(tmp_path: Path) -> None:
     losses = []
     for _ in range(90):
         optimiser.zero_grad()
-        (loss,) = parts.learner.losses(problems)
+        (loss,) = losses_of(parts.learner, problems)
         loss.backward()
         optimiser.step()
         losses.append(loss.item())

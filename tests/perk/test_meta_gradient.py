@@ -23,6 +23,7 @@ from common.language.batch import Row
 from perk.build import Parts
 from perk.config import AdapterConfig, MethodConfig
 from perk.problems import Problem
+from tests.learners import losses_of
 from tests.perk.miniature import KINDS, meta_gradient, parts_of, problems, write_model
 
 logger = logging.getLogger(__name__)  # measured errors: pytest --log-cli-level=INFO
@@ -240,7 +241,7 @@ def test_the_exact_meta_gradient_is_that_of_central_differences(make: Callable[.
         with torch.no_grad():
             for name, p in learning.items():
                 p.copy_(kept[name] + h * moves[name].view_as(p))
-        return sum(loss.item() for loss in parts.learner.losses(batch))
+        return sum(loss.item() for loss in losses_of(parts.learner, batch))
 
     difference = (8 * (outer(H) - outer(-H)) - (outer(2 * H) - outer(-2 * H))) / (12 * H)
     relative = abs(difference / float(exact @ direction) - 1)
@@ -254,8 +255,8 @@ def test_the_exact_meta_gradient_is_that_of_central_differences(make: Callable[.
 def outer_gradient_at(parts: Parts, problem: Problem) -> dict[str, Tensor]:
     """The gradient of the outer loss where the inner steps end, as if they had not been."""
     learner: Any = parts.learner
-    fast = {name: w.detach().requires_grad_() for name, w in learner._adapt([problem], training=False).weights.items()}
-    return dict(zip(fast, torch.autograd.grad(learner._answer(fast, [problem]), list(fast.values())), strict=True))
+    fast = {name: w.detach().requires_grad_() for name, w in learner.memorise([problem], training=False).items()}
+    return dict(zip(fast, torch.autograd.grad(learner.answer_loss(fast, [problem]), list(fast.values())), strict=True))
 
 
 @pytest.mark.parametrize("rule", [RuleName.sgd, RuleName.adamw])

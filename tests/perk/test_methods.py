@@ -11,6 +11,7 @@ from perk.config import AdapterConfig, EvaluationConfig, Learner, MethodConfig, 
 from perk.evaluate import respond
 from perk.methods import InContext
 from perk.objective import Weigher
+from tests.learners import losses_of
 from tests.perk.miniature import WINDOW, close, meta_gradient, parts_of, perk_of, problems, write_model, written
 
 
@@ -32,9 +33,9 @@ def test_the_answer_is_given_without_the_context(make: Callable[..., Parts]) -> 
     text = parts.templates.tokenizer.decode(learner.rows(problem)[-1].prompt)
     assert text.startswith("5 documents") and not any(segment in text for segment in problem.segments)
     without = make(method=MethodConfig(meta=False))
-    (plain,) = without.learner.losses([problem])
-    (meta,) = learner.losses([problem])
-    start = learner._answer(learner.writer.start(1), [problem])
+    (plain,) = losses_of(without.learner, [problem])
+    (meta,) = losses_of(learner, [problem])
+    start = learner.answer_loss(learner.writer.start(1), [problem])
     assert plain.item() == start.item() != meta.item()
 
 
@@ -111,7 +112,7 @@ def test_in_context_losses_are_summed_over_problems(make: Callable[..., Parts]) 
             scores = parts.model.network(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
             said = range(row.scored_from, len(row.ids))
             expected -= sum(scores[place - 1, row.ids[place]].item() for place in said) / len(said)
-    (loss,) = in_context(parts).losses(batch)
+    (loss,) = losses_of(in_context(parts), batch)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from common.language.sources import source_of
 from perk.problems import Problem, Question
+from tests.learners import losses_of
 from tests.perk.miniature import parts_of, write_model
 
 Fails = Callable[..., str]
@@ -81,7 +82,7 @@ def test_a_context_of_one_token_needs_a_label(tmp_path: Path, text: str) -> None
     problem = Problem("p", (text,), (Question("q", "Where is Mary?", ("hallway",), "k"),), (), 1)
     assert len(parts.learner.respond([problem], 2)) == 1, "behind its label the token is written"
     parts.templates.config.label = ""
-    for call in (lambda: parts.learner.respond([problem], 2), lambda: list(parts.learner.losses([problem]))):
+    for call in (lambda: parts.learner.respond([problem], 2), lambda: list(losses_of(parts.learner, [problem]))):
         with pytest.raises(UserError, match="^p: a context of 1 token in 1 segment has nothing to predict, so nothing"):
             call()
 

@@ -12,7 +12,8 @@ from perk import data
 from perk.apis.config import Position
 from perk.babilong.config import Placement
 from perk.config import TrainConfig
-from perk.evaluate import measure_rules, passes, position_of
+from perk.evaluate import measure_rules, passes
+from perk.variants import position_of
 from tests.runs import only_run
 
 FEW = ["scale=cpu", "data.cache=null", "data.count={train:6,dev:2,test:3}"]

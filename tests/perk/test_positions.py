@@ -14,6 +14,7 @@ from perk.build import Parts, build
 from perk.config import EvaluationConfig, Learner, MethodConfig, ModelConfig, Target, TrainConfig
 from perk.evaluate import respond
 from perk.problems import Problem, Question
+from tests.learners import losses_of
 from tests.reckoning.miniature import make_tokenizer
 
 OWN, FACTOR = 32, 4.0
@@ -99,7 +100,7 @@ def test_training_and_selection_know_nothing_of_it(folder: Path, monkeypatch: py
     """The same loss as without; a measured prompt is not cut, one for selection is."""
     plain, config = built(config_of(folder)), config_of(folder, yarn=FACTOR)
     parts = built(config)
-    (expected,), (found,) = plain.learner.losses([PROBLEM]), parts.learner.losses([PROBLEM])
+    (expected,), (found,) = losses_of(plain.learner, [PROBLEM]), losses_of(parts.learner, [PROBLEM])
     assert found.item() == expected.item()
 
     def of(config: TrainConfig, *, select: bool) -> tuple[int, str]:

@@ -102,6 +102,16 @@ def test_how_the_exact_gradient_is_taken_changes_no_number_and_truncation_does(m
     assert truncated[2] != pytest.approx(exact[2], rel=1e-9)
 
 
+def test_batches_of_a_step_are_one_larger_batch(mini: Any, tmp_path: Path) -> None:
+    for name, words in {
+        "two": ["outer.batch_problems=1", "outer.accumulation=2"],
+        "one": ["outer.batch_problems=2", "outer.accumulation=1"],
+    }.items():
+        assert mini.train(tmp_path / name, *EXACT, *words) == 0
+    for name in ("outer_loss", "grad_norm"):
+        assert losses(tmp_path / "two", name) == pytest.approx(losses(tmp_path / "one", name), rel=1e-9), name
+
+
 def test_shuffled_labels_are_drawn_for_training_alone(
     mini: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ from reckoning.config import Knowledge, Learner, MethodConfig, TemplateConfig, T
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
 from reckoning.problems import Problem
 from reckoning.templates import Templates
+from tests.learners import losses_of
 from tests.reckoning.miniature import make_network
 from tests.runs import only_run, run_here
 
@@ -77,7 +78,7 @@ def learners(learner: Any) -> dict[str, Tensor]:
 
 def outer_gradient(learner: Any, batch: list[Problem]) -> tuple[float, dict[str, Tensor]]:
     total = 0.0
-    for loss in learner.losses(batch):
+    for loss in losses_of(learner, batch):
         loss.backward()
         total += loss.item()
     return total, {name: w.grad.clone() for name, w in learners(learner).items()}
@@ -113,7 +114,7 @@ def test_the_meta_gradient_is_that_of_central_differences(
             with torch.no_grad():
                 for name, w in named.items():
                     w.add_(direction[name], alpha=sign * size)
-            ends.append(sum(loss.item() for loss in learner.losses(batch)))
+            ends.append(sum(loss.item() for loss in losses_of(learner, batch)))
             with torch.no_grad():
                 for name, w in named.items():
                     w.sub_(direction[name], alpha=sign * size)
@@ -164,7 +165,7 @@ def test_adapter_dropout_acts_in_training_only(tokenizer: Any, problems: Splits)
         batch = problems("train")[:2]
         for mode in (True, False):
             learner.model.network.train(mode)
-            first, second = (sum(loss.item() for loss in learner.losses(batch)) for _ in range(2))
+            first, second = (sum(loss.item() for loss in losses_of(learner, batch)) for _ in range(2))
             assert (first != second) is mode
 
 

@@ -16,6 +16,7 @@ from reckoning.config import Knowledge, Learner, MethodConfig
 from reckoning.methods import Reckoning
 from reckoning.problems import Problem
 from reckoning.scoring import summarise_encoding
+from tests.learners import losses_of
 from tests.reckoning.test_methods import learner_of, nll
 
 Splits = Callable[[str], list[Problem]]
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 def test_known_is_the_loss_and_what_greedy_decoding_writes(tokenizer: Any, problems: Splits) -> None:
     learner = learner_of(tokenizer, MethodConfig(), lr=0.01, steps=60)
     problem = problems("train")[0]
-    fast = learner._adapt([problem], training=False).weights
+    fast = learner.memorise([problem], training=False)
     network, rows = learner.model.network, learner._memorised(problem)
     outcomes = set()
     for weights in (select(network), fast):
@@ -80,13 +81,13 @@ def test_training_without_the_inner_loop_adapts_at_test_time_only(tokenizer: Any
     method = MethodConfig(meta=False)
     batch = problems("train")[:2]
     plain: Reckoning = learner_of(tokenizer, method, steps=3, lr=0.05)
-    losses = [loss.item() for loss in plain.losses(batch)]
+    losses = [loss.item() for loss in losses_of(plain, batch)]
     no_steps = learner_of(tokenizer, MethodConfig(learner=Learner.in_context, knowledge=Knowledge.none))
     rows = [[plain.templates.question(p, q, method.target) for q in p.questions] for p in batch]
     weights = select(no_steps.model.network)
     expected = [sum(nll(no_steps.model.network, weights, row).item() for row in own) / len(own) for own in rows]
     assert losses == pytest.approx(expected, rel=1e-10), "the mean over questions, from the initial weights"
-    for loss in plain.losses(batch):
+    for loss in losses_of(plain, batch):
         loss.backward()
     assert plain.writer.rates.numbers.grad is None and plain.measured == {}
     meta = learner_of(tokenizer, MethodConfig(), steps=3, lr=0.05)

@@ -31,6 +31,7 @@ from reckoning.evaluate import respond
 from reckoning.methods import GivenKnowledge, InContext, Reckoning
 from reckoning.problems import Problem
 from reckoning.templates import Templates
+from tests.learners import losses_of
 from tests.reckoning.miniature import make_network
 
 WORDS = {"true": "yes", "false": "no", "unknown": "none"}
@@ -88,7 +89,7 @@ def outer_gradient(learner: Any, problems: Sequence[Problem]) -> tuple[float, di
     if hasattr(learner, "writer"):
         named["rates"] = learner.writer.rates.numbers
     total = 0.0
-    for loss in learner.losses(problems):
+    for loss in losses_of(learner, problems):
         assert loss.shape == ()
         loss.backward()
         total += loss.item()
@@ -190,10 +191,10 @@ def test_the_measured_inner_loss_is_the_mean_over_the_batch(tokenizer: Any, prob
     learner = learner_of(tokenizer, MethodConfig())
     firsts = []
     for problem in problems("train")[:3]:
-        list(learner.losses([problem]))
+        list(losses_of(learner, [problem]))
         firsts.append(learner.measured["inner_loss_first"])
         assert learner.measured["inner_loss_last"] < learner.measured["inner_loss_first"]
-    list(learner.losses(problems("train")[:3]))
+    list(losses_of(learner, problems("train")[:3]))
     assert learner.measured["inner_loss_first"] == pytest.approx(sum(firsts) / 3)
 
 
@@ -204,7 +205,7 @@ def test_in_context_losses_are_summed_over_problems(tokenizer: Any, problems: Sp
     network = learner.model.network
     weights = dict(network.named_parameters())
     expected = torch.stack([mean([nll(network, weights, row) for row in learner.rows(p)]) for p in batch]).sum()
-    (loss,) = learner.losses(batch)
+    (loss,) = losses_of(learner, batch)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
@@ -215,10 +216,10 @@ def test_relevant_facts_that_nobody_knows_add_nothing_to_the_literal_sum(tokeniz
     for stack in (False, True):
         learner = learner_of(tokenizer, MethodConfig(target=Target.sum), stack=stack)
         single = learner_of(tokenizer, MethodConfig(target=Target.single), stack=stack)
-        sums = [sum(loss.item() for loss in each.losses([unknown])) for each in (learner, single)]
+        sums = [sum(loss.item() for loss in losses_of(each, [unknown])) for each in (learner, single)]
         assert sums[0] == pytest.approx(sums[1], rel=1e-12)
-        both = sum(loss.item() for loss in learner.losses([unknown, known]))
-        alone = sum(loss.item() for loss in learner.losses([known]))
+        both = sum(loss.item() for loss in losses_of(learner, [unknown, known]))
+        alone = sum(loss.item() for loss in losses_of(learner, [known]))
         assert both == pytest.approx(alone + sums[0], rel=1e-12)
 
 
@@ -258,7 +259,7 @@ def test_random_facts_are_as_many_from_the_own_split_and_always_the_same(tokeniz
     rows = learner.rows(train[0])[: len(train[0].facts)]
     spoken = [tokenizer.decode(row.ids[row.scored_from :]) for row in rows]
     assert spoken == list(given.of(train[0])), "random facts have the index prefix too"
-    assert all(loss.isfinite() for loss in learner.losses(train[:2]))
+    assert all(loss.isfinite() for loss in losses_of(learner, train[:2]))
 
 
 @pytest.mark.parametrize("kind", [Learner.reckoning, Learner.in_context])
@@ -291,7 +292,7 @@ def test_dropout_acts_in_training(tokenizer: Any, problems: Splits) -> None:
     for stack in (False, True):
         learner = learner_of(tokenizer, MethodConfig(), dropout=0.5, stack=stack)
         learner.model.network.train()
-        losses = [sum(loss.item() for loss in learner.losses(problems("train")[:2])) for _ in range(2)]
+        losses = [sum(loss.item() for loss in losses_of(learner, problems("train")[:2])) for _ in range(2)]
         assert losses[0] != losses[1]
 
 

@@ -40,6 +40,24 @@ def test_losses_are_the_recorded_ones(mini: Any, tmp_path: Path, method: str) ->
         assert [record[f"train/{name}"] for record in records] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("method", RECORDED)
+def test_batches_of_a_step_are_one_larger_batch(mini: Any, tmp_path: Path, method: str) -> None:
+    words = [*EXACT, f"method={method}"]
+    assert mini.train(tmp_path / "two", *words, "outer.batch_problems=2", "outer.accumulation=2") == 0
+    assert mini.train(tmp_path / "one", *words, "outer.batch_problems=4", "outer.accumulation=1") == 0
+    two, one = (metrics_of(only_run(tmp_path / name), "train") for name in ("two", "one"))
+    for name in ("outer_loss", "grad_norm"):
+        assert [r[f"train/{name}"] for r in two] == pytest.approx([r[f"train/{name}"] for r in one], rel=1e-9)
+
+
+def test_the_last_step_is_logged_and_evaluated_whatever_is_due(mini: Any, tmp_path: Path) -> None:
+    assert mini.train(tmp_path, *EXACT, "loop.log_every=2", "evaluation.max_new_tokens=2") == 0
+    assert [record["step"] for record in metrics_of(only_run(tmp_path), "train")] == [2, 3]
+    assert [record["step"] for record in metrics_of(only_run(tmp_path), "dev")] == [0, 3]
+    environment = json.loads((only_run(tmp_path) / "environment.json").read_text())
+    assert environment["selection"] == {"metric": "accuracy", "higher_is_better": True}
+
+
 METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "reckoning" / "method").glob("*.yaml"))
 
 

@@ -394,7 +394,7 @@ def test_a_short_training_run_lowers_the_outer_loss_and_moves_the_rates(unroll: 
 
     losses = []
     for _ in range(25):
-        losses.append(outer.accumulate(one_loss(task) for task in range(4)))
+        losses.append(sum(outer.accumulate(one_loss(task)) for task in range(4)))
         assert rates.numbers.grad is not None and rates.numbers.grad.ne(0).any(0).all()
         assert all(w.grad is not None and w.grad.ne(0).any() for w in select(network).values())
         outer.step()

@@ -5,7 +5,7 @@ import json
 import math
 import multiprocessing
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,10 @@ def losses(network: nn.Module, rates: LearnedRates, given: list[Problem]) -> Ite
     return (problem_loss(network, rates, problem) for problem in given)
 
 
+def accumulate(outer: Outer, given: Iterable[Tensor]) -> float:
+    return sum(outer.accumulate(loss) for loss in given)
+
+
 def values(network: nn.Module, rates: LearnedRates) -> list[Tensor]:
     return [p.detach().clone() for p in (*network.parameters(), rates.numbers)]
 
@@ -82,7 +86,7 @@ def train(outer: Outer, network: nn.Module, rates: LearnedRates, steps: int) -> 
     norms = []
     for _ in range(steps):
         for batch in (problems()[:2], problems()[2:]):
-            outer.accumulate(losses(network, rates, batch))
+            accumulate(outer, losses(network, rates, batch))
         norms.append(outer.step())
     return norms
 
@@ -199,7 +203,7 @@ def test_gradients_above_the_clip_are_scaled_to_it_and_the_norm_before_is_return
 
     point = Point()
     outer = Outer(OuterConfig(clip=clip, warmup=0.0), point, None, total_steps=1)
-    assert outer.accumulate([3 * point.x, 4 * point.y]) == 0.0
+    assert accumulate(outer, [3 * point.x, 4 * point.y]) == 0.0
     seen: list[float] = []
     outer.optimizer.register_step_pre_hook(lambda *_: seen.extend([point.x.grad.item(), point.y.grad.item()]))  # type: ignore[union-attr]
     assert outer.step() == 5.0
@@ -216,7 +220,7 @@ def test_losses_are_summed_and_sent_backward_one_at_a_time() -> None:
             gradients.append(rates.numbers.grad if rates.numbers.grad is None else rates.numbers.grad.clone())
             yield loss
 
-    total = outer.accumulate(watched())
+    total = accumulate(outer, watched())
     assert gradients[0] is None
     for index in (1, 2, 3):
         expected = torch.autograd.grad(sum(losses(network, rates, problems()[:index])), [rates.numbers])[0]
@@ -248,7 +252,7 @@ def test_a_loss_that_is_not_finite_is_refused_and_named(factor: float, shown: st
     outer = Outer(OuterConfig(**CONFIG), network, rates, total_steps=8)
     train(outer, network, rates, 2)
     broken = (loss if index else loss * factor for index, loss in enumerate(losses(network, rates, problems()), -1))
-    refused(outer, lambda: outer.accumulate(broken), f"outer loss 2 of this batch is {shown}{REMEDY}", network, rates)
+    refused(outer, lambda: accumulate(outer, broken), f"outer loss is {shown}{REMEDY}", network, rates)
 
 
 def test_a_gradient_that_is_not_finite_is_refused() -> None:
@@ -256,8 +260,8 @@ def test_a_gradient_that_is_not_finite_is_refused() -> None:
     network, rates = make()
     outer = Outer(OuterConfig(**CONFIG), network, rates, total_steps=8)
     train(outer, network, rates, 2)
-    outer.accumulate(losses(network, rates, problems()))
-    outer.accumulate([(rates.numbers - rates.numbers.detach()).abs().sum().sqrt()])  # the root of 0
+    accumulate(outer, losses(network, rates, problems()))
+    outer.accumulate((rates.numbers - rates.numbers.detach()).abs().sum().sqrt())  # the root of 0
     refused(outer, outer.step, f"norm of the outer gradient is nan{REMEDY}", network, rates)
 
 
@@ -288,11 +292,11 @@ def one_rank(rank: int, ranks: int, folder: Path) -> None:
     outer = Outer(OuterConfig(**CONFIG), network, rates, total_steps=8)
     norms = []
     for _ in range(3):
-        outer.accumulate(losses(network, rates, problems()[rank::ranks]))
+        accumulate(outer, losses(network, rates, problems()[rank::ranks]))
         norms.append(outer.step())
     trained = values(network, rates)
 
-    seen = outer.accumulate([problem_loss(network, rates, problems()[rank]) * (math.nan if rank else 1.0)])
+    seen = outer.accumulate(problem_loss(network, rates, problems()[rank]) * (math.nan if rank else 1.0))
     try:
         outer.step()
         message = "nothing was refused"
@@ -300,7 +304,8 @@ def one_rank(rank: int, ranks: int, folder: Path) -> None:
         message = str(error)
     intact = all(torch.equal(a, b) for a, b in zip(trained, values(network, rates), strict=True))
 
-    outer.accumulate([problem_loss(network, rates, problems()[0])] if rank == 0 else [])
+    if rank == 0:
+        outer.accumulate(problem_loss(network, rates, problems()[0]))
     norms.append(outer.step())
     torch.save((trained, values(network, rates)), folder / f"{rank}.pt")
     report = {"norms": norms, "message": message, "finite": math.isfinite(seen), "intact": intact}
@@ -318,10 +323,10 @@ def test_two_processes_equal_one_with_all_their_problems_and_refuse_together(tmp
     outer = Outer(OuterConfig(**CONFIG), network, rates, total_steps=8)
     norms = []
     for _ in range(3):
-        outer.accumulate(losses(network, rates, problems()))
+        accumulate(outer, losses(network, rates, problems()))
         norms.append(outer.step())
     trained = values(network, rates)
-    outer.accumulate([problem_loss(network, rates, problems()[0])])
+    outer.accumulate(problem_loss(network, rates, problems()[0]))
     norms.append(outer.step())
     alone = (trained, values(network, rates))
 
@@ -338,7 +343,7 @@ def test_two_processes_equal_one_with_all_their_problems_and_refuse_together(tmp
     assert all(report["intact"] for report in reports)
     assert [report["finite"] for report in reports] == [True, False]
     assert reports[0]["message"] == f"an outer loss on another rank is not finite{REMEDY}"
-    assert reports[1]["message"] == f"outer loss 1 of this batch is nan{REMEDY}"
+    assert reports[1]["message"] == f"outer loss is nan{REMEDY}"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

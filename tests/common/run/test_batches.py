@@ -57,3 +57,9 @@ def test_items_are_asked_for_when_their_batch_is() -> None:
     assert asked == []
     batches[1000]
     assert len(asked) == 3
+
+
+def test_a_step_has_the_batches_after_those_of_the_step_before() -> None:
+    batches = Batches(ITEMS, 3, seed=5)
+    assert list(batches.of(1)) == [batches[0]]
+    assert [batch for step in (1, 2, 3) for batch in batches.of(step, 2)] == [batches[number] for number in range(6)]

@@ -90,3 +90,9 @@ def test_no_file_is_no_record_and_a_damaged_one_is_named(tmp_path: Path) -> None
         (tmp_path / "rates.json").write_text(text)
         with pytest.raises(UserError, match="rates.json: .*this version"):
             rate_record.read(tmp_path)
+
+
+def test_without_inner_rates_there_is_nothing_to_log_or_record(tmp_path: Path) -> None:
+    assert rate_record.summary(None) == {} and rate_record.summary(rates_at(1, 2, 3, -4))["rates/max"] == 6
+    rate_record.note(tmp_path, 0, None)
+    assert rate_record.read(tmp_path) is None

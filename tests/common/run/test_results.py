@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import UserError
 from common.run import results
-from common.run.results import Interval, Results, config_hash, hashed_keys
+from common.run.results import ACCURACY, Interval, Results, Selection, config_hash, hashed_keys
 
 CONFIG: dict[str, Any] = {
     "seed": 1,
@@ -135,3 +135,15 @@ def test_a_file_that_is_none_of_ours_is_named(tmp_path: Path, text: str) -> None
     (tmp_path / "results.json").write_text('{"schema": 7}')
     with pytest.raises(UserError, match="results format 7, this version reads 1"):
         results.read(tmp_path)
+
+
+def test_the_headline_is_the_selected_metric_or_the_best_row_of_a_run_without_one() -> None:
+    def test_of(**values: float) -> dict[str, Interval]:
+        return {name: Interval(value, 4, value, value) for name, value in values.items()}
+
+    low = Selection("fvd", higher_is_better=False)
+    assert ACCURACY.headline(test_of(accuracy=0.5, accuracy_yes=0.9)) == 0.5
+    assert ACCURACY.headline(test_of(accuracy_chance=0.3, accuracy_polarity=0.6)) == 0.6
+    assert low.headline(test_of(fvd=7.0, psnr=1.0)) == 7.0 and low.headline(test_of(fvd_a=7.0, fvd_b=5.0)) == 5.0
+    assert [s.better(0.2, 0.1) for s in (ACCURACY, low)] == [True, False]
+    assert not ACCURACY.better(0.1, 0.1) and not low.better(0.1, 0.1), "the first of equals stays"

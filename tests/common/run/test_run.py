@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import torch
 
+from common.engine.cuda.sizes import peak_memory_bytes
 from common.errors import UserError
-from common.run import checkpoint, environment, progress, stop
-from common.run.results import Interval
+from common.run import checkpoint, progress, stop
+from common.run.folder import selection_of
+from common.run.results import Interval, Selection
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerName
 
@@ -69,7 +71,7 @@ with Run(folder, {"total": total}, runtime, TrackerConfig(), loop, identity) as 
         run.log(step, "train", outer_loss=loss, noise=noise)
         if run.due(50):
             run.log(step, "dev", score=-loss.item())
-            run.note_best(-loss.item())
+            run.select(-loss.item())
         run.save_if_due(step)
     best = run.restore_best("model")
     test = model.eval()(torch.ones(1, 8)).item()
@@ -242,7 +244,7 @@ def test_the_selected_model_outlives_newer_checkpoints_and_comes_back(tmp_path: 
         selected = []
         for step in run.steps(5):
             counter.value = step
-            selected.append(run.note_best(scores[step]))
+            selected.append(run.select(scores[step]))
             run.save_if_due(step)
         assert selected == [True, True, False, False, False]
         assert run.best == {"step": 2, "score": 0.7}
@@ -312,14 +314,27 @@ def test_the_folder_holds_what_the_contract_says(tmp_path: Path) -> None:
     assert "step 2/2 (100 %)" in (tmp_path / "log.txt").read_text()
 
 
+def test_what_selects_the_model_is_written_down_and_read_back(tmp_path: Path) -> None:
+    assert selection_of(tmp_path) == Selection("accuracy", higher_is_better=True), "of runs from before it was"
+    chosen = Selection("fvd", higher_is_better=False)
+    with open_run(tmp_path, selection=chosen):
+        pass
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["selection"] == {"metric": "fvd", "higher_is_better": False}
+    assert selection_of(tmp_path) == chosen
+    (tmp_path / "environment.json").write_text('{"selection": {"name": "fvd"}}')
+    with pytest.raises(UserError, match=r"environment.json: damaged \(.*'name'\); run its command again"):
+        selection_of(tmp_path)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process forget its peak")
 def test_the_peak_of_memory_is_of_the_run_and_not_of_one_before_it(tmp_path: Path) -> None:
     large = torch.ones(400_000_000 // 4)
     with open_run(tmp_path / "before") as run:
-        before = environment.peak_memory_bytes(run.device)
+        before = peak_memory_bytes(run.device)
     del large
     with open_run(tmp_path / "after") as run:
-        assert environment.peak_memory_bytes(run.device) < before - 300_000_000
+        assert peak_memory_bytes(run.device) < before - 300_000_000
 
 
 def test_a_folder_made_with_other_settings_is_refused_with_the_first_differences(tmp_path: Path) -> None:
@@ -396,6 +411,17 @@ def test_records_carry_step_time_split_and_named_metrics(tmp_path: Path) -> None
     assert first.pop("time") <= second.pop("time")
     assert first == {"step": 0, "split": "dev", "dev/accuracy": 0.5, "rates/mean": 2.0, "cost/bytes": 7}
     assert second == {"step": 1, "split": "train", "train/outer_loss": None, "train/method": "x"}
+
+
+def test_the_cost_of_a_step_is_its_own_time_and_the_peak_of_the_run(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run:
+        found = []
+        for step in run.steps(2):
+            if step == 1:
+                run._step_began -= 1000  # a step that took long
+            found.append(run.cost)
+    assert 0 <= found[1]["cost/seconds_per_step"] < 1000 <= found[0]["cost/seconds_per_step"]
+    assert all(cost["cost/peak_memory_bytes"] > 1e7 for cost in found)
 
 
 def test_due_counts_steps_and_never_misses_the_last(tmp_path: Path) -> None:
