@@ -32,12 +32,12 @@ def train(config: TrainConfig, folder: Path) -> Results:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
     from common.language.training import train_and_select
+    from common.run.items import score_of
     from common.run.run import Run, RunIdentity
     from perk import data
     from perk.build import build, look
     from perk.evaluate import foresee, measure, measure_rules, respond
     from perk.problems import relabelled
-    from perk.scoring import accuracy, to_json
 
     who = RunIdentity("perk", config.experiment, config.method.name, config.scale, config.seed)
     with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who) as run:
@@ -46,8 +46,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
         foresee(config)
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
-            metrics, records = measure_rules(splits, config)
-            return run.finish(metrics, records)
+            metrics, items = measure_rules(splits, config)
+            return run.finish(metrics, [item.to_json() for item in items])
 
         parts = build(config, run.device, run.dtype)
         look(parts, splits, config)
@@ -56,13 +56,13 @@ def train(config: TrainConfig, folder: Path) -> Results:
             parts,
             splits["train"],
             config.outer,
-            score=lambda: accuracy(respond(parts, splits["dev"], config, select=True)),
+            score=lambda: score_of(respond(parts, splits["dev"], config, select=True), "accuracy"),
             patience=config.evaluation.patience,
             schedule=config.outer.schedule,
             fresh=relabelled if config.method.labels is Labels.shuffled else None,
         )
         metrics, items = measure(parts, splits["test"], config)
-        return run.finish(metrics, map(to_json, items))
+        return run.finish(metrics, [item.to_json() for item in items])
 
 
 @entry("pkg://conf.perk")

@@ -32,12 +32,12 @@ def train(config: TrainConfig, folder: Path) -> Results:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
     from common.language.training import train_and_select
+    from common.run.items import score_of
     from common.run.run import Run, RunIdentity
     from reckoning import data
     from reckoning.build import build
     from reckoning.evaluate import measure, respond
     from reckoning.sampler import reshuffled
-    from reckoning.scoring import accuracy, to_json
     from reckoning.shortcut_rows import shortcut_rows
 
     who = RunIdentity("reckoning", config.experiment, config.method.name, config.scale, config.seed)
@@ -46,8 +46,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
             return run.results
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
-            metrics, predictions = shortcut_rows(splits, config)
-            return run.finish(metrics, predictions)
+            metrics, items = shortcut_rows(splits, config)
+            return run.finish(metrics, [item.to_json() for item in items])
 
         parts = build(config, splits, run.device, run.dtype)
         train_and_select(
@@ -55,12 +55,12 @@ def train(config: TrainConfig, folder: Path) -> Results:
             parts,
             splits["train"],
             config.outer,
-            score=lambda: accuracy(respond(parts, splits["dev"], config, select=True)),
+            score=lambda: score_of(respond(parts, splits["dev"], config, select=True), "accuracy"),
             patience=config.evaluation.patience,
             fresh=reshuffled if config.method.reshuffle else None,
         )
         metrics, items = measure(parts, splits["test"], config)
-        return run.finish(metrics, map(to_json, items))
+        return run.finish(metrics, [item.to_json() for item in items])
 
 
 @entry("pkg://conf.reckoning")

@@ -45,6 +45,15 @@ def read_environment(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: damaged ({error}); delete the file and run the command again") from error
 
 
+def selection_of(folder: Path) -> results.Selection:
+    """What chose the weights of the run in `folder`; runs that do not say it were selected by dev accuracy.
+
+    Raises:
+        UserError: `environment.json` is damaged.
+    """
+    return results.Selection(**read_environment(folder).get("selection", {}))
+
+
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """The records of `metrics.jsonl`, none before the first; a last line that is still being written is left out.
 

@@ -1,4 +1,4 @@
-"""The end of a run: `predictions.jsonl`, then `results.json`, then the FINISHED mark."""
+"""The end of a run: `predictions.jsonl` (its items), then `results.json`, then the FINISHED mark."""
 
 import dataclasses
 import hashlib
@@ -13,8 +13,9 @@ from common.errors import UserError
 from common.run.files import write_atomic, write_json_lines
 from common.run.schema import flat
 
-SCHEMA = 1
-RESULTS, PREDICTIONS, FINISHED = "results.json", "predictions.jsonl", "FINISHED"
+SCHEMA = 2
+"""Of `results.json` and `predictions.jsonl`; 2: items with scores and slices."""
+RESULTS, PREDICTIONS, SETS, FINISHED = "results.json", "predictions.jsonl", "sets.json", "FINISHED"
 
 UNHASHED = (
     "tracker",  # where metrics are mirrored
@@ -56,6 +57,14 @@ class RunIdentity:
     method: str
     scale: str
     seed: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What chooses the weights of a run: a metric of the dev split."""
+
+    metric: str = "accuracy"
+    higher_is_better: bool = True
 
 
 @dataclass(frozen=True)
@@ -124,22 +133,14 @@ def read(folder: Path) -> Results:
     try:
         values = json.loads(path.read_text())
         if values["schema"] != SCHEMA:
-            raise UserError(f"{path}: results format {values['schema']}, this version reads {SCHEMA}; run again")
+            raise UserError(
+                f"{path}: results format {values['schema']}, this version reads {SCHEMA}; delete the folder and run "
+                "again, or get kept runs back with `python -m scripts.archive unpack`"
+            )
         values["test"] = {metric: Interval(**interval) for metric, interval in values["test"].items()}
         return Results(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not results of this version ({error}); delete the folder and run again") from error
-
-
-def read_predictions(folder: Path) -> list[dict[str, Any]]:
-    """The per-item predictions of a finished run, in the order of the test split.
-
-    Raises:
-        UserError: the file is missing or malformed.
-    """
-    from common.data.textfile import read_json_lines
-
-    return [record for _, record in read_json_lines(folder / read(folder).per_item, remedy="run again")]
 
 
 def _covered(key: str, patterns: Sequence[str]) -> bool:

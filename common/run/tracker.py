@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from common.run import rate_record, results
 from common.run.files import write_atomic
-from common.run.folder import read_records
+from common.run.folder import read_records, selection_of
 from common.run.results import Results, RunIdentity
 from common.run.schema import TrackerConfig, TrackerMode, TrackerName, flat
 
@@ -131,15 +131,16 @@ class WandbRun:
     def attach(self, folder: Path) -> None:
         """Send the tables and figures that the files of `folder` give, as one further row."""
         from common.run import figures
+        from common.run.items import read_items
 
         records = read_records(folder)
         media: dict[str, Any] = {}
-        if results.finished_hash(folder) is not None and (items := results.read_predictions(folder)):
-            media["tables/predictions"] = self._table(items[:ITEMS_SHOWN])
+        if results.finished_hash(folder) is not None and (items := read_items(folder)):
+            media["tables/predictions"] = self._table(item.to_json() for item in items[:ITEMS_SHOWN])
         if (rates := rate_record.read(folder)) is not None:
             media["tables/rates"] = self._table(rates.rows())
             media["plots/rates"] = self._wandb.Image(figures.pixels(figures.rates_map(rates)))
-        if (curve := figures.learning_curve(records)) is not None:
+        if (curve := figures.learning_curve(records, selection_of(folder).metric)) is not None:
             media["plots/learning_curve"] = self._wandb.Image(figures.pixels(curve))
         if media:
             self._run.log({"step": max((record["step"] for record in records), default=0), **media})

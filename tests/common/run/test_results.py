@@ -10,6 +10,7 @@ import pytest
 
 from common.errors import UserError
 from common.run import results
+from common.run.items import Item, read_items
 from common.run.results import Interval, Results, config_hash, hashed_keys
 
 CONFIG: dict[str, Any] = {
@@ -94,9 +95,10 @@ def test_the_hash_does_not_depend_on_the_order_of_keys_and_is_the_same_tomorrow(
 
 def test_results_come_back_as_they_were_written_and_follow_the_contract(tmp_path: Path) -> None:
     written = results_of_a_run()
-    results.write(tmp_path, written, [{"id": "é", "correct": True}])
+    item = Item("é", "g", {"accuracy": (1, 1)}, {"depth": 2}, more={"said": "yes"})
+    results.write(tmp_path, written, [item.to_json()])
     assert results.read(tmp_path) == written
-    assert results.read_predictions(tmp_path) == [{"id": "é", "correct": True}]
+    assert read_items(tmp_path) == [item]
     assert results.finished_hash(tmp_path) == written.config_hash
     keys = "paper experiment method scale seed config_hash revision dirty hardware wall_seconds peak_memory_bytes test"
     assert set(json.loads((tmp_path / "results.json").read_text())) == {*keys.split(), "per_item", "schema"}
