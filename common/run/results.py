@@ -143,6 +143,17 @@ def read(folder: Path) -> Results:
         raise UserError(f"{path}: not results of this version ({error}); delete the folder and run again") from error
 
 
+def read_predictions(folder: Path) -> list[dict[str, Any]]:
+    """The items of a finished run as they stand in its file, in the order of the test split.
+
+    Raises:
+        UserError: the file is missing or malformed.
+    """
+    from common.data.textfile import read_json_lines
+
+    return [record for _, record in read_json_lines(folder / read(folder).per_item, remedy="run again")]
+
+
 def _covered(key: str, patterns: Sequence[str]) -> bool:
     parts = key.split(".")
     ancestors = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]

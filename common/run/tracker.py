@@ -131,12 +131,11 @@ class WandbRun:
     def attach(self, folder: Path) -> None:
         """Send the tables and figures that the files of `folder` give, as one further row."""
         from common.run import figures
-        from common.run.items import read_items
 
         records = read_records(folder)
         media: dict[str, Any] = {}
-        if results.finished_hash(folder) is not None and (items := read_items(folder)):
-            media["tables/predictions"] = self._table(item.to_json() for item in items[:ITEMS_SHOWN])
+        if results.finished_hash(folder) is not None and (items := results.read_predictions(folder)):
+            media["tables/predictions"] = self._table(items[:ITEMS_SHOWN])
         if (rates := rate_record.read(folder)) is not None:
             media["tables/rates"] = self._table(rates.rows())
             media["plots/rates"] = self._wandb.Image(figures.pixels(figures.rates_map(rates)))

@@ -8,7 +8,7 @@ outer loop, evaluation and seed stand in tables of their own.
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common.errors import UserError
@@ -72,9 +72,11 @@ def grid_of(table: Table, rows: Sequence[Row], notes: Sequence[str]) -> Grid:
     return Grid(table.name, head, body, ends=ends, notes=notes)
 
 
-def show_csv(tables: Sequence[tuple[Table, list[Row]]]) -> None:
-    """One line a row and class; numbers as they are, such as shares from 0 to 1, and seconds."""
-    shown = [table.shows for table, _ in tables]
+def show_csv(tables: Sequence[tuple[Table, list[Row]]], papers: Iterable[str]) -> None:
+    """One line a row and class, with the columns of all `papers`; numbers as they are, such as shares from 0 to 1, and
+    seconds.
+    """
+    shown = [known(paper).comparison for paper in dict.fromkeys(papers)]
     names = [name.replace(" ", "_") for each in shown for name in each.columns if name != each.main[0]]
     head = ["table", "method", "class", *(each.main[0] for each in shown), "low", "high", "seeds"]
     head += [*(each.items for each in shown), *names, "wall_seconds"]
@@ -110,7 +112,7 @@ def show(root: Path, runs: Sequence[Run], unfinished: Sequence[str], form: str, 
         raise UserError(f"root={root}: no finished run{waiting}; `make run` begins with one")
     tables = [(table, rows_of(table)) for table in tables_of(runs)]
     if form == "csv":
-        show_csv(tables)
+        show_csv(tables, (run.results.paper for run in runs))
     for table, rows in tables if form != "csv" else ():
         rules = [row for row in rows if row.role is Role.rule]
         behind = [rule for rule in rules[shortcuts:] if not rule.always] if shortcuts else []

@@ -128,12 +128,12 @@ def test_a_full_disk_leaves_the_run_unfinished(tmp_path: Path, monkeypatch: pyte
         results.read(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1}', '{"schema": 1, "test": {"accuracy": 0.5}}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 2}', '{"schema": 2, "test": {"accuracy": 0.5}}'])
 def test_a_file_that_is_none_of_ours_is_named(tmp_path: Path, text: str) -> None:
     results.write(tmp_path, results_of_a_run(), [])
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(UserError, match=r"results\.json: not results of this version"):
         results.read(tmp_path)
-    (tmp_path / "results.json").write_text('{"schema": 7}')
-    with pytest.raises(UserError, match="results format 7, this version reads 1"):
+    (tmp_path / "results.json").write_text('{"schema": 1}')
+    with pytest.raises(UserError, match="results format 1, this version reads 2; delete the folder and run again, or"):
         results.read(tmp_path)

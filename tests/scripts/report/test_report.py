@@ -399,7 +399,7 @@ def test_a_place_that_cannot_be_written_is_named(root: Path, page: Path, monkeyp
 
 def test_the_templates_are_part_of_the_package() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
-    there = [path.name for path in (ROOT / "scripts" / "report_page").iterdir() if path.is_file()]
+    there = [path.name for path in (ROOT / "scripts" / "report").iterdir() if path.is_file()]
     others = [name for name in there if not name.endswith(".py")]
     assert len(others) == 3 and all(any(fnmatch(name, pattern) for pattern in patterns) for name in others)
 
@@ -474,13 +474,13 @@ def test_curves_follow_the_metric_that_selects_and_its_direction(tmp_path: Path)
     (run.folder / "environment.json").write_text(json.dumps(chosen))
     records = [{"step": step, "dev/fid": value} for step, value in ((0, 250.0), (10, 31.5), (20, 40.0))]
     (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
-    group = curves.Group("", "Ours", "ours", [run], True)
+    group = curves.Group("", "New way", "reckoning", [run], True)
     assert [point[1] for point in curves.curve(group)] == [250.0, 31.5, 40.0], "no share: not clipped, not in per cent"
     assert curves.note([group]).startswith("Fid on the dev split;")
     table = published.parse("reckoning", PUBLISHED).table("main")
     drawn = curves.figure(Joined(table, "cpu", []), [group], Colours([table]))
     assert drawn is not None and drawn.numbers is not None and "dev fid" in drawn.panels[0][1]
-    assert [cell.text for cell in drawn.numbers.lines[0].cells] == ["Ours", "1", "250", "31.5", "10", "40"]
+    assert [cell.text for cell in drawn.numbers.lines[0].cells] == ["New way", "1", "250", "31.5", "10", "40"]
 
 
 def test_studies_are_found_by_their_curves(root: Path, tmp_path: Path) -> None:
