@@ -7,7 +7,7 @@ from itertools import combinations
 
 from common.language.normal import normalise
 from common.run.results import Interval
-from common.tables.intervals import accuracy_interval
+from common.tables.intervals import share_interval
 from perk.config import DataConfig, Task
 from perk.metrics import exact_match, substring_match
 from perk.problems import Problem, Question
@@ -95,7 +95,7 @@ def audit(
 
     def scored(name: str, description: str, right: Sequence[float], searches: bool = False) -> Result:
         groups = [problem.group or problem.id for problem, _ in asked]
-        interval = accuracy_interval(right, groups, confidence)
+        interval = share_interval(right, groups, confidence)
         return Result(name, description, interval, tuple(right), _by_kind(asked, right), searches)
 
     def of(answer: Callable[[Problem, Question], str]) -> list[float]:

@@ -216,9 +216,9 @@ class EvaluationConfig(AnswersConfig):
     micro_batch: int = 0
     """Segments in one graph of the inner loop at test time: less memory, the same memory written; 0 takes all."""
     lengths: list[int] = field(default_factory=list)
-    """Further lengths of test contexts, as `data.length`: metrics accuracy_length_<length>, of the own length too."""
+    """Further lengths of test contexts, as `data.length`: metrics accuracy@length_<length>, of the own length too."""
     positions: list[str] = field(default_factory=list)
-    """Further positions of the gold document or of the facts in the test split: metrics accuracy_position_<name>, of
+    """Further positions of the gold document or of the facts in the test split: metrics accuracy@position_<name>, of
     the own position too."""
     problems: int = 0
     """Problems of a further length or position, the first ones of the split; 0 takes all."""

@@ -19,15 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from common.errors import UserError
 from common.run.entry import entry
 from common.run.schema import Device, plain, to_typed
-from perk.config import DataConfig, EvaluationConfig, Learner, TrainConfig
+from perk.config import DataConfig, Learner, TrainConfig
 from perk.variants import position_of, with_length, with_position
 
 if TYPE_CHECKING:
+    from common.run.items import Item
     from common.run.results import Interval
     from perk.build import Parts
     from perk.data import Splits
     from perk.problems import Problem
-    from perk.scoring import Item
 
 
 @dataclass
@@ -62,7 +62,7 @@ def respond(
     select: bool = False,
     length: int = 0,
     position: str | None = None,
-    further: str | None = None,
+    further: str = "",
 ) -> list[Item]:
     """Greedy answers to every question, scored; `select` is quiet. `length` of the contexts, 0 for `data.length`."""
     from common.language.learner import evaluating
@@ -91,13 +91,8 @@ class Pass:
     """Tokens of the contexts as `data.length` counts them."""
     position: str | None = None
     """Where the gold document or the facts stand; None where positions are not asked for."""
-    further: str | None = None
-    """What differs from the data set: `length`, `position`, or None."""
-
-    def names(self, asked: EvaluationConfig) -> list[str]:
-        """What its items count for, besides all metrics of the data set as it is: `length_8192`, `position_pre`."""
-        names = [f"length_{self.length}"] if asked.lengths and self.further in (None, "length") else []
-        return names + ([f"position_{self.position}"] if self.position is not None else [])
+    further: str = ""
+    """What differs from the data set: `length`, `position`, or nothing."""
 
 
 def passes(config: TrainConfig, split: str = "test") -> list[Pass]:
@@ -140,44 +135,33 @@ def measure(
     parts: Parts, problems: Sequence[Problem], config: TrainConfig, split: str = "test"
 ) -> tuple[dict[str, Interval], list[Item]]:
     """What a run reports of a split: metrics with intervals and the answers, also at further lengths and positions."""
-    from perk.scoring import accuracy_of, summarise
+    from perk.scoring import summarise
 
-    asked, confidence = config.evaluation, config.evaluation.confidence
-    metrics: dict[str, Interval] = {}
     items: list[Item] = []
     for each in passes(config, split):
         there = asked_of(each, problems, config, split)
-        found = respond(parts, there, config, length=each.length, position=each.position, further=each.further)
-        metrics |= {} if each.further else summarise(found, confidence)
-        metrics |= {f"accuracy_{name}": accuracy_of(found, confidence) for name in each.names(asked)}
-        items += found
-    return metrics, items
+        items += respond(parts, there, config, length=each.length, position=each.position, further=each.further)
+    return summarise(items, config.evaluation), items
 
 
-def measure_rules(splits: Splits, config: TrainConfig) -> tuple[dict[str, Interval], list[dict[str, Any]]]:
-    """What the rows without a network report of the test split: `accuracy_<rule>`, at every length and position that is
-    asked `accuracy_<rule>@length_<length>` and `accuracy_<rule>@position_<name>`, and each rule's score on every item.
+def measure_rules(splits: Splits, config: TrainConfig) -> tuple[dict[str, Interval], list[Item]]:
+    """What the rows without a network report of the test split, also at further lengths and positions, and their score
+    on every item.
     """
-    from perk.scoring import shortcut_rows
+    from perk.scoring import shortcut_items, summarise_rules
 
-    asked = config.evaluation
-    metrics: dict[str, Interval] = {}
-    items: list[dict[str, Any]] = []
+    items: list[Item] = []
     for each in passes(config):
-        test = asked_of(each, splits["test"], config)
-        found, records = shortcut_rows(splits["train"], test, config.data, asked.confidence)
-        metrics |= {} if each.further else found
-        metrics |= {f"{rule}@{name}": interval for name in each.names(asked) for rule, interval in found.items()}
-        where = {"length": each.length, "position": each.position, "further": each.further}
-        items += [record | where for record in records]
-    return metrics, items
+        where: dict[str, Any] = {"length": each.length, "position": each.position, "further": each.further}
+        items += shortcut_items(splits["train"], asked_of(each, splits["test"], config), config.data, **where)
+    return summarise_rules(items, config.evaluation), items
 
 
 def asked_of(each: Pass, own: Sequence[Problem], config: TrainConfig, split: str = "test") -> Sequence[Problem]:
     """The problems of a pass; `own` are those of the split as the data set has it."""
     from perk import data
 
-    if each.further is None:
+    if not each.further:
         return own
     most = config.evaluation.problems
     there = data.load(each.data)[split]

@@ -43,7 +43,6 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from perk.evaluate import foresee, measure, measure_rules
     from perk.objective import SELECTION
     from perk.problems import relabelled
-    from perk.scoring import to_json
 
     who = RunIdentity("perk", config.experiment, config.method.name, config.scale, config.seed)
     settings = (config.runtime, config.tracker, config.loop)
@@ -53,7 +52,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
         foresee(config)
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
-            return run.finish(*measure_rules(splits, config))
+            metrics, items = measure_rules(splits, config)
+            return run.finish(metrics, [item.to_json() for item in items])
 
         parts = build(config, run.device, run.dtype)
         look(parts, splits, config)
@@ -85,17 +85,17 @@ def train(config: TrainConfig, folder: Path) -> Results:
         rate_record.select(run.folder, step)
         export_selected(run.folder, parts)
         metrics, items = measure(parts, splits["test"], config)
-        return run.finish(metrics, map(to_json, items))
+        return run.finish(metrics, [item.to_json() for item in items])
 
 
 def evaluate_dev(run: Run, parts: Parts, splits: Splits, config: TrainConfig) -> float:
     """Accuracy on dev, logged beside the inner rates that gave it."""
     from common.run import rate_record
+    from common.run.items import score_of
     from perk.evaluate import respond
     from perk.objective import SELECTION
-    from perk.scoring import accuracy
 
-    score = accuracy(respond(parts, splits["dev"], config, select=True))
+    score = score_of(respond(parts, splits["dev"], config, select=True), SELECTION.metric)
     run.log(run.step, "dev", **{SELECTION.metric: score})
     rate_record.note(run.folder, run.step, parts.rates)
     return score

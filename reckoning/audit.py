@@ -13,6 +13,7 @@ from reckoning.problems import Problem, Question
 
 log = logging.getLogger(__name__)
 
+CHANCE = "chance"
 MAX_PROBLEMS = 20_000  # training problems looked at; more change no rule but cost memory
 
 
@@ -114,7 +115,7 @@ def _chance(seen: Sequence[str], gold: Sequence[str], labels: Sequence[str], see
     drawn = [rng.choice(seen) for _ in gold]
     per_class = {label: 1 / len(seen) if label in seen else 0.0 for label in labels if label in set(gold)}
     accuracy = 1 / len(seen) * (sum(label in seen for label in gold) / len(gold))
-    return RuleResult("chance", "uniform over the labels", drawn, accuracy, _mean(per_class), per_class)
+    return RuleResult(CHANCE, "uniform over the labels", drawn, accuracy, _mean(per_class), per_class)
 
 
 def _mean(shares: Mapping[str, float]) -> float:

@@ -23,11 +23,11 @@ from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig
 
 if TYPE_CHECKING:
     from common.language.learner import Responses
+    from common.run.items import Item
     from common.run.results import Interval
     from reckoning.build import Parts
     from reckoning.data import Splits
     from reckoning.problems import Problem
-    from reckoning.scoring import Item
 
 logger = logging.getLogger(__name__)
 ALL = "all"

@@ -1,31 +1,15 @@
-"""Responses -> per-item records -> metrics with intervals."""
+"""Responses -> items -> metrics with intervals."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 from common.language.learner import Responses
+from common.run.items import Item
 from common.run.results import Interval
-from common.tables.intervals import accuracy_interval, mean_interval
+from common.tables import summary
+from common.tables.intervals import mean_interval, share_interval
 from reckoning.methods import Encoded
-from reckoning.metrics import Recall, normalise, recall_of, split_response
-from reckoning.problems import Problem
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question's outcome, a line of `predictions.jsonl`."""
-
-    question: str
-    theory: str
-    depth: int | None
-    answer: str
-    """The expected word."""
-    said: str
-    """The label found in the response."""
-    correct: bool
-    response: str
-    recall: Recall | None
-    """None where nothing was recited or no relevant fact is known."""
+from reckoning.metrics import normalise, recall_of, split_response
+from reckoning.problems import Problem, Question
 
 
 def score(
@@ -38,49 +22,28 @@ def score(
             expected = words.get(question.answer, question.answer)
             said, rest = split_response(text, len(expected.split()))
             facts = [problem.facts[index] for index in question.relevant]
-            items.append(
-                Item(
-                    question.id,
-                    problem.theory,
-                    question.depth,
-                    expected,
-                    said,
-                    normalise(said) == normalise(expected),
-                    text,
-                    recall_of(rest, facts) if recited and facts else None,
-                )
-            )
+            scores: dict[str, tuple[float, float]] = {"accuracy": (int(normalise(said) == normalise(expected)), 1)}
+            if recited and facts:
+                found = recall_of(rest, facts)
+                scores |= {"recall_exact": (int(found.exact), 1), "recall_precision": (found.precision, 1)}
+                scores |= {"recall_recall": (found.recall, 1), "recall_published": (found.matching, found.pieces)}
+            more = {"said": said, "response": text}
+            items.append(Item(question.id, problem.theory, scores, slices_of(question, expected), more=more))
     return items
 
 
-def accuracy(items: Sequence[Item]) -> float:
-    """Share of correct labels."""
-    return sum(item.correct for item in items) / len(items)
+def slices_of(question: Question, expected: str) -> dict[str, str | int]:
+    """What questions are told apart by: the expected word, and the depth where it is known."""
+    return {"answer": expected} | ({} if question.depth is None else {"depth": question.depth})
 
 
 def summarise(items: Sequence[Item], confidence: float) -> dict[str, Interval]:
-    """Metrics with intervals: accuracy in all, per class and per depth, and fact recall where facts were recited.
+    """Metrics with intervals: accuracy in all, per class and per depth, and fact recall where facts were recited. The
+    authors' recall, `recall_published`, is matching pieces over recited pieces of the whole set.
 
     Questions about one theory are not independent; the intervals account for it.
     """
-
-    def interval(chosen: Sequence[Item]) -> Interval:
-        return accuracy_interval([i.correct for i in chosen], [i.theory for i in chosen], confidence)
-
-    metrics = {"accuracy": interval(items)}
-    for word in sorted({item.answer for item in items}):
-        metrics[f"accuracy_{word}"] = interval([i for i in items if i.answer == word])
-    depths = {item.depth for item in items if item.depth is not None}
-    for depth in sorted(depths):
-        metrics[f"accuracy_depth_{depth}"] = interval([i for i in items if i.depth == depth])
-    recitations = [(item.recall, item.theory) for item in items if item.recall is not None]
-    if recitations:
-        theories = [theory for _, theory in recitations]
-        for name in ("exact", "precision", "recall"):
-            values = [float(getattr(recall, name)) for recall, _ in recitations]
-            metrics[f"recall_{name}"] = accuracy_interval(values, theories, confidence)
-        metrics["recall_published"] = _pooled(recitations, confidence)
-    return metrics
+    return summary.summarise(items, confidence, by={"accuracy": ("answer", "depth")})
 
 
 def summarise_encoding(
@@ -94,19 +57,7 @@ def summarise_encoding(
     metrics = {}
     for when in ("before", "after"):
         exact = [float(getattr(fact, f"exact_{when}")) for fact, _ in facts]
-        metrics[f"fact_exact_{when}"] = accuracy_interval(exact, theories, confidence)
+        metrics[f"fact_exact_{when}"] = share_interval(exact, theories, confidence)
         losses = [getattr(fact, f"loss_{when}") for fact, _ in facts]
         metrics[f"fact_loss_{when}"] = mean_interval(losses, theories, confidence)
     return metrics
-
-
-def _pooled(recitations: Sequence[tuple[Recall, str]], confidence: float) -> Interval:
-    """The authors' fact recall: matching pieces over recited pieces of the whole set; 0 where nothing was recited."""
-    right = [place < recall.matching for recall, _ in recitations for place in range(recall.pieces)]
-    groups = [theory for recall, theory in recitations for _ in range(recall.pieces)]
-    return accuracy_interval(right, groups, confidence) if right else Interval(0.0, 0, 0.0, 1.0)
-
-
-def to_json(item: Item) -> dict[str, object]:
-    """The item as plain values."""
-    return asdict(item)

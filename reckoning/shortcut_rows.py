@@ -1,14 +1,15 @@
 """The rows that need no network, in the form of any other run's results."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from common.run.items import Item
 from common.run.results import Interval
-from common.tables.intervals import accuracy_interval
-from reckoning.audit import audit
+from common.tables.summary import summarise
+from reckoning.audit import CHANCE, audit
 from reckoning.config import TrainConfig
 from reckoning.data import Splits
 from reckoning.problems import Problem
+from reckoning.scoring import slices_of
 
 
 def labels_of(splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> list[str]:
@@ -18,24 +19,26 @@ def labels_of(splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> l
     return sorted({q.answer for problems in splits.values() for problem in problems for q in problem.questions})
 
 
-def shortcut_rows(splits: Splits, config: TrainConfig) -> tuple[dict[str, Interval], list[dict[str, Any]]]:
-    """`accuracy_<rule>` with intervals for chance, majority, fixed rules and classifiers; predictions a question.
+def shortcut_rows(splits: Splits, config: TrainConfig) -> tuple[dict[str, Interval], list[Item]]:
+    """`accuracy_<rule>` with intervals for chance, majority, fixed rules and classifiers, and an item a question.
 
-    Rules that learn see the training split alone. Chance is exact, its interval has no width.
+    Rules that learn see the training split alone. Chance is exact: its interval has no width, and no item has it.
     """
     asked = [(problem, question) for problem in splits["test"] for question in problem.questions]
-    groups = [problem.theory for problem, _ in asked]
-    metrics: dict[str, Interval] = {}
-    records: list[dict[str, Any]] = [
-        {"question": question.id, "theory": problem.theory, "depth": question.depth, "answer": question.answer}
-        for problem, question in asked
-    ]
-    for rule in audit(splits["train"], splits["test"], labels_of(splits, config), seed=config.seed):
-        correct = [said == question.answer for said, (_, question) in zip(rule.predictions, asked, strict=True)]
-        interval = accuracy_interval(correct, groups, config.evaluation.confidence)
-        if rule.name == "chance":
-            interval = Interval(rule.accuracy, len(asked), rule.accuracy, rule.accuracy)
-        metrics[f"accuracy_{rule.name}"] = interval
-        for record, said in zip(records, rule.predictions, strict=True):
-            record[rule.name] = said
-    return metrics, records
+    words = config.data.labels or {}
+    rules = audit(splits["train"], splits["test"], labels_of(splits, config), seed=config.seed)
+    items = []
+    for place, (problem, question) in enumerate(asked):
+        scores = {
+            f"accuracy_{rule.name}": (int(rule.predictions[place] == question.answer), 1)
+            for rule in rules
+            if rule.name != CHANCE
+        }
+        slices = slices_of(question, words.get(question.answer, question.answer))
+        items.append(Item(question.id, problem.theory, scores, slices))
+    chance = {
+        f"accuracy_{rule.name}": Interval(rule.accuracy, len(asked), rule.accuracy, rule.accuracy)
+        for rule in rules
+        if rule.name == CHANCE
+    }
+    return chance | summarise(items, config.evaluation.confidence, by={}), items

@@ -43,7 +43,6 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from reckoning.evaluate import measure
     from reckoning.objective import SELECTION
     from reckoning.sampler import reshuffled
-    from reckoning.scoring import to_json
     from reckoning.shortcut_rows import shortcut_rows
 
     who = RunIdentity("reckoning", config.experiment, config.method.name, config.scale, config.seed)
@@ -53,7 +52,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
             return run.results
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
-            return run.finish(*shortcut_rows(splits, config))
+            metrics, items = shortcut_rows(splits, config)
+            return run.finish(metrics, [item.to_json() for item in items])
 
         parts = build(config, splits, run.device, run.dtype)
         learner, rates = parts.learner, parts.rates
@@ -84,17 +84,17 @@ def train(config: TrainConfig, folder: Path) -> Results:
         rate_record.select(run.folder, step)
         export_selected(run.folder, parts)
         metrics, items = measure(parts, splits["test"], config)
-        return run.finish(metrics, map(to_json, items))
+        return run.finish(metrics, [item.to_json() for item in items])
 
 
 def evaluate_dev(run: Run, parts: Parts, splits: Splits, config: TrainConfig) -> float:
     """Accuracy on dev, logged beside the inner rates that gave it."""
     from common.run import rate_record
+    from common.run.items import score_of
     from reckoning.evaluate import respond
     from reckoning.objective import SELECTION
-    from reckoning.scoring import accuracy
 
-    score = accuracy(respond(parts, splits["dev"], config, select=True))
+    score = score_of(respond(parts, splits["dev"], config, select=True), SELECTION.metric)
     run.log(run.step, "dev", **{SELECTION.metric: score})
     rate_record.note(run.folder, run.step, parts.rates)
     return score

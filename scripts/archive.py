@@ -43,7 +43,7 @@ ACTIONS = ("pack", "unpack")
 KEYS = ("paper", "root")
 FOLDER = Path("docs/results")
 NEEDED = (CONFIG, ENVIRONMENT, results.RESULTS, results.PREDICTIONS, results.FINISHED)
-FILES = (*NEEDED, METRICS, rate_record.RATES, CURVE)
+FILES = (*NEEDED, results.SETS, METRICS, rate_record.RATES, CURVE)
 ABSOLUTE = re.compile(r"^(/|~|[A-Za-z]:[\\/])\S*$|(^|[\s=,:\[{\"'])(/|~/)[\w.@-]+/|\b[A-Za-z]:\\")
 """A string that is an absolute path, or holds one of two parts at least: `/no_think` in a text is none."""
 CANONICAL: Mapping[str, str | None] = {"loop.root": str(USUAL), "root": None, "cache": f"{USUAL}/data", "export": None}

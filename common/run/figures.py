@@ -31,13 +31,15 @@ def rates_map(record: RateRecord) -> Figure:
     return figure
 
 
-def learning_curve(records: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Outer loss and dev accuracy against outer steps, of records of `metrics.jsonl`; None if there is neither."""
+def learning_curve(records: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
+    """Outer loss and the dev `metric` that selects the weights against outer steps, of records of `metrics.jsonl`; None
+    if there is neither.
+    """
     from matplotlib.figure import Figure
 
     series = {
         name: [(r["step"], r[name]) for r in records if isinstance(r.get(name), (int, float))]
-        for name in ("train/outer_loss", "dev/accuracy")
+        for name in ("train/outer_loss", f"dev/{metric}")
     }
     series = {name: points for name, points in series.items() if points}
     if not series:

@@ -1,4 +1,4 @@
-"""The end of a run: `predictions.jsonl`, then `results.json`, then the FINISHED mark."""
+"""The end of a run: `predictions.jsonl` (its items), then `results.json`, then the FINISHED mark."""
 
 import dataclasses
 import hashlib
@@ -13,8 +13,9 @@ from common.errors import UserError
 from common.run.files import write_atomic, write_json_lines
 from common.run.schema import flat
 
-SCHEMA = 1
-RESULTS, PREDICTIONS, FINISHED = "results.json", "predictions.jsonl", "FINISHED"
+SCHEMA = 2
+"""Of `results.json` and `predictions.jsonl`; 2: items with scores and slices."""
+RESULTS, PREDICTIONS, SETS, FINISHED = "results.json", "predictions.jsonl", "sets.json", "FINISHED"
 
 UNHASHED = (
     "tracker",  # where metrics are mirrored
@@ -168,7 +169,10 @@ def read(folder: Path) -> Results:
     try:
         values = json.loads(path.read_text())
         if values["schema"] != SCHEMA:
-            raise UserError(f"{path}: results format {values['schema']}, this version reads {SCHEMA}; run again")
+            raise UserError(
+                f"{path}: results format {values['schema']}, this version reads {SCHEMA}; delete the folder and run "
+                "again, or get kept runs back with `python -m scripts.archive unpack`"
+            )
         values["test"] = {metric: Interval(**interval) for metric, interval in values["test"].items()}
         return Results(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -176,7 +180,7 @@ def read(folder: Path) -> Results:
 
 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:
-    """The per-item predictions of a finished run, in the order of the test split.
+    """The items of a finished run as they stand in its file, in the order of the test split.
 
     Raises:
         UserError: the file is missing or malformed.

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from common.run import rate_record, results
 from common.run.files import write_atomic
-from common.run.folder import read_records
+from common.run.folder import read_records, selection_of
 from common.run.results import Results, RunIdentity
 from common.run.schema import TrackerConfig, TrackerMode, TrackerName, flat
 
@@ -139,7 +139,7 @@ class WandbRun:
         if (rates := rate_record.read(folder)) is not None:
             media["tables/rates"] = self._table(rates.rows())
             media["plots/rates"] = self._wandb.Image(figures.pixels(figures.rates_map(rates)))
-        if (curve := figures.learning_curve(records)) is not None:
+        if (curve := figures.learning_curve(records, selection_of(folder).metric)) is not None:
             media["plots/learning_curve"] = self._wandb.Image(figures.pixels(curve))
         if media:
             self._run.log({"step": max((record["step"] for record in records), default=0), **media})

@@ -47,6 +47,39 @@ class Scores:
         """The run's score."""
         return float(self.parts.sum() / self.wholes.sum())
 
+    @property
+    def moves(self) -> Array:
+        """How far each group moves the score, shape (groups,)."""
+        found: Array = (self.parts - self.value * self.wholes) / self.wholes.sum()
+        return found
+
+
+@dataclass(frozen=True)
+class Jackknife:
+    """One run's number that only all items together have, by leaving one group out; of a mean it says what `Scores` do.
+
+    `without` has shape (groups,): the number without the items of each group.
+    """
+
+    groups: tuple[str, ...]
+    value: float
+    without: Array
+
+    @classmethod
+    def of(cls, value: float, without: Mapping[str, float]) -> "Jackknife":
+        """The number of all, and by group the number without it."""
+        groups = tuple(sorted(without))
+        return cls(groups, value, np.array([without[group] for group in groups]))
+
+    @property
+    def moves(self) -> Array:
+        """How far each group moves the number, shape (groups,): its pseudo-value n value - (n - 1) without, less the
+        mean of them, over n. Their squares times n / (n - 1) add up to the jackknife's variance.
+        """
+        count = len(self.groups)
+        found: Array = (count - 1) / count * (self.without.mean() - self.without)
+        return found
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -96,7 +129,7 @@ class Estimate:
         return self.value - half, self.value + half
 
 
-def over_items(name: str, runs: Sequence[Scores], *, items: str = "") -> Estimate:
+def over_items(name: str, runs: Sequence[Scores | Jackknife], *, items: str = "") -> Estimate:
     """Mean score of one method's runs, which differ in the seed.
 
     Args:
@@ -106,8 +139,7 @@ def over_items(name: str, runs: Sequence[Scores], *, items: str = "") -> Estimat
     """
     influence: dict[str, float] = defaultdict(float)
     for run in runs:
-        moves = (run.parts - run.value * run.wholes) / run.wholes.sum() / len(runs)
-        for group, move in zip(run.groups, moves.tolist(), strict=True):
+        for group, move in zip(run.groups, (run.moves / len(runs)).tolist(), strict=True):
             influence[group] += move
     count = len(influence)
     own = {f"{items}/{group}": move * (count / max(count - 1, 1)) ** 0.5 for group, move in influence.items()}

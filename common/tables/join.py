@@ -5,21 +5,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
-from common.run import results
-from common.tables.estimates import Estimate, Scores, over_items, over_values
-from common.tables.intervals import accuracy_interval
-from common.tables.published import Cell, Overrides, Published, Table
-from common.tables.runs import SHORTCUTS, Run, group_of, right
+from common.tables.cells import Cell, Measure, Overrides, Published, Role, Table
+from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
+from common.tables.intervals import Kind, share_interval
+from common.tables.runs import Run, scores_of
 
-BEST_RULE = "best_rule"
-"""Metric of shortcut runs: the best of their rules on the test split, which flatters it."""
-NO_RULES = ("chance", "majority")
-SCORES = ("label_match", "exact")
-"""Fields of items that say whether the answer is right by another measure; null where it does not apply."""
 WIDTH = 1.96
 """Half the width of a 95 % interval, in standard deviations."""
 Settings = Callable[[Overrides], dict[str, Any]]
@@ -43,7 +38,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Filled:
-    """A cell with what was reproduced; shares are of 1 where the table's unit is per cent."""
+    """A cell with what was reproduced, in the unit of its column."""
 
     cell: Cell
     value: float | None = None
@@ -55,8 +50,10 @@ class Filled:
     """Difference to the row it is compared with, and its interval."""
     missing: tuple[Overrides, ...] = ()
     """Runs without which it cannot be filled."""
-    rule: str = ""
-    """Which shortcut rule was the best."""
+    best: str = ""
+    """Which of several metrics was the best."""
+    counted: bool = False
+    """Whether its numbers are of test items, and not measured another way, such as times."""
 
     @property
     def difference(self) -> float | None:
@@ -73,7 +70,8 @@ class _Sample:
     seeds: tuple[int, ...]
     reach: tuple[float, float]
     """How far below and above its value the interval reaches at least."""
-    rule: str = ""
+    best: str = ""
+    counted: bool = True
 
 
 @dataclass
@@ -105,9 +103,8 @@ def join(table: Table, runs: Iterable[Run], settings: Settings, scale: str) -> J
     for words in dict.fromkeys(words for cell in cells for words in (*cell.runs, *cell.minus)):
         found[words] = there.get(_key(settings(words)), {})
         used |= {str(run.folder): run for run in found[words].values()}
-    percent = table.unit == "%"
-    samples = {(cell.row, cell.column): _sample(cell, found) for cell in cells}
-    filled = [_filled(table, cell, samples, found, percent, scale) for cell in cells]
+    samples = {(cell.row, cell.column): _sample(cell, table.measure(cell.column), found) for cell in cells}
+    filled = [_filled(table, cell, samples, found, scale) for cell in cells]
     return Joined(table, scale, filled, list(used.values()), found)
 
 
@@ -120,30 +117,30 @@ def _filled(
     cell: Cell,
     samples: Mapping[tuple[str, str], _Sample | None],
     found: Mapping[Overrides, Mapping[int, Run]],
-    percent: bool,
     scale: str,
 ) -> Filled:
     sample = samples[cell.row, cell.column]
     if sample is None:
         missing = tuple(words for words in (*cell.runs, *cell.minus) if not found[words])
         return Filled(cell, verdict=Verdict.missing if cell.runs else None, missing=missing)
-    factor = 100.0 if percent else 1.0
+    measure = table.measure(cell.column)
+    factor = measure.factor
     value = sample.estimate.value * factor
     low, high = (end * factor for end in sample.estimate.interval())
     low, high = min(low, value - sample.reach[0] * factor), max(high, value + sample.reach[1] * factor)
-    if percent and not cell.minus:
-        low, high = max(low, 0.0), min(high, 100.0)
+    if measure.kind is Kind.share and not cell.minus:
+        low, high = max(low, 0.0), min(high, factor)
     verdict, apart = None, None
     other = samples.get((table.rows[cell.row].against, cell.column))
     if other is not None and sample.seeds == other.seeds:
         difference = (sample.estimate - other.estimate) * factor
         apart = (difference.value, *difference.interval())
-        verdict = _ordering(cell.published, _published(table, cell), apart, table.higher_is_better)
+        verdict = _ordering(cell.published, _published(table, cell), apart, measure.higher_is_better)
     tolerance = table.columns[cell.column].tolerance or table.rows[cell.row].tolerance
     if scale == "paper" and tolerance and cell.published is not None and cell.published.value is not None:
         near = abs(value - cell.published.value) <= tolerance
         verdict = Verdict.within if near else Verdict.outside
-    return Filled(cell, value, low, high, len(sample.seeds), verdict, apart, rule=sample.rule)
+    return Filled(cell, value, low, high, len(sample.seeds), verdict, apart, best=sample.best, counted=sample.counted)
 
 
 def _published(table: Table, cell: Cell) -> Published | None:
@@ -163,106 +160,66 @@ def _ordering(
     return Verdict.holds if (ours.value > theirs.value) == (low > 0) else Verdict.fails
 
 
-def _sample(cell: Cell, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample | None:
+def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample | None:
     """What the cell's runs say; None where one is missing. Only seeds that all of them have count."""
     sides = [found[words] for words in (*cell.runs, *cell.minus)]
     seeds = sorted(set.intersection(*(set(runs) for runs in sides))) if sides else []
     if not seeds:
         return None
-    total, squares, rule = Estimate(0.0), np.zeros(2), ""
+    total, squares, best, counted = Estimate(0.0), np.zeros(2), "", True
     for sign, settings in ((1.0, cell.runs), (-1.0, cell.minus)):
         for place, words in enumerate(settings):
             runs = [found[words][seed] for seed in seeds]
             metric = cell.metric
-            name, _, part = metric.partition("@")
-            if name == BEST_RULE:
-                rule = _best_rule(runs, part)
-                metric = f"{rule}@{part}" if part else rule
+            if "*" in metric:
+                metric, best = _best(runs, metric, measure)
             share = sign / len(settings)
             read = [scores_of(run, metric) for run in runs]
             kept = [scores for scores in read if scores is not None]
             if len(kept) == len(runs):
                 total += over_items(f"{metric} {' '.join(words)}", kept, items=str(place)) * share
-                squares += (share * np.array(_reach(kept))) ** 2
+                squares += (share * np.array(_reach(kept) if measure.kind is Kind.share else (0.0, 0.0))) ** 2
                 continue
             named = [each for run in runs if (each := run.results.test.get(metric)) is not None]
             if len(named) < len(runs):
                 return None
+            counted = False
             within = (named[0].high - named[0].low) / (2 * WIDTH)
             total += over_values(f"{metric} {' '.join(words)}", [each.value for each in named], within) * share
     below, above = (0.0, 0.0) if cell.minus else np.sqrt(squares).tolist()
-    return _Sample(total, tuple(seeds), (below, above), rule.removeprefix("accuracy_").replace("_", " "))
+    return _Sample(total, tuple(seeds), (below, above), best, counted)
 
 
-def _reach(runs: Sequence[Scores]) -> tuple[float, float]:
+def _reach(runs: Sequence[Scores | Jackknife]) -> tuple[float, float]:
     """How far Wilson's interval of the pooled items reaches below and above their share: nothing but right answers vary
     in no sample and yet are not certain. Zeros where an item is more than right or wrong.
     """
-    if any((run.parts % 1).any() for run in runs):
+    scores = [run for run in runs if isinstance(run, Scores)]
+    if len(scores) < len(runs) or any((run.parts % 1).any() for run in scores):
         return 0.0, 0.0
-    correct: list[float] = []
-    groups: list[str] = []
-    for run in runs:
-        for name, part, whole in zip(run.groups, run.parts, run.wholes, strict=True):
-            correct += [1.0] * int(part) + [0.0] * int(whole - part)
-            groups += [name] * int(whole)
-    pooled = accuracy_interval(correct, groups)
+    parts, wholes = (np.concatenate([getattr(run, name) for run in scores]).tolist() for name in ("parts", "wholes"))
+    pooled = share_interval(parts, [group for run in scores for group in run.groups], wholes=wholes)
     return pooled.value - pooled.low, pooled.high - pooled.value
 
 
-def _best_rule(runs: Sequence[Run], chosen: str) -> str:
-    """The best rule on the test items, or on those of a slice of them such as `length_2048`."""
-    names = [name for name in runs[0].results.test if "@" not in name]
-    rules = [name for name in names if name.removeprefix("accuracy_") not in NO_RULES]
+def _best(runs: Sequence[Run], pattern: str, measure: Measure) -> tuple[str, str]:
+    """The best of the metrics `accuracy_*` on the test items, which flatters it, or of `accuracy_*@length_2048` on a
+    slice of them; and what the star stands for in it, in words. What the paper calls chance is left out.
+    """
+    form, _, chosen = pattern.partition("@")
+    paper = runs[0].paper
+    names = [
+        name
+        for name in runs[0].results.test
+        if "@" not in name and fnmatchcase(name, form) and paper.rule(name).role is not Role.chance
+    ]
+    if not names:
+        return pattern, ""
 
     def value(run: Run, name: str) -> float:
         scores = scores_of(run, f"{name}@{chosen}") if chosen else None
         return scores.value if scores is not None else run.results.test[name].value
 
-    return max(rules, key=lambda name: sum(value(run, name) for run in runs))
-
-
-def scores_of(run: Run, metric: str) -> Scores | None:
-    """A metric of one run summed by context; None for one that is not counted from items, such as a time.
-
-    `<metric>@<field>_<value>` counts the items with that value alone: `best_rule@length_2048`. Items of a further pass
-    over the test split, which changed a field, count only where that field chooses.
-    """
-    if not run.learner:
-        return None  # no items, such as a run of the run-time study
-    counted: list[tuple[str, float, float]] = []
-    metric, _, chosen = metric.partition("@")
-    field, _, value = chosen.partition("_")
-    choosing = field or metric.removeprefix("accuracy_").partition("_")[0]
-    for item in results.read_predictions(run.folder):
-        if (chosen and str(item.get(field)) != value) or item.get("further") not in (None, choosing):
-            continue
-        pair = _pair(item, metric, run.learner == SHORTCUTS)
-        if pair is None:
-            return None
-        if metric == "accuracy_chance" and isinstance(item.get("chance"), str):
-            return None  # drawn; its value is known without counting
-        counted.append((group_of(item), *pair))
-    found = Scores.of(counted)
-    return found if found.groups else None
-
-
-def _pair(item: Mapping[str, Any], metric: str, rules: bool) -> tuple[float, float] | None:
-    """What one item adds to the metric's numerator and denominator; None for an unknown metric."""
-    kind, _, name = metric.partition("_")
-    if rules and kind == "accuracy":
-        return (right(item, name), 1.0) if name in item else None
-    if kind == "accuracy":
-        field, _, value = name.partition("_")  # a field of the items and its value, else an answer
-        chosen = not name or (str(item[field]) == value if value and field in item else item["answer"] == name)
-        return float(item["correct"]) * chosen, float(chosen)
-    if metric in SCORES and metric in item:
-        return (0.0, 0.0) if item[metric] is None else (float(item[metric]), 1.0)
-    if kind == "recall" and name in ("published", "exact", "precision", "recall"):
-        recall = item.get("recall")
-        if recall is None:
-            return 0.0, 0.0
-        if name == "published":
-            return float(recall["matching"]), float(recall["pieces"])
-        return float(recall[name]), 1.0
-    return None
+    best = measure.best({name: sum(value(run, name) for run in runs) for name in names})
+    start, _, end = form.partition("*")
+    return f"{best}@{chosen}" if chosen else best, best.removeprefix(start).removesuffix(end).replace("_", " ")

@@ -1,5 +1,17 @@
 """A paper's published numbers, `<paper>/published.yaml`: which runs fill each cell of its tables.
 
+    title: OURS                              # the method in words
+    methods:                                 # what methods stand for; others are methods of the paper's own kind
+      ours: {role: method}
+      baseline: {role: baseline, ignores: [inner]}
+      shortcuts: {role: rule}
+    rules:                                   # metrics of runs of rules that are not just another rule
+      accuracy_chance: {role: chance, title: Chance}
+    comparison:                              # columns of `scripts.tables experiment=`; the first orders the rows
+      items: questions
+      by: {slice: answer, first: ["yes", "no"]}
+      columns:
+        accuracy: {metric: accuracy}
     tables:
       table1:
         title: Accuracy
@@ -10,174 +22,87 @@
         rows:
           Baseline: {overrides: [method=baseline], source: recalled, values: {2 hops: 99.4}}
           Ours: {overrides: [method=ours], against: Baseline, source: seen, values: {2 hops: 99.5}}
+          Best rule: {overrides: [method=shortcuts], metric: accuracy_*, once: true}
 
 A cell's overrides are those of its table, column and row; scale and seed come from the command line. Row or column may
 name another `metric`; `over` lists overrides whose runs are averaged (a row's overrides win over those of its column),
 `minus` overrides whose runs are subtracted. A value of null was published, but could not be read; a column that a row's
 `values` leave out is ours alone. `skip` lists columns that a row does not have; `scales` lists those at which a row or
 a column can be run, elsewhere (and with `[]` everywhere) its published numbers stand alone. A word published in place
-of a number is `{text: out of memory}`. A row's metric that ends in `@column` counts only the items of the column's
-metric: `best_rule@column` in a column with `accuracy_length_2048` is `best_rule@length_2048`. `tolerance` is for runs
-of the published size; `axis` says what the columns count.
+of a number is `{text: out of memory}`. `tolerance` is for runs of the published size; `axis` says what the columns
+count.
+
+A metric is any that items have or results.json names; `accuracy@length_2048` counts the items whose slice `length` is
+2048. `accuracy_*` is the best of a run's metrics of that form, without those that `rules` calls chance. A row's metric
+that ends in `@column` counts only the items of the column's metric: `accuracy_*@column` in a column with
+`accuracy@length_2048` is `accuracy_*@length_2048`.
+
+A column's `unit`, `higher_is_better` and `kind` (share, count, quality) are those of its table unless it says its own;
+without a `kind`, per cent are shares and all else qualities. A row's `role` (method, baseline, control, rule, chance)
+is that of its method in `methods` unless it says its own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from enum import StrEnum
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any, TypeVar
 
 import yaml
 
 from common.errors import UserError
+from common.tables.cells import FILE, Axis, Measure, Role, Table, key_of, merged
+from common.tables.intervals import Kind
 
-FILE = "published.yaml"
-WITHIN = "@column"
-"""End of a row's metric that counts the items of its column alone."""
 T = TypeVar("T")
-Overrides = tuple[str, ...]
-
-
-class Source(StrEnum):
-    """How a number was come by."""
-
-    seen = "seen"
-    """Read in the paper, its code or its authors' notebooks."""
-    recalled = "recalled"
-    """From memory of the printed table, then checked against what was seen."""
-    unchecked = "unchecked"
-    """From memory alone."""
-    derived = "derived"
-    """Calculated from other numbers."""
-    measured = "measured"
-    """Read off a figure by the places of its points; not printed."""
+OF_COLUMNS, OF_ROWS = ("unit", "higher_is_better", "kind"), ("role",)
+"""Keys that say nothing about the other axis."""
 
 
 @dataclass(frozen=True)
-class Published:
-    """A number of the paper. `value=None`: published, but not reached, or `text` in place of a number."""
+class Method:
+    """What a method stands for where runs are compared."""
 
-    value: float | None
-    source: Source | None = None
-    note: str = ""
-    text: str = ""
+    role: Role = Role.method
+    ignores: tuple[str, ...] = ()
+    """Groups of settings that it does not read."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Mean of `metric` over `runs`, less its mean over `minus`; each run is named by its overrides. Without runs it
-    shows what was published and no more."""
+class Rule:
+    """What a metric of a run of rules stands for."""
 
-    row: str
-    column: str
+    role: Role = Role.rule
+    title: str = ""
+    always: bool = False
+    """Shown however it ranks."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A column of a comparison."""
+
     metric: str
-    runs: tuple[Overrides, ...]
-    minus: tuple[Overrides, ...] = ()
-    published: Published | None = None
-    """None: ours alone."""
+    measure: Measure
 
 
 @dataclass(frozen=True)
-class Axis:
-    """A row or a column as the file has it."""
+class Comparison:
+    """What a comparison of arbitrary runs shows."""
 
-    overrides: tuple[str, ...] = ()
-    metric: str = ""
-    over: tuple[Overrides, ...] = ()
-    minus: tuple[str, ...] = ()
-    against: str = ""
-    """Row it is compared with."""
-    once: bool = False
-    """The same for every seed, so one seed is run."""
-    source: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)
-    skip: tuple[str, ...] = ()
-    scales: tuple[str, ...] | None = None
-    """Where it can be run; None: at every scale."""
-    tolerance: float | None = None
-    """How far from the published value a run of the published size may lie, in the table's unit."""
-    note: str = ""
+    columns: Mapping[str, Shown] = field(default_factory=lambda: {"accuracy": Shown("accuracy", Measure())})
+    """Title -> what it shows. The first has intervals and orders the rows; others stand where a row has them."""
+    items: str = "items"
+    """What the test items are called."""
+    by: str = ""
+    """Slice with a column for each of its values."""
+    first: tuple[str, ...] = ()
+    """Its values that come before the others."""
 
-
-@dataclass(frozen=True)
-class Table:
-    """A table or figure of a paper, in the order of its file."""
-
-    paper: str
-    name: str
-    title: str
-    columns: Mapping[str, Axis]
-    rows: Mapping[str, Axis]
-    where: str = ""
-    """Its name in the paper; empty: ours alone."""
-    command: str = "train"
-    """Module that makes its runs: python -m <paper>.<command>."""
-    overrides: tuple[str, ...] = ()
-    metric: str = "accuracy"
-    axis: str = ""
-    """What the columns count, where they are points along an axis; such a table is drawn as a figure too."""
-    unit: str = "%"
-    """% shows shares of 1 as per cent; any other unit is shown as it is."""
-    higher_is_better: bool = True
-    note: str = ""
-
-    def cells(self) -> Iterator[Cell]:
-        """Row by row.
-
-        Raises:
-            UserError: a cell without metric or overrides, or a value that is no number.
-        """
-        for row_name, row in self.rows.items():
-            for column_name in self.columns:
-                if column_name not in row.skip:
-                    yield self._cell(row_name, column_name)
-
-    def at(self, scale: str) -> "Table":
-        """The table at one scale: rows and columns that cannot be run there keep their published numbers alone."""
-
-        def there(axes: Mapping[str, Axis]) -> dict[str, Axis]:
-            return {
-                name: axis if axis.scales is None or scale in axis.scales else replace(axis, scales=())
-                for name, axis in axes.items()
-            }
-
-        return replace(self, rows=there(self.rows), columns=there(self.columns))
-
-    def jobs(self, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> list[tuple[Overrides, bool]]:
-        """The runs that fill it, each once, with whether one seed is enough; empty sequences mean all.
-
-        Raises:
-            UserError: no such row or column.
-        """
-        for kind, asked, there in (("rows", rows, self.rows), ("columns", columns, self.columns)):
-            if strange := [name for name in asked if name not in there]:
-                raise UserError(f"{kind}={strange} of {self.paper} {self.name}: it has {', '.join(there)}")
-        found: dict[frozenset[str], tuple[Overrides, bool]] = {}  # whatever the order of a run's overrides
-        for cell in self.cells():
-            if (not rows or cell.row in rows) and (not columns or cell.column in columns):
-                for run in (*cell.runs, *cell.minus):
-                    words, once = found.get(frozenset(run), (run, True))
-                    found[frozenset(run)] = (words, once and self.rows[cell.row].once)
-        return list(found.values())
-
-    def _cell(self, row_name: str, column_name: str) -> Cell:
-        row, column = self.rows[row_name], self.columns[column_name]
-        where = f"{self.paper}/{FILE}: {self.name}, row {row_name}, column {column_name}"
-        metric = row.metric or column.metric or self.metric
-        if metric.endswith(WITHIN):
-            metric = f"{metric.removesuffix(WITHIN)}@{slice_of(column.metric or self.metric)}".removesuffix("@")
-        if () in (row.scales, column.scales):
-            return Cell(row_name, column_name, metric, (), published=_published(row, column_name, where))
-        base = merged(self.overrides, column.overrides, row.overrides)
-        if not metric or not base:
-            raise UserError(f"{where}: no {'overrides' if metric else 'metric'}; give the row or the column some")
-        # what a column averages belongs to the column, so the row's own words win
-        again = () if row.over else row.overrides
-        runs = tuple(merged(base, each, again) for each in row.over or column.over or [()])
-        minus = row.minus or column.minus
-        published = _published(row, column_name, where)
-        less = tuple(merged(run, minus) for run in runs) if minus else ()
-        return Cell(row_name, column_name, metric, runs, less, published)
+    @property
+    def main(self) -> tuple[str, Shown]:
+        """Title and content of the first column."""
+        return next(iter(self.columns.items()))
 
 
 @dataclass(frozen=True)
@@ -188,6 +113,11 @@ class Paper:
     tables: Mapping[str, Table]
     not_reached: Mapping[str, str]
     """What was published and has no cell here, with the reason."""
+    title: str = ""
+    """Of its method, in words."""
+    methods: Mapping[str, Method] = field(default_factory=dict)
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    comparison: Comparison = Comparison()
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -199,9 +129,27 @@ class Paper:
             raise UserError(f"table={name}: {self.name} has {', '.join(self.tables)}")
         return self.tables[name]
 
+    def method(self, name: str) -> Method:
+        """What a method stands for; one that the file does not name is a method of the paper's own kind."""
+        return self.methods.get(name, Method())
 
+    def rule(self, metric: str) -> Rule:
+        """What a metric of a run of rules stands for."""
+        return self.rules.get(metric, Rule())
+
+    def measure(self, metric: str) -> Measure:
+        """How a metric is read: as its column of the comparison, else as a plain number."""
+        found = [shown.measure for shown in self.comparison.columns.values() if shown.metric == metric]
+        return found[0] if found else Measure("", kind=Kind.quality)
+
+    def first(self, role: Role) -> str:
+        """The first method with that role; empty without any."""
+        return next((name for name, method in self.methods.items() if method.role is role), "")
+
+
+@lru_cache
 def read(paper: str) -> Paper:
-    """The published numbers of a paper's package.
+    """The published numbers of a paper's package, read once.
 
     Raises:
         UserError: no such paper or file, or a file that does not have the form above.
@@ -213,6 +161,18 @@ def read(paper: str) -> Paper:
     return parse(paper, text)
 
 
+def known(paper: str) -> Paper:
+    """What is known of the paper of a run: its file, or nothing where it has none.
+
+    Raises:
+        UserError: the file does not have the form above.
+    """
+    try:
+        return read(paper) if (files(paper) / FILE).is_file() else Paper(paper, {}, {})
+    except ModuleNotFoundError:
+        return Paper(paper, {}, {})
+
+
 def parse(paper: str, text: str) -> Paper:
     """The content of a `published.yaml`; errors as in `read`."""
     where = f"{paper}/{FILE}"
@@ -222,36 +182,47 @@ def parse(paper: str, text: str) -> Paper:
         raise UserError(f"{where}: not YAML ({error}); mend it") from error
     if not isinstance(content, dict) or not isinstance(content.get("tables"), dict):
         raise UserError(f"{where}: a mapping with the key 'tables' is needed")
-    tables = {str(name): _table(paper, str(name), value, where) for name, value in content["tables"].items()}
-    return Paper(paper, tables, content.get("not_reached") or {})
+    methods = {
+        str(name): _made(Method, {**entry, "ignores": tuple(entry.get("ignores", ()))}, f"{where}: methods, {name}")
+        for name, entry in (content.get("methods") or {}).items()
+    }
+    rules = {
+        str(name): _made(Rule, entry, f"{where}: rules, {name}") for name, entry in (content.get("rules") or {}).items()
+    }
+    tables = {str(name): _table(paper, str(name), value, where, methods) for name, value in content["tables"].items()}
+    title = content.get("title", paper.upper())
+    shown = _comparison(content["comparison"], f"{where}: comparison") if "comparison" in content else Comparison()
+    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown)
 
 
-def slice_of(metric: str) -> str:
-    """Which items a metric counts: `length_2048` for `accuracy_length_2048` and `exact@length_2048`; empty: all."""
-    name, _, chosen = metric.partition("@")
-    return chosen or (name.removeprefix("accuracy_") if name.startswith("accuracy_") else "")
+def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
+    columns = {}
+    for title, given in (entry.get("columns") or {}).items():
+        if strange := [key for key in given if key not in ("metric", *OF_COLUMNS)]:
+            raise UserError(f"{where}, {title}: unknown key {strange[0]}; known are metric, {', '.join(OF_COLUMNS)}")
+        read = _chosen(given, where)
+        measure = Measure.of(read.get("unit", "%"), read.get("higher_is_better", True), read.get("kind"))
+        columns[str(title)] = Shown(str(given.get("metric", title)), measure)
+    if not columns:
+        raise UserError(f"{where}: a mapping of columns is needed, such as accuracy: {{metric: accuracy}}")
+    by = entry.get("by") or {}
+    values = {"columns": columns, "by": by.get("slice", ""), "first": tuple(map(str, by.get("first", ())))}
+    return _made(Comparison, {**entry, **values}, where)
 
 
-def key_of(override: str) -> str:
-    """`key` for `+key=value`."""
-    return override.partition("=")[0].lstrip("+~")
-
-
-def merged(*parts: Sequence[str]) -> Overrides:
-    """Overrides in their order; a key that comes again takes its last value."""
-    return tuple({key_of(override): override for part in parts for override in part}.values())
-
-
-def _table(paper: str, name: str, value: Any, where: str) -> Table:
+def _table(paper: str, name: str, value: Any, where: str, methods: Mapping[str, Method]) -> Table:
     where = f"{where}: {name}"
     axes = {}
     for axis in ("columns", "rows"):
         entries = value.get(axis) if isinstance(value, dict) else None
         if not isinstance(entries, dict) or not entries:
             raise UserError(f"{where}: a table needs a mapping of {axis}")
-        axes[axis] = {str(key): _axis(entry, f"{where}, {axis} {key}") for key, entry in entries.items()}
+        foreign = OF_ROWS if axis == "columns" else OF_COLUMNS
+        axes[axis] = {str(key): _axis(entry, f"{where}, {axis} {key}", foreign) for key, entry in entries.items()}
     rest = {key: entry for key, entry in value.items() if key not in axes} | {"overrides": _words(value, where)}
     table = _made(Table, {"paper": paper, "name": name, **axes, **rest}, where)
+    roles = {key: row.role or _role(table, row, methods) for key, row in table.rows.items()}
+    table = replace(table, rows={key: replace(row, role=roles[key]) for key, row in table.rows.items()})
     for key, row in table.rows.items():
         for names, there in ((row.values, table.columns), (row.skip, table.columns), (_some(row.against), table.rows)):
             if strange := [each for each in names if each not in there]:
@@ -259,11 +230,19 @@ def _table(paper: str, name: str, value: Any, where: str) -> Table:
     return table
 
 
-def _axis(entry: Any, where: str) -> Axis:
+def _role(table: Table, row: Axis, methods: Mapping[str, Method]) -> Role:
+    """That of the method which the row's overrides choose."""
+    words = [word for word in merged(table.overrides, row.overrides) if key_of(word) == "method"]
+    return methods.get(words[0].partition("=")[2], Method()).role if words else Role.method
+
+
+def _axis(entry: Any, where: str, foreign: Sequence[str]) -> Axis:
     if isinstance(entry, list):
         entry = {"overrides": entry}
     if not isinstance(entry, dict):
         raise UserError(f"{where}: give a list of overrides, or a mapping with the key 'overrides'")
+    if strange := [key for key in foreign if key in entry]:
+        raise UserError(f"{where}: {strange[0]} belongs to {'rows' if foreign is OF_ROWS else 'columns'}")
     over = tuple(_words({"overrides": each}, where) for each in entry.get("over", []))
     lists: dict[str, Any] = {
         key: _words({"overrides": entry[key]}, where) for key in ("minus", "skip", "scales") if key in entry
@@ -285,27 +264,22 @@ def _made(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     if strange := [key for key in values if key not in known]:
         raise UserError(f"{where}: unknown key {strange[0]}; known are {', '.join(known)}")
     try:
-        return kind(**values)
+        return kind(**_chosen(values, where))
     except TypeError as error:
         raise UserError(f"{where}: {error}") from error
 
 
+def _chosen(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values, those with a few choices as one of them."""
+    found = dict(values)
+    for key, choices in (("role", Role), ("kind", Kind)):
+        if key in found:
+            words = {choice.value: choice for choice in choices}
+            if found[key] not in words:
+                raise UserError(f"{where}: {key}={found[key]!r}; use one of {', '.join(words)}")
+            found[key] = words[found[key]]
+    return found
+
+
 def _some(name: str) -> list[str]:
     return [name] if name else []
-
-
-def _published(row: Axis, column: str, where: str) -> Published | None:
-    if column not in row.values:
-        return None
-    entry = row.values[column]
-    entry = entry if isinstance(entry, dict) else {"value": entry}
-    value, source = entry.get("value"), entry.get("source", row.source)
-    if "text" in entry:
-        return Published(None, note=entry.get("note", row.note), text=str(entry["text"]))
-    if value is None:
-        return Published(None, note=entry.get("note", row.note))
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UserError(f"{where}: {value!r} is not a number; write null where it could not be read")
-    if source not in set(Source):
-        raise UserError(f"{where}: source={source!r}; use one of {', '.join(Source)}")
-    return Published(float(value), Source(source), entry.get("note", row.note))

@@ -20,7 +20,7 @@ from common.run.entry import explain
 from common.run.folder import CHECKPOINTS
 from common.run.progress import duration
 from common.run.schema import RunConfig, plain
-from common.tables.published import FILE, Overrides, Table, key_of, merged
+from common.tables.cells import FILE, Overrides, Table, key_of, merged
 
 Compose = Callable[[Sequence[str]], DictConfig]
 """Overrides of a job -> its composed configuration, Hydra's own node included."""

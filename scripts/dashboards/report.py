@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.run import tracker
+from common.run.results import Selection
 from common.run.schema import TrackerConfig
 from common.tables import published
-from common.tables.join import BEST_RULE, Filled, Joined, Verdict
-from common.tables.published import Table, key_of
+from common.tables.cells import Table, key_of
+from common.tables.join import Filled, Joined, Verdict
 from common.tables.sweep import finished_below
 from scripts.tables.grids import render
 from scripts.tables.published_tables import SCALES, command_of, every_paper, grid_of, joined_tables, tables_named
@@ -37,7 +38,6 @@ WIDE, HIGH = 24, 8
 """Width of a report's grid and height of a panel, in its units."""
 COST = {"Wall time, seconds": "cost/wall_seconds", "Peak memory, bytes": "cost/peak_memory_bytes"}
 CURVES = {
-    "Dev accuracy": ["dev/accuracy"],
     "Outer loss": ["train/outer_loss"],
     "Inner loss before and after the inner steps": ["train/inner_loss_first", "train/inner_loss_last"],
     "Gradient norm": ["train/grad_norm"],
@@ -47,14 +47,23 @@ CURVES = {
 MAP = "plots/rates"
 
 
-def metrics_of(table: Table) -> list[str]:
-    """What the table compares, as the summaries of runs name it; the best of many rules is no metric of a run."""
-    return list(dict.fromkeys(f"test/{cell.metric}" for cell in table.cells() if not _counted(cell.metric)))
+def metrics_of(joined: Joined) -> list[str]:
+    """What the table compares, as the summaries of its runs name it; without runs, as far as a metric is of one run and
+    not the best of many.
+    """
+    named = {metric for run in joined.runs for metric in run.results.test}
+    metrics = dict.fromkeys(cell.metric for cell in joined.table.cells() if "*" not in cell.metric)
+    return [f"test/{metric}" for metric in metrics if not named or metric in named]
 
 
-def _counted(metric: str) -> bool:
-    """Whether it is counted from the runs' items and no metric of a run."""
-    return metric == BEST_RULE or "@" in metric
+def curves_of(joined: Joined) -> dict[str, list[str]]:
+    """Title -> metrics of the curves: first what selects the weights of the table's runs."""
+    metrics = dict.fromkeys(run.selected_by[0] for run in joined.runs if run.of_method) or [Selection.metric]
+    return {f"Dev {metric.replace('_', ' ')}": [f"dev/{metric}"] for metric in metrics} | CURVES
+
+
+def _units(table: Table) -> list[str]:
+    return list(dict.fromkeys(unit for column in table.columns if (unit := table.measure(column).unit)))
 
 
 def keys_of(table: Table) -> list[str]:
@@ -72,14 +81,13 @@ def panels(joined: Joined) -> Iterator[Any]:
     table, half, third = joined.table, WIDE // 2, WIDE // 3
     tall = max(2 * HIGH, 6 + len(joined.cells) // 2)
     seeds: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
-    metrics = metrics_of(table)
-    shares = "reproduced, shares of 1" if table.unit == "%" else f"reproduced, {table.unit}"
-    yield wr.BarPlot(
-        title=f"{', '.join(metrics)}: {shares}", metrics=list(metrics), layout=wr.Layout(0, 0, half, tall), **seeds
-    )
+    metrics = metrics_of(joined)
+    units = dict.fromkeys("shares of 1" if unit == "%" else unit for unit in _units(table))
+    title = f"{', '.join(metrics)}: reproduced, {', '.join(units)}"
+    yield wr.BarPlot(title=title, metrics=list(metrics), layout=wr.Layout(0, 0, half, tall), **seeds)
     yield wr.MarkdownPanel(render(grid_of(joined), "md"), layout=wr.Layout(half, 0, half, tall))
     small: list[Any] = [
-        wr.LinePlot(title=t, x="step", y=list(y), title_x="outer step", **seeds) for t, y in CURVES.items()
+        wr.LinePlot(title=t, x="step", y=list(y), title_x="outer step", **seeds) for t, y in curves_of(joined).items()
     ]
     small += [wr.BarPlot(title=title, metrics=[metric], **seeds) for title, metric in COST.items()]
     small += [wr.MediaBrowser(title="Rates by layer and inner step", media_keys=[MAP])]

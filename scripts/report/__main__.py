@@ -57,14 +57,15 @@ def page_of(root: Path, paper: str, command: str) -> Page:
     runs = [run for run in runs if run.results.paper in named]
     joined = all_tables(runs, papers)
     colours = Colours([table for each in papers for table in each.tables.values()])
-    trained = [each for each in joined if all(run.learner for run in each.runs)]
+    trained = [each for each in joined if all(run.of_method for run in each.runs)]
     groups = list(curves.groups_of(trained))
     blocks = [(each, tables.block(each, root)) for each in joined]
     show = ("page", command)
+    drawn = curves.note([group for _, own in groups for group in own])
     sections = [
         Section("Overview", "overview", [Block("", "all-tables", table=tables.overview(blocks))]),
         Section("Tables", "tables", [_with_axis(each, made, colours, show) for each, made in blocks]),
-        Section("Learning curves", "curves", _blocks(groups, "curves", root, show, colours), [curves.NOTE]),
+        Section("Learning curves", "curves", _blocks(groups, "curves", root, show, colours), [drawn]),
         Section("Learned rates", "rates", _blocks(groups, "rates", root, show, colours), [rates.NOTE]),
         Section("Cost", "cost", _costs(studied, groups, colours, show)),
         Section("Shortcut audit", "audit", _audit(runs, show)),

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from common.tables.join import BEST_RULE, Filled, Joined
-from common.tables.published import Table, key_of, merged
+from common.tables.cells import Measure, Role, Table, key_of, merged
+from common.tables.intervals import Kind
+from common.tables.join import Filled, Joined
 from scripts.report.charts import DASHED, DOTTED, Axis, Point, Series, key, linear, lines, places
 from scripts.report.colours import Colours, method_of
 from scripts.report.page import Figure
 from scripts.report.tables import quiet
-from scripts.tables.published_tables import number
 
 PERCENT = Axis(0, 100, [(value, str(value)) for value in (0, 25, 50, 75, 100)])
 
@@ -24,7 +24,8 @@ def figure(joined: Joined, colours: Colours) -> Figure:
         series = [each for row in rows for each in _series(table, row, names, cells, colours)]
         if series:
             x = places([_short(name) for name in names], table.axis)
-            drawn = lines(series, x, _axis_of(table, series), f"{table.title} {title}".strip(), dodge=True)
+            y = axis_of(next(map(table.measure, names)), _what(table), series)
+            drawn = lines(series, x, y, f"{table.title} {title}".strip(), dodge=True)
             panels.append((title, drawn))
     caption = "Solid: reproduced, with 95 % intervals. Dashed, hollow: published."
     empty = "" if panels else "No run yet, and no published value was reached."
@@ -70,12 +71,11 @@ def _series(
     published, ours = [], []
     for place, cell in there:
         column = names[place]
-        known = cell.cell.published
+        known, text = cell.cell.published, table.measure(column).text
         if known is not None and known.value is not None:
-            published.append(Point(place, known.value, tip=f"{row}, {column}: published {number(table, known.value)}"))
+            published.append(Point(place, known.value, tip=f"{row}, {column}: published {text(known.value)}"))
         if cell.value is not None:
-            low, high = number(table, cell.low), number(table, cell.high)
-            tip = f"{row}, {column}: {number(table, cell.value)} ({low} to {high})"
+            tip = f"{row}, {column}: {text(cell.value)} ({text(cell.low)} to {text(cell.high)})"
             ours.append(Point(place, cell.value, cell.low, cell.high, tip))
     if quiet(table, row):
         whole = len(there) == 1 and len(ours) == 1  # one number for the whole axis
@@ -87,13 +87,20 @@ def _series(
 
 
 def _stroke(table: Table, row: str) -> str:
-    """Rows that need no reasoning and have no rule to show, such as chance, are dotted."""
-    return DOTTED if quiet(table, row) and table.rows[row].metric != BEST_RULE else ""
+    """Guesses are dotted."""
+    return DOTTED if table.role(row) is Role.chance else ""
 
 
-def _axis_of(table: Table, series: Sequence[Series]) -> Axis:
-    label = f"accuracy {table.unit}" if table.metric.startswith("accuracy") else table.unit
-    if table.unit == "%":
+def _what(table: Table) -> str:
+    """What its columns show, where it is the same in all."""
+    found = {(column.metric or table.metric).partition("@")[0] for column in table.columns.values()}
+    return found.pop().replace("_", " ") if len(found) == 1 else ""
+
+
+def axis_of(measure: Measure, what: str, series: Sequence[Series]) -> Axis:
+    """The upright axis of `what`: the whole of per cent that are shares, else as far as the points go."""
+    label = f"{what} {measure.unit}".strip()
+    if measure.unit == "%" and measure.kind is Kind.share:
         return Axis(PERCENT.low, PERCENT.high, PERCENT.ticks, label)
     values = [value for each in series for p in each.points for value in (p.y, p.low, p.high) if value is not None]
     return linear(min([0.0, *values]), max(values), label)

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from common.tables.published import Table, key_of
-from common.tables.runs import SHORTCUTS
-from scripts.report.charts import QUIET
+from common.tables.cells import QUIET, Table, key_of
+from scripts.report.charts import QUIET as STYLE
 
 COUNT = 8
 """Colours c1 to c8 of the style sheet."""
@@ -20,8 +19,10 @@ class Colours:
     """Methods in the order of the published tables, last row first: papers put their own method last."""
 
     def __init__(self, tables: Sequence[Table]) -> None:
-        names = [method_of(row.overrides) for table in tables for row in reversed(list(table.rows.values()))]
-        self.methods = [name for name in dict.fromkeys(names) if name not in ("", SHORTCUTS)]
+        rows = [(table, name) for table in tables for name in reversed(list(table.rows))]
+        found = [(method_of([*table.overrides, *table.rows[name].overrides]), table.role(name)) for table, name in rows]
+        self._quiet = {method for method, role in found if method and role in QUIET}
+        self.methods = [name for name in dict.fromkeys(name for name, _ in found) if name and name not in self._quiet]
 
     def _index(self, method: str) -> int:
         if method not in self.methods:
@@ -33,8 +34,8 @@ class Colours:
 
     def kind(self, method: str) -> str:
         """Class of the method's lines; a method's variant (`<method>_cached`) has its colour."""
-        return QUIET if method == SHORTCUTS else f"c{self._index(method) % COUNT + 1}"
+        return STYLE if method in self._quiet else f"c{self._index(method) % COUNT + 1}"
 
     def marker(self, method: str) -> str:
         """Form of its points; empty for what needs no reasoning."""
-        return "" if method == SHORTCUTS else MARKERS[self._index(method) % len(MARKERS)]
+        return "" if method in self._quiet else MARKERS[self._index(method) % len(MARKERS)]

@@ -9,7 +9,7 @@ from common.data.textfile import read_json_lines
 from common.run import results
 from common.run.folder import read_config
 from common.tables.join import Joined
-from common.tables.runs import SHORTCUTS, Run, command_of
+from common.tables.runs import Run, command_of
 from scripts.report.charts import DASHED, Point, Series, doubling, key, lines, logarithmic
 from scripts.report.colours import Colours
 from scripts.report.curves import Group
@@ -72,7 +72,7 @@ def training(tables: Sequence[tuple[Joined, Sequence[Group]]]) -> DataTable | No
         title = str(runs[0].config.get("method", {}).get("title", method))
         cells = [Cell(title), Cell(scale), Cell(str(len(runs))), Cell(f"{middle:.1f}", share=middle / longest)]
         cells += [Cell(f"{min(seconds):.1f}"), Cell(f"{max(seconds):.1f}"), Cell(f"{memory:.2f}")]
-        body.append(Line(cells, quiet=method == SHORTCUTS))
+        body.append(Line(cells, quiet=runs[0].of_rules))
     return DataTable(head, body, "Wall time and memory by method")
 
 

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 
 from common.data.textfile import read_json_lines
 from common.run.folder import METRICS
+from common.tables.cells import Measure, Overrides, Table, merged
 from common.tables.estimates import over_values
+from common.tables.intervals import Kind
 from common.tables.join import Joined
-from common.tables.published import Overrides, Table, merged
 from common.tables.runs import Run
-from scripts.report.axes import PERCENT, panels_of
-from scripts.report.charts import Axis, Point, Series, key, linear, lines
+from scripts.report.axes import axis_of, panels_of
+from scripts.report.charts import Point, Series, key, linear, lines
 from scripts.report.colours import Colours, method_of
 from scripts.report.page import Cell, DataTable, Figure, Head, Line
 
-DEV = "dev/accuracy"
-NOTE = "Accuracy on the dev split; lines are means over seeds, bands their 95 % intervals over seeds, Student's t."
 MOST = 60
 """Points of a curve; more are thinned evenly."""
 
@@ -35,6 +34,20 @@ class Group:
     def name(self) -> str:
         """Row and panel."""
         return f"{self.row}, {self.panel}" if self.panel else self.row
+
+    @property
+    def selected_by(self) -> tuple[str, Measure]:
+        """The metric of its curves, and how it is read."""
+        return self.runs[0].selected_by
+
+
+def note(groups: Sequence[Group]) -> str:
+    """What all curves show."""
+    metrics = " or ".join(dict.fromkeys(group.selected_by[0].replace("_", " ") for group in groups)) or "scores"
+    return (
+        f"{metrics[0].upper()}{metrics[1:]} on the dev split; lines are means over seeds, bands their 95 % intervals "
+        "over seeds, Student's t."
+    )
 
 
 def groups_of(tables: Sequence[Joined]) -> Iterator[tuple[Joined, list[Group]]]:
@@ -69,9 +82,12 @@ def _panel_title(table: Table, panel: str, words: Overrides, together: Sequence[
     return ", ".join([title, *own])
 
 
-def curve(runs: Sequence[Run], metric: str = DEV) -> list[tuple[int, float, float, float]]:
-    """(outer step, mean over seeds, low, high) at the steps that all runs have; the interval is of seeds alone."""
-    read = [dict(_records(run, metric)) for run in runs]
+def curve(group: Group) -> list[tuple[int, float, float, float]]:
+    """(outer step, mean over seeds, low, high) at the steps that all runs have, in the unit of the metric; the interval
+    is of seeds alone.
+    """
+    metric, measure = group.selected_by
+    read = [dict(_records(run, f"dev/{metric}")) for run in group.runs]
     steps = sorted(set.intersection(*(set(each) for each in read)))
     if len(steps) > MOST:
         steps = [steps[round(index * (len(steps) - 1) / (MOST - 1))] for index in range(MOST)]
@@ -79,7 +95,9 @@ def curve(runs: Sequence[Run], metric: str = DEV) -> list[tuple[int, float, floa
     for step in steps:
         mean = over_values("", [each[step] for each in read])
         low, high = mean.interval()
-        points.append((step, mean.value, max(low, 0.0), min(high, 1.0)))
+        if measure.kind is Kind.share:
+            low, high = max(low, 0.0), min(high, 1.0)
+        points.append((step, measure.factor * mean.value, measure.factor * low, measure.factor * high))
     return points
 
 
@@ -92,11 +110,11 @@ def _records(run: Run, metric: str) -> Iterator[tuple[int, float]]:
 
 
 def figure(joined: Joined, groups: Sequence[Group], colours: Colours) -> Figure | None:
-    """Dev accuracy against outer steps, a panel for each column or set of settings with new runs; None: none has."""
+    """Dev scores against outer steps, a panel for each column or set of settings with new runs; None: none has."""
     new = {group.panel for group in groups if group.new}
     drawn: dict[str, list[tuple[Group, list[tuple[int, float, float, float]]]]] = {}
     for group in groups:
-        if group.panel in new and (points := curve(group.runs)):
+        if group.panel in new and (points := curve(group)):
             drawn.setdefault(group.panel, []).append((group, points))
     if not drawn:
         return None
@@ -107,6 +125,7 @@ def figure(joined: Joined, groups: Sequence[Group], colours: Colours) -> Figure 
             own += [] if name in own else [name]
     legend: dict[str, tuple[str, str]] = {}
     panels, body = [], []
+    metric, measure = groups[0].selected_by
     for title, curves in drawn.items():
         series = []
         for group, points in curves:
@@ -117,9 +136,10 @@ def figure(joined: Joined, groups: Sequence[Group], colours: Colours) -> Figure 
             body.append(_numbers(group, points))
         last = max(point.x for each in series for point in each.points)
         x = linear(0, max(last, 1), "outer steps")
-        y = Axis(PERCENT.low, PERCENT.high, PERCENT.ticks, "dev accuracy %")
+        y = axis_of(measure, f"dev {metric.replace('_', ' ')}", series)
         panels.append((title, lines(series, x, y, f"Learning curves: {joined.table.title} {title}".strip())))
-    head = [Head("runs", number=False), *(Head(name) for name in ("seeds", "first %", "best %", "at step", "last %"))]
+    first, best, last_one = (f"{name} {measure.unit}".rstrip() for name in ("first", "best", "last"))
+    head = [Head("runs", number=False), *(Head(name) for name in ("seeds", first, best, "at step", last_one))]
     return Figure(
         f"Learning curves, {joined.table.title}",
         panels,
@@ -129,18 +149,18 @@ def figure(joined: Joined, groups: Sequence[Group], colours: Colours) -> Figure 
 
 
 def _series(group: Group, points: Sequence[tuple[int, float, float, float]], colours: Colours, faint: float) -> Series:
-    several = len(group.runs) > 1
+    several, text = len(group.runs) > 1, group.selected_by[1].text
     drawn = []
     for step, value, low, high in points:
-        tip = f"{group.row}, step {step}: {100 * value:.1f}"
-        tip += f" ({100 * low:.1f} to {100 * high:.1f})" if several else ""
-        drawn.append(Point(step, 100 * value, 100 * low if several else None, 100 * high if several else None, tip))
+        tip = f"{group.row}, step {step}: {text(value)}"
+        tip += f" ({text(low)} to {text(high)})" if several else ""
+        drawn.append(Point(step, value, low if several else None, high if several else None, tip))
     return Series(group.row, colours.kind(group.method), drawn, band=True, faint=faint)
 
 
 def _numbers(group: Group, points: Sequence[tuple[int, float, float, float]]) -> Line:
-    best = max(points, key=lambda point: point[1])
-    values = [points[0][1], best[1], points[-1][1]]
-    first, most, last = (Cell(f"{100 * value:.1f}", value=value) for value in values)
+    measure = group.selected_by[1]
+    best = (max if measure.higher_is_better else min)(points, key=lambda point: point[1])
+    first, most, last = (Cell(measure.text(value), value=value) for value in (points[0][1], best[1], points[-1][1]))
     cells = [Cell(group.name), Cell(str(len(group.runs))), first, most, Cell(str(best[0])), last]
     return Line(cells)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from common.run.folder import ENVIRONMENT
 from common.run.progress import duration
+from common.tables.cells import Role
+from common.tables.comparison import rows_of, tables_of
 from common.tables.join import Joined, Verdict
 from common.tables.published import Paper
-from common.tables.runs import EXPLAINED, SHORTCUTS, Run, percent, rows_of, tables_of
+from common.tables.runs import Run
 from scripts.report.page import Block, Cell, DataTable, Head, Line, table_of
 from scripts.report.tables import anchor_of, printing
 from scripts.tables import comparison
@@ -64,37 +66,33 @@ def _started(run: Run) -> str:
 
 def audit(runs: Sequence[Run]) -> DataTable | None:
     """How far rules without reasoning get: a line for each data set, a column for each rule; None without runs."""
-    found = tables_of([run for run in runs if run.learner == SHORTCUTS])
+    found = tables_of([run for run in runs if run.of_rules])
     if not found:
         return None
-    names = [name for table in found for name in table.runs[0].results.test if "@" not in name]
-    rules = list(dict.fromkeys(name.removeprefix("accuracy_") for name in names))
+    rules: dict[str, str] = {}  # metric -> title
+    for table in found:
+        paper, prefix = table.runs[0].paper, f"{table.shows.main[1].metric}_"
+        for metric in [name for name in table.runs[0].results.test if "@" not in name]:
+            rules.setdefault(metric, paper.rule(metric).title or metric.removeprefix(prefix).replace("_", " "))
     head = [Head("data", number=False), Head("scale", number=False), Head("runs"), Head("best rule", number=False)]
-    head += [Head(EXPLAINED.get(rule, rule.replace("_", " "))) for rule in rules]
+    head += [Head(title) for title in rules.values()]
     lines = []
     for table in sorted(found, key=lambda each: _data(each.experiment, each.settings)):
-        means = {
-            rule: sum(values) / len(values)
-            for rule in rules
-            if (values := [run.results.test[f"accuracy_{rule}"].value for run in _having(table.runs, rule)])
-        }
-        own = {rule: value for rule, value in means.items() if rule not in EXPLAINED}
-        best = max(own, key=lambda rule: own[rule]) if own else ""
+        paper, measure = table.runs[0].paper, table.shows.main[1].measure
+        named = {metric: [r.results.test[metric] for r in table.runs if metric in r.results.test] for metric in rules}
+        means = {metric: sum(each.value for each in own) / len(own) for metric, own in named.items() if own}
+        own = {metric: value for metric, value in means.items() if paper.rule(metric).role is Role.rule}
+        best = measure.best(own) if own else ""
         cells = [Cell(_data(table.experiment, table.settings)), Cell(table.scale), Cell(str(len(table.runs)))]
-        cells.append(Cell(best.replace("_", " ")))
-        for rule in rules:
-            value = means.get(rule)
-            intervals = [run.results.test[f"accuracy_{rule}"] for run in _having(table.runs, rule)]
-            alone = intervals[0] if len(intervals) == 1 and rule != "chance" else None
-            small = f"{percent(alone.low)}–{percent(alone.high)}" if alone else ""
-            kind = "best" if rule == best else ""
-            cells.append(Cell(percent(value) or "–", small, kind=kind, value=value))
+        cells.append(Cell(rules.get(best, "")))
+        for metric, intervals in named.items():
+            value = means.get(metric)
+            low, high = (intervals[0].low, intervals[0].high) if len(intervals) == 1 else (0.0, 0.0)
+            small = f"{measure.text(measure.factor * low)}–{measure.text(measure.factor * high)}" if low < high else ""
+            text = "–" if value is None else measure.text(measure.factor * value)
+            cells.append(Cell(text, small, kind="best" if metric == best else "", value=value))
         lines.append(Line(cells))
     return DataTable(head, lines, "Shortcut audit: accuracy in per cent of rules without reasoning")
-
-
-def _having(runs: Sequence[Run], rule: str) -> list[Run]:
-    return [run for run in runs if f"accuracy_{rule}" in run.results.test]
 
 
 def _data(experiment: str, settings: dict[str, object]) -> str:
@@ -105,7 +103,7 @@ def _data(experiment: str, settings: dict[str, object]) -> str:
 def others(runs: Sequence[Run], root: Path) -> list[Block]:
     """Runs that no published table has, compared by experiment."""
     blocks = []
-    for index, table in enumerate(tables_of([run for run in runs if run.learner])):
+    for index, table in enumerate(tables_of(runs)):
         grid = comparison.grid_of(table, rows_of(table), [])
         words = [f"paper={table.paper}", f"experiment={table.experiment}"]
         command = ("table", printing(words, root))

@@ -4,12 +4,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.tables.cells import QUIET, Measure, Table
 from common.tables.join import Filled, Joined, Verdict
-from common.tables.published import Table
-from common.tables.runs import SHORTCUTS
-from scripts.report.colours import method_of
 from scripts.report.page import Block, Cell, DataTable, Head, Line, table_of
-from scripts.tables.published_tables import USUAL, command_of, grid_of, number, published_text, remarks_of
+from scripts.tables.published_tables import USUAL, command_of, grid_of, published_text, remarks_of
 
 SIGNS = {Verdict.holds: "✓", Verdict.fails: "✗", Verdict.open: "≈", Verdict.within: "✓", Verdict.outside: "✗"}
 UNREACHED = "n/r"
@@ -72,8 +70,9 @@ def wide(joined: Joined) -> DataTable:
     with_published = {cell.cell.column for cell in joined.cells if cell.cell.published is not None}
     head = [Head("method", number=False)]
     for column in table.columns:
-        head += [Head("published", column)] if column in with_published else []
-        head.append(Head("reproduced", column))
+        group = table.heading(column)
+        head += [Head("published", group)] if column in with_published else []
+        head.append(Head("reproduced", group))
     lines = []
     for row in table.rows:
         fields = [Cell(row)]
@@ -87,7 +86,7 @@ def wide(joined: Joined) -> DataTable:
 
 def quiet(table: Table, row: str) -> bool:
     """Whether the row needs no reasoning."""
-    return method_of([*table.overrides, *table.rows[row].overrides]) == SHORTCUTS
+    return table.role(row) in QUIET
 
 
 def _published(table: Table, cell: Filled | None) -> Cell:
@@ -106,17 +105,17 @@ def _reproduced(table: Table, cell: Filled | None) -> Cell:
         return Cell("")
     if cell.value is None:
         return Cell("–", signed=True, kind="unreached", tip=str(cell.verdict or ""))
-    small = _interval(table, cell)
-    text, tip = number(table, cell.value), words(table, cell)
+    measure = table.measure(cell.cell.column)
+    small, text, tip = _interval(measure, cell), measure.text(cell.value), words(table, cell)
     return Cell(text, small, sign=sign(cell), signed=True, kind=kind(cell), tip=tip, value=cell.value)
 
 
-def _interval(table: Table, cell: Filled) -> str:
+def _interval(measure: Measure, cell: Filled) -> str:
     """`91.2–93.4`; empty for what is exact."""
     if cell.low is None or cell.low == cell.high:
         return ""
     between = "–" if cell.low >= 0 else " to "
-    return f"{number(table, cell.low)}{between}{number(table, cell.high)}"
+    return f"{measure.text(cell.low)}{between}{measure.text(cell.high)}"
 
 
 def sign(cell: Filled) -> str:
@@ -137,7 +136,8 @@ def words(table: Table, cell: Filled) -> str:
         return ""
     text = str(cell.verdict)
     if cell.apart:
-        apart, low, high = (f"{'+' if each > 0 else ''}{number(table, each)}" for each in cell.apart)
+        measure = table.measure(cell.cell.column)
+        apart, low, high = (measure.text(each, signed=True) for each in cell.apart)
         text += f": {apart} ({low} to {high}) against {table.rows[cell.cell.row].against}"
     return text
 

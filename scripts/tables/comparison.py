@@ -1,71 +1,99 @@
 """Runs of one experiment side by side, whatever was published.
 
-Seeds of one method are pooled: the items of all of them give one accuracy, and questions about one theory count as
-belonging together. The interval holds the spread between seeds too. Runs that differ in more than method, inner and
+Seeds of one method are pooled: the items of all of them give one number, and those of one group count as belonging
+together. The interval holds the spread between seeds too. Runs that differ in more than method, inner and
 outer loop, evaluation and seed stand in tables of their own.
 """
 
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common.errors import UserError
 from common.run.progress import duration
-from common.tables.runs import Row, Run, Table, percent, repeated, rows_of, tables_of, unequal, verdict
+from common.tables.cells import QUIET, Measure, Role
+from common.tables.comparison import Row, Table, rows_of, tables_of, unequal, verdict
+from common.tables.published import known
+from common.tables.runs import Run, repeated
 from scripts.tables.grids import Grid, render
 
 MOST_CLASSES = 10
-TRAINED = "bag of words"
-"""Classifiers with this in their name stand in every table, however they rank."""
 
 
-def cells(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def cells(table: Table, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and body as text."""
-    recited = any(row.recall is not None for row in rows)
-    head = ["method", "accuracy %", "95 % interval", "seeds", "questions", *(f"{name} %" for name in classes)]
-    head += [*(["exact recall %"] if recited else []), "wall time"]
+    classes, (title, main) = classes_of(table, rows), table.shows.main
+    others = {
+        name: each.measure
+        for name, each in table.shows.columns.items()
+        if any(row.others.get(name) is not None for row in rows)
+    }
+    unit = main.measure.unit
+    head = ["method", _head(title, unit), "95 % interval", "seeds", table.shows.items]
+    head += [*(_head(name, unit) for name in classes), *(_head(name, each.unit) for name, each in others.items())]
+    head += ["wall time"]
     body = []
     for row in rows:
-        got, per_class = row.interval(), row.per_class()
-        line = [row.title, percent(got.value), "exact" if row.exact else f"{percent(got.low)} to {percent(got.high)}"]
-        line += [str(row.seeds), str(len(row.correct) // row.seeds)]
-        line += [percent(per_class.get(name)) for name in classes]
-        line += [percent(row.recall)] if recited else []
+        got, parts = row.interval(), row.by_slice()
+        between = f"{_text(main.measure, got.low)} to {_text(main.measure, got.high)}"
+        line = [row.title, _text(main.measure, got.value), "exact" if row.exact else between]
+        line += [str(len(row.seeds)), str(row.items)]
+        line += [_text(main.measure, parts[name][0] if name in parts else None) for name in classes]
+        line += [_text(measure, row.others.get(name)) for name, measure in others.items()]
         body.append([*line, _time(row.seconds)])
     return head, body
 
 
+def _head(title: str, unit: str) -> str:
+    return f"{title} {unit}".rstrip()
+
+
+def _text(measure: Measure, value: float | None) -> str:
+    return measure.text(None if value is None else measure.factor * value)
+
+
 def classes_of(table: Table, rows: Sequence[Row]) -> list[str]:
-    """Answer words in the order of the labels, others behind them; none where they are too many to compare."""
-    there = {name for row in rows for name in row.classes}
+    """Values of the slice that items are told apart by, in the order of the paper's file, others behind them; none
+    where they are too many to compare.
+    """
+    there = {name for row in rows for name in row.by_slice()}
     if len(there) > MOST_CLASSES:
         return []
-    return [name for name in dict.fromkeys([*table.runs[0].words.values(), *sorted(there)]) if name in there]
+    return [name for name in dict.fromkeys([*table.shows.first, *sorted(there)]) if name in there]
 
 
 def grid_of(table: Table, rows: Sequence[Row], notes: Sequence[str]) -> Grid:
     """The rows as text."""
-    head, body = cells(rows, classes_of(table, rows))
-    blocks = [min(row.order[0], 3) for row in rows]
+    head, body = cells(table, rows)
+    blocks = [Role.rule if row.role in QUIET else row.role for row in rows]
     ends = [index for index in range(len(rows) - 1) if blocks[index] != blocks[index + 1]]
     return Grid(table.name, head, body, ends=ends, notes=notes)
 
 
-def show_csv(tables: Sequence[tuple[Table, list[Row]]]) -> None:
-    """One line a row and class; shares from 0 to 1, seconds."""
+def show_csv(tables: Sequence[tuple[Table, list[Row]]], papers: Iterable[str]) -> None:
+    """One line a row and class, with the columns of all `papers`; numbers as they are, such as shares from 0 to 1, and
+    seconds.
+    """
+    shown = [known(paper).comparison for paper in dict.fromkeys(papers)]
+    names = [name.replace(" ", "_") for each in shown for name in each.columns if name != each.main[0]]
+    head = ["table", "method", "class", *(each.main[0] for each in shown), "low", "high", "seeds"]
+    head += [*(each.items for each in shown), *names, "wall_seconds"]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow("table method class accuracy low high seeds questions exact_recall wall_seconds".split())
+    writer = csv.DictWriter(text, list(dict.fromkeys(head)), lineterminator="\n")
+    writer.writeheader()
     for table, rows in tables:
+        title, items = table.shows.main[0], table.shows.items
         for row in rows:
-            got = row.interval()
-            last = [row.seeds, len(row.correct) // row.seeds, row.recall, row.seconds]
-            writer.writerow([table.name, row.title, "all", got.value, got.low, got.high, *last])
-            for name, value in row.per_class().items():
-                count = row.classes.count(name) // row.seeds
-                writer.writerow([table.name, row.title, name, value, None, None, row.seeds, count, None, None])
+            got, seeds = row.interval(), len(row.seeds)
+            line = {"table": table.name, "method": row.title, "class": "all", title: got.value, "seeds": seeds}
+            line |= {name.replace(" ", "_"): value for name, value in row.others.items()}
+            line |= {"low": got.low, "high": got.high, items: row.items, "wall_seconds": row.seconds}
+            writer.writerow(line)
+            for name, (value, count) in row.by_slice().items():
+                line = {"table": table.name, "method": row.title, "class": name, title: value, "seeds": seeds}
+                writer.writerow(line | {items: count})
     sys.stdout.write(text.getvalue())
 
 
@@ -84,13 +112,13 @@ def show(root: Path, runs: Sequence[Run], unfinished: Sequence[str], form: str, 
         raise UserError(f"root={root}: no finished run{waiting}; `make run` begins with one")
     tables = [(table, rows_of(table)) for table in tables_of(runs)]
     if form == "csv":
-        show_csv(tables)
+        show_csv(tables, (run.results.paper for run in runs))
     for table, rows in tables if form != "csv" else ():
-        rules = [row for row in rows if row.order[0] == 3]
-        behind = [rule for rule in rules[shortcuts:] if TRAINED not in rule.title] if shortcuts else []
+        rules = [row for row in rows if row.role is Role.rule]
+        behind = [rule for rule in rules[shortcuts:] if not rule.always] if shortcuts else []
         hidden = f"{len(behind)} further shortcut rules, none better than these: --shortcuts 0" if behind else ""
         chosen = [row for row in rows if not any(row is other for other in behind)]
-        notes = [*([hidden] if hidden else []), verdict(rows, table.paper), *unequal(rows)]
+        notes = [*([hidden] if hidden else []), verdict(rows, known(table.paper)), *unequal(rows)]
         sys.stdout.write(render(grid_of(table, chosen, notes), form) + "\n")
         sys.stdout.flush()
     for line in repeated(runs):  # beside the table, so that a file of it stays clean

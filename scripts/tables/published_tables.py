@@ -11,8 +11,9 @@ from typing import Any
 from common.run import results
 from common.run.progress import duration
 from common.tables import published, sweep
+from common.tables.cells import FILE, Overrides, Source, Table, key_of
 from common.tables.join import Filled, Joined, Verdict, join
-from common.tables.published import Overrides, Paper, Source, Table, key_of
+from common.tables.published import Paper
 from common.tables.runs import Run, read_runs
 from scripts.tables.grids import Grid
 
@@ -26,6 +27,8 @@ MARKS = {
 PAPERS = ("reckoning", "perk", "fal", "slowfast_vgen")
 SCALES = ("paper", "gpu", "cpu")
 NOT_REACHED = "not reached"
+MEASURED = ("s", "GB")
+"""Units of numbers whose runs want the machine to themselves."""
 USUAL = Path("runs")
 """Where training puts its runs."""
 
@@ -35,7 +38,7 @@ def every_paper() -> list[str]:
     found = []
     for paper in PAPERS:
         try:
-            if (files(paper) / published.FILE).is_file():
+            if (files(paper) / FILE).is_file():
                 found.append(paper)
         except ModuleNotFoundError:
             continue
@@ -125,7 +128,8 @@ def _experiments(table: Table) -> set[str]:
 def grid_of(joined: Joined) -> Grid:
     """Published, reproduced with its interval, difference and verdict: a line for each cell, column by column."""
     table = joined.table
-    head = ["column", "row", "published", f"reproduced {table.unit}", "95 % interval", "difference", "seeds"]
+    unit = table.shared.unit if table.shared else ""
+    head = ["column", "row", "published", f"reproduced {unit}".rstrip(), "95 % interval", "difference", "seeds"]
     head += ["against", "paired difference", "verdict"]
     body, ends = [], []
     for column in table.columns:
@@ -160,9 +164,9 @@ def remarks_of(joined: Joined) -> list[str]:
     notes += [f"{'; '.join(rows)}: {note}." for note, rows in own.items() if note]
     alone = [cell for cell in joined.cells if cell.seeds == 1 and not joined.table.rows[cell.cell.row].once]
     if alone:
-        of = "test items" if joined.table.unit == "%" else "repeated measurements"
+        of = "test items" if any(cell.counted for cell in alone) else "repeated measurements"
         notes.append(f"Intervals and verdicts of one seed are over its {of} alone.")
-    rules = {cell.rule for cell in joined.cells if cell.rule}
+    rules = {cell.best for cell in joined.cells if cell.best}
     notes += [f"Best shortcut rule, chosen on the test split: {', '.join(sorted(rules))}."] if rules else []
     return notes
 
@@ -180,26 +184,22 @@ def command_of(joined: Joined, root: Path = USUAL) -> str:
     """The command that runs what is missing; its runs lie below `root`."""
     table = joined.table
     words = [f"+sweep={table.name}", f"scale={joined.scale}", "seed=0,1,2"]
-    words += ["hydra/launcher=local"] if table.unit == "%" else []  # what is measured wants the machine to itself
+    measured = any(table.measure(column).unit in MEASURED for column in table.columns)
+    words += [] if measured else ["hydra/launcher=local"]
     words += [] if root == USUAL else [f"loop.root={root}"]
     return shlex.join(["python", "-m", f"{table.paper}.{table.command}", "-m", *words])
 
 
-def number(table: Table, value: float | None) -> str:
-    """A value in the unit of its table."""
-    if value is None:
-        return ""
-    return f"{value:.1f}" if table.unit == "%" else f"{value:.3g}"
-
-
 def _line(table: Table, cell: Filled) -> list[str]:
+    measure = table.measure(cell.cell.column)
     against = table.rows[cell.cell.row].against if cell.apart else ""
-    line = [cell.cell.column, cell.cell.row, published_text(table, cell), number(table, cell.value)]
-    line += [f"{number(table, cell.low)} to {number(table, cell.high)}" if cell.value is not None else ""]
-    line += [_signed(table, cell.difference), str(cell.seeds or ""), against]
+    line = [table.heading(cell.cell.column), cell.cell.row, published_text(table, cell), measure.text(cell.value)]
+    line += [f"{measure.text(cell.low)} to {measure.text(cell.high)}" if cell.value is not None else ""]
+    line += [measure.text(cell.difference, signed=True), str(cell.seeds or ""), against]
     apart = ""
     if cell.apart:
-        apart = f"{_signed(table, cell.apart[0])} ({_signed(table, cell.apart[1])} to {_signed(table, cell.apart[2])})"
+        value, low, high = (measure.text(each, signed=True) for each in cell.apart)
+        apart = f"{value} ({low} to {high})"
     return [*line, apart, str(cell.verdict or "")]
 
 
@@ -210,14 +210,9 @@ def published_text(table: Table, cell: Filled) -> str:
         return ""
     if known.value is None:
         return known.text or NOT_REACHED
-    return f"{number(table, known.value)} {_mark(cell)}".rstrip()
+    return f"{table.measure(cell.cell.column).text(known.value)} {_mark(cell)}".rstrip()
 
 
 def _mark(cell: Filled) -> str:
     known = cell.cell.published
     return MARKS[known.source][0] if known and known.value is not None and known.source in MARKS else ""
-
-
-def _signed(table: Table, value: float | None) -> str:
-    text = number(table, value)
-    return f"+{text}" if value is not None and value > 0 else text

@@ -49,11 +49,11 @@ def test_further_lengths_and_positions_are_metrics_of_their_own(run: Path) -> No
     changed = "+lengths-512_1024+positions-pre_post"
     metrics, own = found(run, "test", changed), json.loads((run / "results.json").read_text())["test"]
     assert set(metrics) - set(own) == {
-        "accuracy_length_512", "accuracy_length_1024",
-        "accuracy_position_scattered", "accuracy_position_pre", "accuracy_position_post",
+        "accuracy@length_512", "accuracy@length_1024",
+        "accuracy@position_scattered", "accuracy@position_pre", "accuracy@position_post",
     }  # fmt: skip
     assert {name: metrics[name] for name in own} == own, "groups of segments write the same adapter"
-    assert metrics["accuracy_length_512"] == metrics["accuracy_position_scattered"] == own["accuracy"]
+    assert metrics["accuracy@length_512"] == metrics["accuracy@position_scattered"] == own["accuracy"]
     assert all(interval["count"] == 4 for interval in metrics.values())
 
 
@@ -78,7 +78,7 @@ def test_what_is_asked_has_the_length_and_position_that_the_metric_names(
         tokens = [length for _, length, *_ in read]
         assert tokens == [pytest.approx(64, abs=8), pytest.approx(128, abs=16), pytest.approx(64, abs=8)]
         assert read[2][3] == {0}, "all facts in the first segment"
-        assert found(run, split, "+lengths-1024+positions-pre")["accuracy_length_1024"]["count"] == count
+        assert found(run, split, "+lengths-1024+positions-pre")["accuracy@length_1024"]["count"] == count
 
 
 def test_other_inner_steps_and_another_confidence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,13 +130,13 @@ def test_in_context_runs_are_evaluated_at_other_lengths_too(mini: Any, tmp_path:
     assert mini.train(tmp_path, *words) == 0
     folder = only_run(tmp_path)
     own = json.loads((folder / "results.json").read_text())["test"]
-    assert own["accuracy_length_8192"]["count"] == 4
+    assert own["accuracy@length_8192"]["count"] == 4
     said = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    assert [item["length"] for item in said] == [1024] * 4 + [8192] * 4
-    assert own["accuracy_length_1024"] == own["accuracy"]
+    assert [item["slices"]["length"] for item in said] == [1024] * 4 + [8192] * 4
+    assert own["accuracy@length_1024"] == own["accuracy"]
     assert "the model reads 512 tokens, so the first" in (folder / "log.txt").read_text()
     assert run_here(main, f"run={folder}") == 0
     assert found(folder) == own
     assert run_here(main, f"run={folder}", "split=dev", "lengths=[512]") == 0
     dev = found(folder, "dev", "+lengths-512")
-    assert dev["accuracy_length_512"] == dev["accuracy"], "data.test_length is the test split's"
+    assert dev["accuracy@length_512"] == dev["accuracy"], "data.test_length is the test split's"

@@ -110,7 +110,7 @@ def test_a_run_on_own_problems(tmp_path: Path) -> None:
     assert run_here(main, *words, "evaluation.max_new_tokens=4", "runtime=cpu", f"loop.root={root}") == 0
     run = only_run(root)
     results = json.loads((run / "results.json").read_text())["test"]
-    assert {"accuracy", "exact", "accuracy_kind_first", "accuracy_kind_last"} <= set(results)
+    assert {"accuracy", "exact", "accuracy@kind_first", "accuracy@kind_last"} <= set(results)
     memory = reader_of(run).read(stories(1)[0]["context"])
     assert memory.reader.config.method.target is Target.support
     assert memory._answer("Anne0 went home. so home") == "home"

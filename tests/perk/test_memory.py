@@ -111,15 +111,15 @@ def test_it_answers_as_the_evaluation_does(home: Path, reader: perk.Reader) -> N
     config, parts = restored(home / PLACE)
     problems = data.load(config.data)["test"]
     items = respond(parts, problems, config)
-    assert len({item.response for item in items}) > 1
+    assert len({item.more["response"] for item in items}) > 1
     by_context: dict[str, list[Any]] = {}
     for item in items:
-        by_context.setdefault(item.context, []).append(item)
+        by_context.setdefault(item.group, []).append(item)
     for problem in problems:
         memory = reader.read(problem.segments)
         texts = [question.text for question in problem.questions]
-        assert memory.respond(texts) == [item.response for item in by_context[problem.id]]
-        assert memory.ask(texts) == [item.said for item in by_context[problem.id]]
+        assert memory.respond(texts) == [item.more["response"] for item in by_context[problem.id]]
+        assert memory.ask(texts) == [item.more["said"] for item in by_context[problem.id]]
         assert [memory.ask(text) for text in texts] == memory.ask(texts)
 
 

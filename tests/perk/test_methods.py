@@ -89,7 +89,7 @@ def test_evaluation_changes_no_weight_and_has_dropout_off(
     network = parts.model.network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     seeds = torch.get_rng_state()
-    first, second = ([item.response for item in respond(parts, problems(), config)] for _ in range(2))
+    first, second = ([item.more["response"] for item in respond(parts, problems(), config)] for _ in range(2))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.training and all(value.grad is None for value in network.parameters())
     assert (first == second) is not evaluation_dropout

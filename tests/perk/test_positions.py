@@ -115,7 +115,7 @@ def test_training_and_selection_know_nothing_of_it(folder: Path, monkeypatch: py
 
         monkeypatch.setattr(parts.learner.templates, "in_context", noted)
         (item,) = respond(parts, [PROBLEM], config, select=select)
-        return lengths[0], item.response
+        return lengths[0], item.more["response"]
 
     alone, selected = of(config_of(folder), select=True), of(config, select=True)
     assert selected == alone and selected[0] < OWN

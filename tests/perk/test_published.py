@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 from common.run.schema import to_typed
 from common.tables import published, sweep
-from common.tables.join import BEST_RULE, Verdict, scores_of
-from common.tables.published import Overrides, key_of
-from common.tables.runs import read_runs
+from common.tables.cells import Overrides, key_of, merged
+from common.tables.join import Verdict
+from common.tables.runs import read_runs, scores_of
 from perk.config import Task, TrainConfig
 from perk.evaluate import passes
 from perk.shortcuts import rules_of
@@ -27,13 +27,15 @@ DECIDING = ("experiment", "data", "data.length", "data.apis.position", "evaluati
 
 def written(config: TrainConfig, rules_alone: bool) -> set[str]:
     """Names of the metrics that cells may ask of a run."""
-    slices = [name for each in passes(config) for name in each.names(config.evaluation)]
+    asked, made = config.evaluation.lengths, passes(config)
+    slices = [f"length_{each.length}" for each in made if asked and each.further in ("", "length")]
+    slices += [f"position_{each.position}" for each in made if each.position is not None]
     if rules_alone:
         rules = [*(rule.name for rule in rules_of(config.data)), "constant", "constant_by_kind", "chance"]
-        whole = [BEST_RULE, *(f"accuracy_{rule}" for rule in rules)]
+        whole = ["accuracy_*", *(f"accuracy_{rule}" for rule in rules)]
         return {*whole, *(f"{name}@{part}" for name in whole for part in slices)}
     names = {"accuracy", "exact"} | ({"label_match"} if config.data.task is Task.babilong else set())
-    return names | {f"accuracy_{part}" for part in slices} | {f"{name}@{part}" for name in names for part in slices}
+    return names | {f"{name}@{part}" for name in names for part in slices}
 
 
 def test_every_cell_asks_for_a_metric_that_its_run_writes() -> None:
@@ -63,25 +65,25 @@ tables:
     title: Lengths
     overrides: [+experiment=babilong_qa2, data.length=1024, "evaluation.lengths=[512,2048]"]
     columns:
-      1K: {metric: accuracy_length_1024}
-      2K: {metric: accuracy_length_2048}
+      1K: {metric: accuracy@length_1024}
+      2K: {metric: accuracy@length_2048}
       official: {metric: label_match@length_512}
       own: {metric: accuracy}
     rows:
       FT-ICR: {overrides: [method=ft_icr]}
       PERK: {overrides: [method=perk], against: FT-ICR}
       Retrieval: {overrides: [method=retrieval], against: FT-ICR}
-      Best rule: {overrides: [method=shortcuts], metric: best_rule@column, once: true}
+      Best rule: {overrides: [method=shortcuts], metric: accuracy_*@column, once: true}
       Constant: {overrides: [method=shortcuts], metric: accuracy_constant_by_kind@column, once: true}
       Chance: {overrides: [method=shortcuts], metric: accuracy_chance@column, once: true, skip: [official, own]}
       Chance, own: {overrides: [method=shortcuts], metric: accuracy_chance, once: true, skip: [1K, 2K, official]}
   positions:
     title: Positions
     overrides: [+experiment=api_retrieval, data.length=2048, "evaluation.positions=[pre,rnd]"]
-    columns: {Pre: {metric: accuracy_position_pre}, Rnd: {metric: accuracy_position_rnd}}
+    columns: {Pre: {metric: accuracy@position_pre}, Rnd: {metric: accuracy@position_rnd}}
     rows:
       PERK: {overrides: [method=perk]}
-      Best rule: {overrides: [method=shortcuts], metric: best_rule@column, once: true}
+      Best rule: {overrides: [method=shortcuts], metric: accuracy_*@column, once: true}
       Chance: {overrides: [method=shortcuts], metric: accuracy_chance@column, once: true}
 """
 
@@ -96,13 +98,13 @@ def test_tiny_runs_fill_every_cell(mini: Any, tmp_path: Path, monkeypatch: pytes
     usual += ["outer.steps=1", "data.count={train:4,dev:1,test:3}", "evaluation.problems=2", "loop.evaluate_every=0"]
     usual += ["evaluation.max_new_tokens=2"]
     for words, _ in table.jobs():
-        assert run_here(main, *published.merged(usual, ["scale=cpu"], words)) == 0
+        assert run_here(main, *merged(usual, ["scale=cpu"], words)) == 0
     composing = sweep.composing
 
     @contextmanager
     def small(*given: str) -> Iterator[sweep.Compose]:
         with composing(*given) as compose:
-            yield lambda words: compose(published.merged(usual, words))
+            yield lambda words: compose(merged(usual, words))
 
     monkeypatch.setattr(sweep, "composing", small)
     runs = read_runs(tmp_path, "perk", None)[0]
@@ -113,7 +115,7 @@ def test_tiny_runs_fill_every_cell(mini: Any, tmp_path: Path, monkeypatch: pytes
     counts = {"own": 3, "1K": 3, "2K": 2, "official": 2, "Pre": 2, "Rnd": 3}
     for cell in joined.cells:
         (run,) = joined.found[cell.cell.runs[0]].values()
-        metric = cell.cell.metric.replace(BEST_RULE, "accuracy_constant")
+        metric = cell.cell.metric.replace("*", "constant")
         scores = scores_of(run, metric)
         assert scores is not None and scores.wholes.sum() == counts[cell.cell.column]
         test = json.loads((run.folder / "results.json").read_text())["test"]

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from common.tables.intervals import accuracy_interval
+from common.run.items import Item, score_of
+from common.tables.intervals import share_interval
 from perk import data
-from perk.config import DataConfig, MethodConfig, Target, Task, TemplateConfig
+from perk.config import DataConfig, EvaluationConfig, MethodConfig, Target, Task, TemplateConfig
 from perk.problems import Problem
-from perk.scoring import Item, accuracy, accuracy_of, score, shortcut_rows, summarise, to_json
+from perk.scoring import score, shortcut_items, summarise, summarise_rules
 from perk.templates import Templates
 from tests.perk.miniature import problems, tokenizer
 
@@ -28,26 +29,32 @@ def scored(
     )
 
 
+def right(item: Item, metric: str = "accuracy") -> bool:
+    return item.scores[metric] == (1, 1)
+
+
 def test_an_item_says_what_was_said_and_by_which_metric_it_is_right() -> None:
     first, second, third, fourth = scored([[RIGHT, "garden"], ["kitchen"], ["office. hallway"]])
-    assert first == Item("a/0", "a", "qa1", 64, None, "hallway", "The Hallway.", True, True, True, RIGHT)
-    assert (second.said, second.correct) == ("", False), "its support is known and no answer follows it"
-    assert (third.said, third.correct) == ("", False)
-    assert (fourth.said, fourth.correct, fourth.label_match) == ("office. hallway", False, True), (
+    scores, slices = dict.fromkeys(("accuracy", "exact", "label_match"), (1, 1)), {"kind": "qa1", "length": 64}
+    more = {"answer": "hallway", "said": "The Hallway.", "response": RIGHT}
+    assert first == Item("a/0", "a", scores, slices, more=more)
+    assert (second.more["said"], right(second)) == ("", False), "its support is known and no answer follows it"
+    assert (third.more["said"], right(third)) == ("", False)
+    assert (fourth.more["said"], right(fourth)) == ("office. hallway", False) and right(fourth, "label_match"), (
         "nobody knows a support"
     )
     answers = scored([["hallway", "garden"], ["kitchen"], ["Garden"]], target=Target.answer, length=128, position="mid")
-    assert [item.correct for item in answers] == [True, True, True, False]
-    assert {(item.length, item.position) for item in answers} == {(128, "mid")}
-    assert json.loads(json.dumps(to_json(first)))["said"] == "The Hallway."
+    assert [right(item) for item in answers] == [True, True, True, False]
+    assert {(item.slices["length"], item.slices["position"]) for item in answers} == {(128, "mid")}
+    assert Item.of(json.loads(json.dumps(first.to_json()))) == first
 
 
 def test_documents_are_matched_within_longer_answers_and_have_no_labels() -> None:
     texts = [["in the hallway", "garden"], ["kitchen"], ["office"]]
     found = scored(texts, task=Task.documents, target=Target.answer)
-    assert [(item.correct, item.exact, item.label_match) for item in found[:2]] == [
-        (True, False, None),
-        (True, True, None),
+    assert [item.scores for item in found[:2]] == [
+        {"accuracy": (1, 1), "exact": (0, 1)},
+        {"accuracy": (1, 1), "exact": (1, 1)},
     ]
 
 
@@ -60,23 +67,31 @@ def test_every_problem_and_question_needs_its_response() -> None:
 
 def test_metrics_have_intervals_over_contexts_and_a_row_for_every_kind() -> None:
     items = scored([["hallway", "x"], ["kitchen"], ["office"]], target=Target.answer)
-    found = summarise(items, 0.95)
+    found = summarise(items, EvaluationConfig())
     assert set(found) == {"accuracy", "exact", "label_match"}
-    assert found["accuracy"] == accuracy_interval([True, False, True, True], ["a", "a", "b", "c"], 0.95)
-    assert found["accuracy"] == accuracy_of(items, 0.95) and found["accuracy"].value == accuracy(items) == 0.75
-    assert accuracy_of(items, 0.5).low > accuracy_of(items, 0.99).low
-    mixed = [replace(item, kind=f"qa{1 + place % 2}", label_match=None) for place, item in enumerate(items)]
-    found = summarise(mixed, 0.95)
-    assert set(found) == {"accuracy", "accuracy_kind_qa1", "accuracy_kind_qa2", "exact"}
-    assert (found["accuracy_kind_qa1"].value, found["accuracy_kind_qa2"].value) == (1.0, 0.5)
+    assert found["accuracy"] == share_interval([True, False, True, True], ["a", "a", "b", "c"], 0.95)
+    assert found["accuracy"].value == score_of(items, "accuracy") == 0.75
+    narrow, wide = (summarise(items, EvaluationConfig(confidence=each))["accuracy"] for each in (0.5, 0.99))
+    assert narrow.low > wide.low
+    mixed = [
+        replace(
+            item, slices={**item.slices, "kind": f"qa{1 + place % 2}"},
+            scores={name: pair for name, pair in item.scores.items() if name != "label_match"},
+        )
+        for place, item in enumerate(items)
+    ]  # fmt: skip
+    found = summarise(mixed, EvaluationConfig())
+    assert set(found) == {"accuracy", "accuracy@kind_qa1", "accuracy@kind_qa2", "exact"}
+    assert (found["accuracy@kind_qa1"].value, found["accuracy@kind_qa2"].value) == (1.0, 0.5)
 
 
 def test_rules_are_scored_on_every_test_question(small: Callable[..., Any]) -> None:
     config = small("babilong_qa1")
     splits = data.load(config)
-    metrics, records = shortcut_rows(splits["train"], splits["test"], config, 0.95)
+    items = shortcut_items(splits["train"], splits["test"], config, length=64)
+    metrics = summarise_rules(items, EvaluationConfig())
     assert {"accuracy_chance", "accuracy_constant"} <= set(metrics)
-    assert len(records) == len(splits["test"])
+    assert len(items) == len(splits["test"])
     for name, interval in metrics.items():
-        mean = sum(record[name.removeprefix("accuracy_")] for record in records) / len(records)
-        assert interval.value == pytest.approx(mean), name
+        assert interval.value == pytest.approx(score_of(items, name)), name
+    assert metrics["accuracy_chance"].low == metrics["accuracy_chance"].high

@@ -40,7 +40,7 @@ def test_every_method_trains_and_answers(mini: Any, tmp_path: Path, method: str)
     assert (folder / "model" / "model.safetensors").is_file() is not adapted
     assert (folder / "rates.json").is_file() is (method in (*INNER, "test_time"))
     said = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    assert len(said) == 1 and said[0]["length"] == 512 and said[0]["position"] is None
+    assert len(said) == 1 and said[0]["slices"] == {"kind": "qa1", "length": 512}
 
 
 @pytest.mark.parametrize("experiment", ["babilong_qa3", "student_relation", "hotpotqa", "triviaqa", "api_retrieval"])

@@ -293,6 +293,6 @@ def test_a_run_reports_an_accuracy_per_number_of_hops(tmp_path: Path) -> None:
     sizes = ["data.theories={train:20,dev:2,test:9}", "data.cache=null"]
     assert run_here(train.main, "+experiment=clutrr", "scale=cpu", *words, *sizes, f"loop.root={tmp_path}") == 0
     results = yaml.safe_load(next(tmp_path.rglob("results.json")).read_text())["test"]
-    assert {f"accuracy_depth_{hops}" for hops in range(2, 11)} <= results.keys()
-    assert all(results[f"accuracy_depth_{hops}"]["count"] == 1 for hops in range(2, 11))
+    assert {f"accuracy@depth_{hops}" for hops in range(2, 11)} <= results.keys()
+    assert all(results[f"accuracy@depth_{hops}"]["count"] == 1 for hops in range(2, 11))
     assert set(SPLITS) == {"train", "dev", "test"}

@@ -23,8 +23,9 @@ from common.language.objective import mean_loss
 from common.run.results import read
 from common.tables import published
 from common.tables.breakeven import Line, break_even
+from common.tables.comparison import tables_of
 from common.tables.join import join
-from common.tables.runs import read_runs, tables_of
+from common.tables.runs import read_runs
 from reckoning import cost
 from reckoning.cost import Summary, line_through
 from reckoning.reading import Example, example_of, ways

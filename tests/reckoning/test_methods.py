@@ -280,8 +280,8 @@ def test_evaluation_changes_no_weight_and_has_dropout_off(
     parts = Parts(learner.model, rates, learner.templates, learner, label_tokens=2)  # type: ignore[arg-type]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     seeds = torch.get_rng_state()
-    first = [item.response for item in respond(parts, problems("dev"), config)]
-    second = [item.response for item in respond(parts, problems("dev"), config)]
+    first = [item.more["response"] for item in respond(parts, problems("dev"), config)]
+    second = [item.more["response"] for item in respond(parts, problems("dev"), config)]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.training and all(value.grad is None for value in network.parameters())
     assert (first == second) is not evaluation_dropout

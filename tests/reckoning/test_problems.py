@@ -137,8 +137,8 @@ def test_any_number_of_labels_of_one_or_more_words_is_read_and_scored(tmp_path: 
     read = read_jsonl(write(tmp_path / "own.jsonl", *lines))
     assert [p.questions[0].answer for p in read] == words
     said = [[f"{word} because Ann has a kin called Bob"] for word in words]
-    assert all(item.correct for item in score(read, said, {}))
-    assert all(item.correct for item in score(read, [[word] for word in words], {}))
+    assert all(item.scores["accuracy"] == (1, 1) for item in score(read, said, {}))
+    assert all(item.scores["accuracy"] == (1, 1) for item in score(read, [[word] for word in words], {}))
     # a label that only the test split has is a label of the task
     splits = {"train": read[:6], "dev": read[6:7], "test": read[7:]}
     labels = labels_of(splits, TrainConfig(data=DataConfig(labels=None)))

@@ -7,11 +7,11 @@ import pytest
 
 from common.language import writer
 from common.language.learner import PromptLearner
+from common.run.items import Item
 from reckoning.build import Parts
 from reckoning.config import DataConfig, EvaluationConfig, Learner, MethodConfig, TrainConfig
 from reckoning.evaluate import respond
 from reckoning.problems import Problem, group_questions
-from reckoning.scoring import Item
 from tests.reckoning.test_methods import WORDS, learner_of
 
 
@@ -56,9 +56,9 @@ def test_grouped_questions_get_the_answers_of_single_ones_from_one_inner_loop_a_
     adapted.clear()
     together = answers(learner, single, 0)
     assert sum(adapted) == 4, "once a knowledge set, although training problems have one question each"
-    assert len({item.response for item in alone}) > 1
+    assert len({item.more["response"] for item in alone}) > 1
     assert alone == pairs == together == answers(learner, sets, 0)
-    assert [item.question for item in together] == [p.questions[0].id for p in single]
+    assert [item.id for item in together] == [p.questions[0].id for p in single]
 
 
 def test_in_context_reads_the_knowledge_for_every_question_as_before(

@@ -92,7 +92,7 @@ def test_shortcut_rows_are_the_recorded_ones(mini: Any, tmp_path: Path) -> None:
     (record,) = metrics_of(folder, "test")
     assert record["test/accuracy_polarity"] == shown["accuracy_polarity"]
     predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    assert len(predictions) == 12 and predictions[0]["polarity"] == predictions[0]["answer"] == "true"
+    assert len(predictions) == 12 and predictions[0]["scores"]["accuracy_polarity"] == [1, 1]
 
 
 def test_a_finished_folder_holds_everything(trained: Path) -> None:
@@ -174,7 +174,7 @@ def test_sweepers_are_given_the_accuracy(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with initialize_config_module("conf.reckoning", version_base="1.3"):
         cfg = compose("config", ["scale=cpu"])
     for values, expected in (
-        ({"accuracy": 0.5, "accuracy_yes": 0.9, "recall_exact": 1.0}, 0.5),
+        ({"accuracy": 0.5, "accuracy@answer_yes": 0.9, "recall_exact": 1.0}, 0.5),
         ({"accuracy_chance": 0.3, "accuracy_polarity": 0.6}, 0.6),
     ):
         test = {name: SimpleNamespace(value=value) for name, value in values.items()}

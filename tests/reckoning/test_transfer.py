@@ -74,7 +74,7 @@ def test_another_data_set_is_answered_into_a_file_of_its_own(run: Path, transfer
         "evaluation-other_set-test.json": 2,
         "evaluation-other_set-all.json": 8,
     }
-    assert {"accuracy_yes", "accuracy_no", "recall_exact"} <= set(found["evaluation-other_set-all.json"])
+    assert {"accuracy@answer_yes", "accuracy@answer_no", "recall_exact"} <= set(found["evaluation-other_set-all.json"])
 
 
 def test_words_that_the_run_cannot_say_are_refused(transfer: Command) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from common.errors import UserError
 from common.run import results
+from common.run.items import Item
 from common.tables import sweep
 from common.tables.runs import read_runs
 from scripts import archive
@@ -227,3 +228,23 @@ def test_nothing_to_keep_is_said_and_leaves_no_archive() -> None:
     with pytest.raises(UserError, match="no finished run"):
         archive.pack("reckoning", Path("runs"))
     assert not ARCHIVE.exists()
+
+
+KEPT = {"reckoning": 350, "perk": 102}
+"""Runs of the repository's own archives."""
+
+
+@pytest.mark.parametrize("paper", KEPT)
+def test_every_kept_run_is_found_by_its_hash_and_its_items_have_the_contracts_form(paper: str) -> None:
+    runs = list(archive.read(Path(__file__).parents[2] / archive.archive_of(paper)))
+    assert len(runs) == KEPT[paper] == len({run.digest for run in runs})
+    for run in runs:
+        found = json.loads(run.files["results.json"])
+        settings = yaml.load(run.files["config.yaml"], yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
+        assert run.digest == found["config_hash"] == results.config_hash(settings), run.place
+        assert found["schema"] == results.SCHEMA
+        items = [json.loads(line) for line in run.files["predictions.jsonl"].splitlines()]
+        metrics = {metric for item in map(Item.of, items) for metric in item.scores}
+        assert all(isinstance(item["id"], str) and isinstance(item["group"], str) and item["scores"] for item in items)
+        named = {metric.partition("@")[0] for metric in found["test"]}
+        assert metrics <= named and bool(metrics) == (found["method"] != "run_time"), run.place

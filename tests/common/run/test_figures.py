@@ -33,7 +33,7 @@ def test_the_learning_curve_shows_loss_and_dev_accuracy_and_skips_gaps() -> None
         {"step": 2, "split": "train", "train/outer_loss": None},
         {"step": 3, "split": "train", "train/outer_loss": 1.0},
     ]
-    figure = figures.learning_curve(records)
+    figure = figures.learning_curve(records, "accuracy")
     assert figure is not None
     loss, accuracy = figure.axes
     assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("train/outer_loss", "dev/accuracy")
@@ -42,4 +42,4 @@ def test_the_learning_curve_shows_loss_and_dev_accuracy_and_skips_gaps() -> None
 
 
 def test_without_either_there_is_no_curve() -> None:
-    assert figures.learning_curve([{"step": 0, "split": "test", "test/accuracy": 1.0}]) is None
+    assert figures.learning_curve([{"step": 0, "split": "test", "test/accuracy": 1.0}], "accuracy") is None

@@ -10,6 +10,7 @@ import pytest
 
 from common.errors import UserError
 from common.run import results
+from common.run.items import Item, read_items
 from common.run.results import ACCURACY, Interval, Results, Selection, config_hash, hashed_keys
 
 CONFIG: dict[str, Any] = {
@@ -94,9 +95,10 @@ def test_the_hash_does_not_depend_on_the_order_of_keys_and_is_the_same_tomorrow(
 
 def test_results_come_back_as_they_were_written_and_follow_the_contract(tmp_path: Path) -> None:
     written = results_of_a_run()
-    results.write(tmp_path, written, [{"id": "é", "correct": True}])
+    item = Item("é", "g", {"accuracy": (1, 1)}, {"depth": 2}, more={"said": "yes"})
+    results.write(tmp_path, written, [item.to_json()])
     assert results.read(tmp_path) == written
-    assert results.read_predictions(tmp_path) == [{"id": "é", "correct": True}]
+    assert read_items(tmp_path) == [item]
     assert results.finished_hash(tmp_path) == written.config_hash
     keys = "paper experiment method scale seed config_hash revision dirty hardware wall_seconds peak_memory_bytes test"
     assert set(json.loads((tmp_path / "results.json").read_text())) == {*keys.split(), "per_item", "schema"}
@@ -126,14 +128,14 @@ def test_a_full_disk_leaves_the_run_unfinished(tmp_path: Path, monkeypatch: pyte
         results.read(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1}', '{"schema": 1, "test": {"accuracy": 0.5}}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 2}', '{"schema": 2, "test": {"accuracy": 0.5}}'])
 def test_a_file_that_is_none_of_ours_is_named(tmp_path: Path, text: str) -> None:
     results.write(tmp_path, results_of_a_run(), [])
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(UserError, match=r"results\.json: not results of this version"):
         results.read(tmp_path)
-    (tmp_path / "results.json").write_text('{"schema": 7}')
-    with pytest.raises(UserError, match="results format 7, this version reads 1"):
+    (tmp_path / "results.json").write_text('{"schema": 1}')
+    with pytest.raises(UserError, match="results format 1, this version reads 2; delete the folder and run again, or"):
         results.read(tmp_path)
 
 

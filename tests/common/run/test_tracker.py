@@ -190,7 +190,7 @@ def finished_folder(folder: Path) -> list[dict[str, Any]]:
             "cost/none": None,
             "rates/min": -1e-5,
         },
-        {"step": 1, "time": 2.0, "split": "test", "test/accuracy": 0.75, "test/accuracy_yes": 1.0},
+        {"step": 1, "time": 2.0, "split": "test", "test/accuracy": 0.75, "test/accuracy@answer_yes": 1.0},
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     rates = {"names": ["a.weight"], "layers": ["a"], "selected": 1, "records": [{"step": 0, "values": [[0.1, 0.2]]}]}

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from common.tables.intervals import accuracy_interval, design_effect
+from common.tables.intervals import design_effect, share_interval
 
 
 @pytest.mark.parametrize("right, count", [(0, 1), (0, 20), (7, 9), (50, 100), (400, 400), (1, 1000)])
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
 def test_groups_of_one_give_wilsons_interval(right: int, count: int, confidence: float) -> None:
-    got = accuracy_interval([index < right for index in range(count)], range(count), confidence)
+    got = share_interval([index < right for index in range(count)], range(count), confidence)
     oracle = binomtest(right, count).proportion_ci(confidence, method="wilson")
     assert (got.value, got.count) == (right / count, count)
     assert (got.low, got.high) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
@@ -21,7 +21,7 @@ def test_questions_that_are_copies_of_one_another_count_once() -> None:
     copied = [answer for answer in answers for _ in range(6)]
     groups = [index // 6 for index in range(len(copied))]
     assert design_effect(copied, groups) == pytest.approx(6 * (40 / 39) * (239 / 240))
-    single, many = accuracy_interval(answers, range(40)), accuracy_interval(copied, groups)
+    single, many = share_interval(answers, range(40)), share_interval(copied, groups)
     assert many.value == single.value
     assert many.high - many.low == pytest.approx(single.high - single.low, rel=0.06)
 
@@ -29,15 +29,15 @@ def test_questions_that_are_copies_of_one_another_count_once() -> None:
 def test_where_nothing_can_be_estimated_a_group_counts_as_one_item() -> None:
     assert design_effect([True] * 12, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]) == 3
     assert design_effect([True, False, True], ["only"] * 3) == 3
-    all_right = accuracy_interval([True] * 12, [index // 3 for index in range(12)])
+    all_right = share_interval([True] * 12, [index // 3 for index in range(12)])
     assert all_right.high == 1
-    assert all_right.low < accuracy_interval([True] * 12, range(12)).low
+    assert all_right.low < share_interval([True] * 12, range(12)).low
 
 
 def test_matched_questions_never_narrow_the_interval() -> None:
     answers, groups = [True, False] * 50, [index // 2 for index in range(100)]  # one right in every pair
     assert design_effect(answers, groups) == 1
-    paired, single = accuracy_interval(answers, groups), accuracy_interval(answers, range(100))
+    paired, single = share_interval(answers, groups), share_interval(answers, range(100))
     assert paired.low <= single.low and paired.high >= single.high
 
 
@@ -53,9 +53,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say(
         shares = rng.beta(share * spread, (1 - share) * spread, groups)
         answers = rng.random((groups, size)) < shares[:, None]
         keys = np.repeat(np.arange(groups), size).tolist()
-        interval = accuracy_interval(answers.ravel().tolist(), keys)
+        interval = share_interval(answers.ravel().tolist(), keys)
         covered += interval.low <= share <= interval.high
-        plain = accuracy_interval(answers.ravel().tolist(), range(groups * size))
+        plain = share_interval(answers.ravel().tolist(), range(groups * size))
         naive += plain.low <= share <= plain.high
     assert covered / trials >= 0.91  # three standard errors below 0.95
     if correlation:
@@ -64,8 +64,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say(
 
 def test_no_items_and_odd_confidences_are_mistakes() -> None:
     with pytest.raises(ValueError, match="no items"):
-        accuracy_interval([], [])
+        share_interval([], [])
     with pytest.raises(ValueError, match="confidence=95"):
-        accuracy_interval([True], [0], 95)
+        share_interval([True], [0], 95)
     with pytest.raises(ValueError, match="shorter"):
-        accuracy_interval([True, False], [0])
+        share_interval([True, False], [0])

@@ -1,16 +1,20 @@
 """Published cells filled from run folders: values, intervals, pairing, verdicts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.run import results
-from common.run.results import Interval
+from common.run.items import Item, read_items
 from common.tables import published
-from common.tables.join import Joined, Verdict, join, scores_of
-from common.tables.published import Overrides
-from common.tables.runs import Run, read_runs, rows_of, tables_of
+from common.tables.cells import Overrides
+from common.tables.comparison import rows_of, tables_of
+from common.tables.estimates import Scores
+from common.tables.join import Joined, Verdict, join
+from common.tables.runs import Run, read_runs, scores_of
+from common.tables.summary import interval_of
 from scripts.tables.__main__ import parse
 from scripts.tables.grids import render
 from scripts.tables.published_tables import grid_of, tables_named
@@ -21,13 +25,13 @@ tables:
   demo:
     title: A demonstration
     where: Table 1
-    columns: {A: [x=1], B: {overrides: [x=1], metric: accuracy_yes}}
+    columns: {A: [x=1], B: {overrides: [x=1], metric: accuracy@answer_yes}}
     rows:
       FT-ICR: {overrides: [method=ft_icr], source: recalled, values: {A: 80, B: null}}
       RECKONING: {overrides: [method=reckoning], against: FT-ICR, source: seen, values: {A: ORDER, B: null}}
       Gain: {overrides: [method=reckoning], minus: [method=ft_icr], skip: [B]}
       No-Facts: {overrides: [method=no_facts], skip: [B]}
-      Rules: {overrides: [method=shortcuts], metric: best_rule, once: true, skip: [B]}
+      Rules: {overrides: [method=shortcuts], metric: accuracy_*, once: true, skip: [B]}
       Chance: {overrides: [method=shortcuts], metric: accuracy_chance, once: true, skip: [B]}
 """
 
@@ -63,7 +67,7 @@ def test_values_are_means_over_seeds_and_differences_of_them(runs: Path) -> None
     assert cells["RECKONING", "A"].difference == pytest.approx(5.0)
     assert cells["Gain", "A"].value == pytest.approx(25.0)
     assert cells["RECKONING", "B"].value == pytest.approx(100 * (18 + 19 + 20) / 60)
-    assert (cells["Rules", "A"].value, cells["Rules", "A"].rule) == (pytest.approx(60.0), "bag of words")
+    assert (cells["Rules", "A"].value, cells["Rules", "A"].best) == (pytest.approx(60.0), "bag of words")
     assert cells["Chance", "A"].value == cells["Chance", "A"].low == cells["Chance", "A"].high == 50.0
 
 
@@ -145,18 +149,18 @@ def contexts(root: Path, method: str) -> Run:
     """A run on contexts of two lengths and two kinds, two questions a context; the longer ones are harder."""
     folder = write_run(root, method, 20)
     found = results.read(folder)
-    items: list[dict[str, Any]] = []
+    items = []
     for index in range(40):
         length, right = (2048, index % 4 == 0) if index % 2 else (1024, index % 8 != 0)
-        item: dict[str, Any] = {"question": f"q{index}", "context": f"c{index // 4}", "length": length}
-        item |= {"kind": "where" if index < 20 else "who", "position": None, "answer": f"answer {index}"}
+        half = index < 20
+        slices = {"length": length, "kind": "where" if half else "who", "answer": "yes" if half else "no"}
         rules = {"chance": 0.25, "last": float(length == 2048), "first": float(length == 1024), "polarity": 0.0}
-        items.append(item | (rules if method == "shortcuts" else {"correct": right, "label_match": None}))
-    names = ("chance", "last", "first", "polarity")
-    test = {
-        f"accuracy_{name}": Interval(sum(i[name] for i in items) / 40, 40, 0, 1) for name in names if name in items[0]
-    }
-    results.write(folder, results.Results(**{**vars(found), "test": test or found.test}), items)
+        scores: dict[str, tuple[float, float]] = {f"accuracy_{name}": (value, 1) for name, value in rules.items()}
+        scores = scores if method == "shortcuts" else {"accuracy": (int(right), 1)}
+        items.append(Item(f"q{index}", f"c{index // 4}", scores, slices))
+    test = {name: interval_of(items, name) for name in items[0].scores}
+    written = results.Results(**{**vars(found), "test": test})
+    results.write(folder, written, [item.to_json() for item in items])
     return next(run for run in read_runs(root, None, None)[0] if run.folder == folder)
 
 
@@ -164,10 +168,10 @@ SLICES = """
 tables:
   demo:
     title: A demonstration
-    columns: {1K: {metric: accuracy_length_1024}, 2K: {metric: accuracy_length_2048}, all: {metric: accuracy}}
+    columns: {1K: {metric: accuracy@length_1024}, 2K: {metric: accuracy@length_2048}, all: {metric: accuracy}}
     rows:
       Ours: {overrides: [method=ft_icr]}
-      Rules: {overrides: [method=shortcuts], metric: best_rule@column, once: true}
+      Rules: {overrides: [method=shortcuts], metric: accuracy_*@column, once: true}
       Chance: {overrides: [method=shortcuts], metric: accuracy_chance@column, once: true}
       Closed: {scales: [], source: seen, values: {1K: 12.5, 2K: {text: out of memory}}}
       Large: {overrides: [method=large], scales: [paper], source: seen, values: {1K: 99}}
@@ -178,32 +182,32 @@ def test_items_are_chosen_by_their_fields_and_hang_on_their_context(tmp_path: Pa
     run = contexts(tmp_path, "ft_icr")
     whole = scores_of(run, "accuracy")
     assert whole is not None and whole.groups == tuple(sorted(f"c{i}" for i in range(10)))
-    for metric in ("accuracy_length_1024", "accuracy@length_1024"):
-        short = scores_of(run, metric)
-        assert short is not None and short.value == pytest.approx(15 / 20)
-    kind = scores_of(run, "accuracy_kind_who")
-    assert kind is not None and kind.wholes.sum() == 20
-    assert scores_of(run, "accuracy_answer 8") is not None and scores_of(run, "seconds") is None
-    assert scores_of(run, "label_match") is None, "it applies to no item"
+    short = scores_of(run, "accuracy@length_1024")
+    assert short is not None and short.value == pytest.approx(15 / 20)
+    kind = scores_of(run, "accuracy@kind_who")
+    assert isinstance(kind, Scores) and kind.wholes.sum() == 20
+    for unknown in ("seconds", "accuracy@kind_whose", "accuracy@depth_1", "exact"):
+        assert scores_of(run, unknown) is None, "no item has it"
 
 
 def test_items_of_a_further_pass_count_only_where_their_field_chooses(tmp_path: Path) -> None:
     run = contexts(tmp_path, "ft_icr")
-    items = results.read_predictions(run.folder)
-    further = [item | {"further": "length", "length": 4096, "correct": True, "kind": "where"} for item in items]
-    results.write(run.folder, run.results, [*(item | {"further": None} for item in items), *further])
-    right = sum(item["correct"] for item in items)
-    for metric, count in {"accuracy": 40, "accuracy_kind_where": 20, "accuracy@length_4096": 40}.items():
+    items = read_items(run.folder)
+    moved: dict[str, Any] = {"further": "length", "scores": {"accuracy": (1, 1)}}
+    further = [replace(item, slices={"length": 4096, "kind": "where"}, **moved) for item in items]
+    results.write(run.folder, run.results, [item.to_json() for item in (*items, *further)])
+    for metric, count in {"accuracy": 40, "accuracy@kind_where": 20, "accuracy@length_4096": 40}.items():
         scores = scores_of(run, metric)
-        assert scores is not None and scores.wholes.sum() == count, metric
-    assert sum(rows_of(tables_of([run])[0])[0].correct) == right < 40
+        assert isinstance(scores, Scores) and scores.wholes.sum() == count, metric
+    row = rows_of(tables_of([run])[0])[0]
+    assert row.items == 40 and row.interval().value == sum(item.scores["accuracy"][0] for item in items) / 40 < 1
 
 
 def test_rules_are_counted_within_their_column(tmp_path: Path) -> None:
     contexts(tmp_path, "ft_icr")
     contexts(tmp_path, "shortcuts")
     cells = by_name(filled(tmp_path, text=SLICES))
-    assert [cells["Rules", name].rule for name in ("1K", "2K")] == ["first", "last"]
+    assert [cells["Rules", name].best for name in ("1K", "2K")] == ["first", "last"]
     assert (cells["Rules", "1K"].value, cells["Rules", "all"].value) == (100.0, 50.0)
     assert cells["Chance", "2K"].value == cells["Chance", "2K"].low == cells["Chance", "2K"].high == 25.0
     assert cells["Ours", "2K"].value == pytest.approx(0.0)
@@ -224,7 +228,7 @@ def test_a_comparison_of_runs_has_kinds_and_shares_for_chance(tmp_path: Path) ->
     contexts(tmp_path, "ft_icr")
     contexts(tmp_path, "shortcuts")
     rows = {row.title: row for row in rows_of(tables_of(read_runs(tmp_path, None, None)[0])[0])}
-    assert set(rows["FT-ICR (multi-task)"].per_class()) == {"where", "who"}
+    assert set(rows["FT-ICR (multi-task)"].by_slice()) == {"yes", "no"}
     assert rows["Chance"].interval().value == 0.25 and rows["Shortcut: last"].interval().value == 0.5
 
 

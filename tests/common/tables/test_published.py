@@ -6,7 +6,7 @@ import pytest
 
 from common.errors import UserError
 from common.tables import published
-from common.tables.published import Published, Source, merged
+from common.tables.cells import Published, Source, merged
 
 TEXT = """
 tables:
@@ -15,13 +15,13 @@ tables:
     overrides: [+experiment=demo]
     columns:
       A: [data.hops=2]
-      B: {overrides: [data.hops=3], metric: accuracy_depth_3}
+      B: {overrides: [data.hops=3], metric: accuracy@depth_3}
       mean: {over: [[data.hops=2], [data.hops=3]]}
     rows:
       base: {overrides: [method=base], source: seen, values: {A: 90, B: null}}
       ours: {overrides: [method=ours], against: base, source: recalled, values: {A: {value: 95, source: derived}}}
       gain: {overrides: [method=ours], minus: [method=base], skip: [mean]}
-      rules: {overrides: [method=rules], metric: best_rule, once: true}
+      rules: {overrides: [method=rules], metric: accuracy_*, once: true}
 not_reached: {Table 9: a picture}
 """
 
@@ -33,8 +33,8 @@ def parsed(text: str = TEXT) -> published.Paper:
 def test_a_cell_has_the_overrides_of_table_column_and_row() -> None:
     cells = {(cell.row, cell.column): cell for cell in parsed().table("demo").cells()}
     assert cells["base", "A"].runs == (("+experiment=demo", "data.hops=2", "method=base"),)
-    assert (cells["base", "A"].metric, cells["base", "B"].metric) == ("accuracy", "accuracy_depth_3")
-    assert cells["rules", "B"].metric == "best_rule"
+    assert (cells["base", "A"].metric, cells["base", "B"].metric) == ("accuracy", "accuracy@depth_3")
+    assert cells["rules", "B"].metric == "accuracy_*"
     assert cells["base", "mean"].runs == tuple(
         ("+experiment=demo", "method=base", f"data.hops={hops}") for hops in (2, 3)
     )
@@ -46,7 +46,7 @@ def test_what_a_row_sets_holds_for_what_its_column_averages_too() -> None:
     text = TEXT.replace("rules: {overrides: [method=rules]", "rules: {overrides: [method=rules, data.hops=9]")
     cells = {(cell.row, cell.column): cell.runs for cell in parsed(text).table("demo").cells()}
     assert cells["rules", "mean"] == 2 * (("+experiment=demo", "method=rules", "data.hops=9"),)
-    text = text.replace("metric: best_rule, once: true", "over: [[data.hops=4]]")
+    text = text.replace("metric: accuracy_*, once: true", "over: [[data.hops=4]]")
     cells = {(cell.row, cell.column): cell.runs for cell in parsed(text).table("demo").cells()}
     assert cells["rules", "mean"] == (("+experiment=demo", "method=rules", "data.hops=4"),)
 

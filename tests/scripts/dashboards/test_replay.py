@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from common.run.items import Item
 from common.run.results import Interval
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerMode, TrackerName
@@ -28,7 +29,7 @@ def train(folder: Path, *, crash_in: int | None = None, tracker: TrackerConfig |
             if step == crash_in:
                 raise ZeroDivisionError
             run.save_if_due(step)
-        run.finish({"accuracy": Interval(0.75, 4, 0.5, 1.0)}, [{"question": "q", "correct": True}])
+        run.finish({"accuracy": Interval(0.75, 4, 0.5, 1.0)}, [Item("q", "g", {"accuracy": (1, 1)}).to_json()])
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from common.run import results
+from common.run.items import Item
 from common.run.results import Interval, Results
 from common.run.tracker import TRAIN, run_id
 from common.tables import published, sweep
+from common.tables.cells import Table
 from common.tables.join import Filled, Joined, Verdict
-from common.tables.published import Table
 from common.tables.runs import Run
 from scripts.dashboards import report as dashboard
 from scripts.tables.published_tables import every_paper
@@ -25,11 +26,11 @@ tables:
     where: Table 1
     columns:
       A: [+experiment=one]
-      B: {overrides: [+experiment=two, inner.steps=5], metric: accuracy_depth_2}
+      B: {overrides: [+experiment=two, inner.steps=5], metric: accuracy@depth_2}
     rows:
       Base: {overrides: [method=base], source: seen, values: {A: 90.5, B: null}}
       New: {overrides: [method=new, model=large], against: Base, source: recalled, values: {A: 95.25}}
-      Best rule: {overrides: [method=rules], metric: best_rule}
+      Best rule: {overrides: [method=rules], metric: accuracy_*}
 """
 
 
@@ -59,7 +60,7 @@ def grid_of(given: Joined) -> dict[str, Any]:
 
 
 def test_metrics_and_keys_are_those_that_the_table_compares_and_varies() -> None:
-    assert dashboard.metrics_of(table()) == ["test/accuracy", "test/accuracy_depth_2"]
+    assert dashboard.metrics_of(joined()) == ["test/accuracy", "test/accuracy@depth_2"]
     assert dashboard.keys_of(table()) == ["experiment", "inner.steps", "model.name"]
 
 
@@ -67,7 +68,7 @@ def test_panels_hold_bars_the_published_numbers_cost_and_curves() -> None:
     panels = grid_of(joined())["panelBankSectionConfig"]["panels"]
     kinds = [panel["viewType"] for panel in panels]
     assert kinds == ["Bar Chart", "Markdown Panel", *["Run History Line Plot"] * 6, *["Bar Chart"] * 2, "Media Browser"]
-    assert panels[0]["config"]["metrics"] == ["test/accuracy", "test/accuracy_depth_2"]
+    assert panels[0]["config"]["metrics"] == ["test/accuracy", "test/accuracy@depth_2"]
     text = panels[1]["config"]["value"]
     assert "| A | Base | 90.5 |" in text and "| A | New | 95.2 r |" in text and "| B | Base | not reached |" in text
     drawn = {name for panel in panels for name in panel["config"].get("metrics", [])}
@@ -121,8 +122,8 @@ def test_a_run_folder_fills_its_row_in_words_and_is_shown_by_its_id(
         revision="", dirty=None, hardware={}, wall_seconds=1.0, peak_memory_bytes=1,
         test={"accuracy": Interval(0.75, 4, 0.2, 0.9)},
     )  # fmt: skip
-    items = [{"theory": f"t{i}", "answer": "yes", "correct": i > 0, "depth": None, "recall": None} for i in range(4)]
-    results.write(folder, found, items)
+    items = [Item(f"q{i}", f"t{i}", {"accuracy": (int(i > 0), 1)}, {"answer": "yes"}) for i in range(4)]
+    results.write(folder, found, [item.to_json() for item in items])
 
     (given,) = dashboard.tables_of(tmp_path, ["reckoning"], "table1_repaired", "cpu")
     assert [run.folder for run in given.runs] == [folder]

@@ -14,19 +14,25 @@ import pytest
 import yaml
 
 from common.run import results
+from common.run.items import Item
 from common.run.results import Interval
 from common.tables import published, sweep
-from common.tables.intervals import accuracy_interval
 from common.tables.join import Joined
 from common.tables.runs import Run, read_runs
+from common.tables.summary import summarise
 from scripts.report import __main__ as report
 from scripts.report import charts, cost, curves, rates
 from scripts.report.colours import Colours
-from scripts.tables.published_tables import all_tables, command_of, grid_of, number
+from scripts.tables.published_tables import all_tables, command_of, grid_of
 from tests.scripts.report.browser import Tab, browser, executable
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = """
+methods: {ft_icr: {role: baseline}, shortcuts: {role: rule}}
+rules: {accuracy_majority: {role: chance, title: Majority label}, accuracy_chance: {role: chance, title: Chance}}
+comparison:
+  items: questions
+  columns: {accuracy: {metric: accuracy}}
 tables:
   levels:
     title: Accuracy by level
@@ -39,8 +45,8 @@ tables:
     rows:
       Old way: {overrides: [method=ft_icr], source: seen, values: {"0": 90.5, "2": 70.1}}
       New way: {overrides: [method=reckoning], against: Old way, source: recalled, values: {"0": 95.5, "2": null}}
-      Best shortcut rule: {overrides: [method=shortcuts], metric: best_rule, once: true}
-      Chance: {overrides: [method=shortcuts], metric: accuracy_chance, once: true}
+      Best shortcut rule: {overrides: [method=shortcuts], metric: accuracy_*, once: true}
+      Chance: {overrides: [method=shortcuts], metric: accuracy_chance, role: chance, once: true}
   main:
     title: Accuracy <&> more
     overrides: [+experiment=proofwriter_repaired]
@@ -76,7 +82,7 @@ CORES = {
 COMMAND = "python -m reckoning.cost model=tiny"
 
 
-def write(root: Path, settings: dict[str, Any], items: list[dict[str, Any]], test: dict[str, Interval]) -> Path:
+def write(root: Path, settings: dict[str, Any], items: list[Item], test: dict[str, Interval]) -> Path:
     """A finished run folder."""
     folder = root / "reckoning" / settings["experiment"] / results.config_hash(settings)
     folder.mkdir(parents=True)
@@ -90,18 +96,17 @@ def write(root: Path, settings: dict[str, Any], items: list[dict[str, Any]], tes
         **vars(identity), config_hash=results.config_hash(settings), revision="0123456789abcdef", dirty=seed == 1,
         hardware=CORES, wall_seconds=50.0 + seed, peak_memory_bytes=500_000_000, test=test,
     )  # fmt: skip
-    results.write(folder, written, items)
+    results.write(folder, written, [item.to_json() for item in items])
     return folder
 
 
 def write_method(root: Path, settings: dict[str, Any], right: int) -> None:
     """A trained run with a learning curve and, if it learns rates, their record."""
     items = [
-        {"question": f"q{i}", "theory": f"t{i // 3}", "depth": 1, "answer": WORDS[GOLD[i % 3]], "correct": i < right}
+        Item(f"q{i}", f"t{i // 3}", {"accuracy": (int(i < right), 1)}, {"answer": WORDS[GOLD[i % 3]]})
         for i in range(QUESTIONS)
     ]
-    test = {"accuracy": accuracy_interval([i["correct"] for i in items], [i["theory"] for i in items])}
-    folder = write(root, settings, [item | {"recall": None} for item in items], test)
+    folder = write(root, settings, items, summarise(items, 0.95, by={}))
     records = [
         {"step": step, "dev/accuracy": 0.3 + step / 1000 + settings["seed"] / 100} for step in range(0, 401, 100)
     ]
@@ -116,16 +121,16 @@ def write_method(root: Path, settings: dict[str, Any], right: int) -> None:
 
 def write_rules(root: Path, settings: dict[str, Any]) -> None:
     """A run of the shortcut rules."""
-    rules = {"chance": 20, "majority": 20, "polarity": 24, "bag_of_words": 31}
-    items: list[dict[str, Any]] = []
-    for i in range(QUESTIONS):
-        said = {rule: GOLD[i % 3] if i < right else GOLD[(i + 1) % 3] for rule, right in rules.items()}
-        items.append({"question": f"q{i}", "theory": f"t{i // 3}", "depth": 1, "answer": GOLD[i % 3]} | said)
-    test = {
-        f"accuracy_{rule}": accuracy_interval([i[rule] == i["answer"] for i in items], [i["theory"] for i in items])
-        for rule in rules
-    }
-    write(root, settings, items, test | {"accuracy_chance": Interval(1 / 3, QUESTIONS, 1 / 3, 1 / 3)})
+    rules = {"majority": 20, "polarity": 24, "bag_of_words": 31}
+    items = [
+        Item(
+            f"q{i}", f"t{i // 3}", {f"accuracy_{rule}": (int(i < right), 1) for rule, right in rules.items()},
+            {"answer": WORDS[GOLD[i % 3]]},
+        )
+        for i in range(QUESTIONS)
+    ]  # fmt: skip
+    chance = {"accuracy_chance": Interval(1 / 3, QUESTIONS, 1 / 3, 1 / 3)}
+    write(root, settings, items, chance | summarise(items, 0.95, by={}))
 
 
 def write_cost(root: Path) -> Path:
@@ -270,7 +275,7 @@ def test_every_number_is_the_one_of_the_tables(found: Found, joined: list[Joined
         rows = {line[0]: " ".join(line[1:]) for line in wide[2:]}
         for cell in each.cells:
             if cell.value is not None:
-                assert number(each.table, cell.value) in rows[cell.cell.row]
+                assert each.table.measure(cell.cell.column).text(cell.value) in rows[cell.cell.row]
                 assert str(cell.verdict or "") in rows[cell.cell.row]
 
 
@@ -394,7 +399,7 @@ def test_a_place_that_cannot_be_written_is_named(root: Path, page: Path, monkeyp
 
 def test_the_templates_are_part_of_the_package() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
-    there = [path.name for path in (ROOT / "scripts" / "report_page").iterdir() if path.is_file()]
+    there = [path.name for path in (ROOT / "scripts" / "report").iterdir() if path.is_file()]
     others = [name for name in there if not name.endswith(".py")]
     assert len(others) == 3 and all(any(fnmatch(name, pattern) for pattern in patterns) for name in others)
 
@@ -441,7 +446,12 @@ def run_with_curve(folder: Path, values: Mapping[int, float]) -> Run:
     folder.mkdir()
     lines = [json.dumps({"step": step, "dev/accuracy": value}) for step, value in values.items()]
     (folder / "metrics.jsonl").write_text("\n".join(lines))
-    return Run(folder, None, {}, {})  # type: ignore[arg-type]
+    made = results.Results("reckoning", "demo", "ours", "cpu", 0, "", "abc", False, {}, 1.0, 0, {})
+    return Run(folder, made, {}, {})
+
+
+def curve(*runs: Run) -> list[tuple[int, float, float, float]]:
+    return curves.curve(curves.Group("", "", "", runs, True))
 
 
 def test_curves_are_means_over_the_steps_that_all_seeds_have(tmp_path: Path) -> None:
@@ -449,14 +459,28 @@ def test_curves_are_means_over_the_steps_that_all_seeds_have(tmp_path: Path) -> 
         run_with_curve(tmp_path / "a", {0: 0.30, 10: 0.2, 20: 0.6}),
         run_with_curve(tmp_path / "b", {0: 0.31, 10: 0.8}),
     ]
-    half = 12.706 * 0.005  # Student's quantile of one degree of freedom, times the standard error
-    first, second = curves.curve(runs)
-    assert first == (0, *(pytest.approx(0.305 + sign * half, abs=1e-4) for sign in (0, -1, 1)))
-    assert second == (10, pytest.approx(0.5), 0.0, 1.0), "a share"
-    long = [run_with_curve(tmp_path / "c", {step: step / 1000 for step in range(1001)})]
-    thinned = curves.curve(long)
+    half = 12.706 * 0.5  # Student's quantile of one degree of freedom, times the standard error, in per cent
+    first, second = curve(*runs)
+    assert first == (0, *(pytest.approx(30.5 + sign * half, abs=1e-2) for sign in (0, -1, 1)))
+    assert second == (10, pytest.approx(50), 0.0, 100.0), "a share"
+    thinned = curve(run_with_curve(tmp_path / "c", {step: step / 1000 for step in range(1001)}))
     assert len(thinned) == curves.MOST and (thinned[0][0], thinned[-1][0]) == (0, 1000)
-    assert curves.curve([run_with_curve(tmp_path / "d", {})]) == []
+    assert curve(run_with_curve(tmp_path / "d", {})) == []
+
+
+def test_curves_follow_the_metric_that_selects_and_its_direction(tmp_path: Path) -> None:
+    run = run_with_curve(tmp_path / "a", {0: 0.9})
+    chosen = {"selection": {"metric": "fid", "higher_is_better": False}}
+    (run.folder / "environment.json").write_text(json.dumps(chosen))
+    records = [{"step": step, "dev/fid": value} for step, value in ((0, 250.0), (10, 31.5), (20, 40.0))]
+    (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
+    group = curves.Group("", "New way", "reckoning", [run], True)
+    assert [point[1] for point in curves.curve(group)] == [250.0, 31.5, 40.0], "no share: not clipped, not in per cent"
+    assert curves.note([group]).startswith("Fid on the dev split;")
+    table = published.parse("reckoning", PUBLISHED).table("main")
+    drawn = curves.figure(Joined(table, "cpu", []), [group], Colours([table]))
+    assert drawn is not None and drawn.numbers is not None and "dev fid" in drawn.panels[0][1]
+    assert [cell.text for cell in drawn.numbers.lines[0].cells] == ["New way", "1", "250", "31.5", "10", "40"]
 
 
 def test_studies_are_found_by_their_curves(root: Path, tmp_path: Path) -> None:

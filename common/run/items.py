@@ -1,0 +1,148 @@
+"""Items of a test split, a line each of `predictions.jsonl`, and numbers that only all of them together have."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from common.data.textfile import read_json_lines
+from common.errors import UserError
+from common.run.files import write_atomic
+from common.run.results import PREDICTIONS, SETS
+
+KEPT = 32
+"""Runs whose items stay in memory: what is asked of them comes row by row."""
+NAMED = ("id", "group", "scores", "slices", "further")
+
+
+@dataclass(frozen=True)
+class Item:
+    """What was asked once, and how it came out."""
+
+    id: str
+    group: str
+    """What it hangs on (a theory, a context, an image): items of one group are not independent."""
+    scores: Mapping[str, tuple[float, float]]
+    """Metric -> part and whole, which add up over items: [1, 1] for a right answer, [3, 4] for three pieces of four,
+    [31.2, 1] for a quality. A metric that does not apply to the item is left out."""
+    slices: Mapping[str, str | int] = field(default_factory=dict)
+    """Name -> value: `<metric>@<name>_<value>` counts the items with it. A name holds neither `_` nor `@`."""
+    further: str = ""
+    """The slice that a further pass over the split changed: its items count where that slice chooses and nowhere else.
+    Empty: the split as the data set has it."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What else is worth keeping of it: what was said, the whole response."""
+
+    def __post_init__(self) -> None:
+        if strange := [name for name in self.slices if "_" in name or "@" in name]:
+            raise ValueError(f"slice {strange[0]!r} of item {self.id}: a name without _ and @ is needed")
+        if self.further and self.further not in self.slices:
+            raise ValueError(f"item {self.id} is of a further pass over {self.further!r}, which is none of its slices")
+
+    def to_json(self) -> dict[str, Any]:
+        """The item as a line holds it."""
+        record: dict[str, Any] = {"id": self.id, "group": self.group}
+        record |= {"scores": {metric: list(pair) for metric, pair in self.scores.items()}, "slices": dict(self.slices)}
+        return record | ({"further": self.further} if self.further else {}) | dict(self.more)
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Item":
+        """The item of a line.
+
+        Raises:
+            ValueError: the line lacks something, or has it in another form.
+        """
+        if lacking := [name for name in NAMED[:3] if name not in record]:
+            raise ValueError(f"no {lacking[0]!r}")
+        scores = {}
+        for metric, pair in record["scores"].items():
+            if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(each, (int, float)) for each in pair):
+                raise ValueError(f"{metric} is {pair!r}, a part and a whole are needed")
+            scores[metric] = (pair[0], pair[1])
+        more = {name: value for name, value in record.items() if name not in NAMED}
+        where = record.get("slices", {})
+        return cls(str(record["id"]), str(record["group"]), scores, where, record.get("further", ""), more)
+
+    def counts(self, slice_name: str = "", value: str = "") -> bool:
+        """Does a metric of the whole split count it, or one of the items whose slice has the value?"""
+        if self.further not in ("", slice_name):
+            return False
+        return not slice_name or str(self.slices.get(slice_name)) == value
+
+
+@dataclass(frozen=True)
+class OfAll:
+    """A number that only all items together have, such as a distance between two distributions."""
+
+    value: float
+    without: Mapping[str, float]
+    """Group -> the number without the items of that group; of these its error is made."""
+
+
+def slice_of(metric: str) -> tuple[str, str, str]:
+    """(name, slice, value) of a metric: `accuracy@depth_3` is accuracy where depth is 3; without @ two are empty."""
+    name, _, chosen = metric.partition("@")
+    kind, _, value = chosen.partition("_")
+    return name, kind, value
+
+
+def read_items(folder: Path) -> list[Item]:
+    """The items of a finished run, in the order of its test split; none where its numbers are not counted from items.
+
+    Raises:
+        UserError: the file is missing, or a line is no item; it is named.
+    """
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; delete the folder and run again")
+    state = path.stat()
+    return list(_read(path, state.st_mtime_ns)) if state.st_size else []
+
+
+@lru_cache(KEPT)
+def _read(path: Path, changed: int) -> tuple[Item, ...]:
+    found = []
+    for number, record in read_json_lines(path, remedy="run again"):
+        try:
+            found.append(Item.of(record))
+        except (ValueError, AttributeError, TypeError) as error:
+            raise UserError(f"{path}:{number}: not an item ({error}); delete the folder and run again") from error
+    return tuple(found)
+
+
+def write_of_all(folder: Path, found: Mapping[str, OfAll]) -> None:
+    """Write `sets.json`: the numbers of a run that are not sums over its items, by metric; before the run is finished.
+
+    Raises:
+        OSError: as `write_atomic`.
+    """
+    write_atomic(folder / SETS, json.dumps({metric: asdict(each) for metric, each in found.items()}, indent=2) + "\n")
+
+
+def read_of_all(folder: Path) -> dict[str, OfAll]:
+    """What `write_of_all` wrote; empty where the run has no such number.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / SETS
+    if not path.is_file():
+        return {}
+    try:
+        return {metric: OfAll(**each) for metric, each in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: damaged ({error}); delete the folder and run again") from error
+
+
+def score_of(items: Iterable[Item], metric: str) -> float:
+    """A metric of items: the sum of its parts over the sum of its wholes.
+
+    Raises:
+        ValueError: no item has it.
+    """
+    pairs = [item.scores[metric] for item in items if metric in item.scores]
+    if not (whole := sum(pair[1] for pair in pairs)):
+        raise ValueError(f"{metric} of no items")
+    return sum(pair[0] for pair in pairs) / whole
