@@ -1,10 +1,12 @@
 """Estimates over seeds and groups: textbook standard errors, pairing, and how often intervals hold the truth."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from common.tables.estimates import Estimate, Scores, over_items, over_values
+from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
 
 SIMULATED = 1000
 
@@ -87,3 +89,56 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds: int, spread: float
 def test_one_number_has_the_error_it_says() -> None:
     assert half(over_values("", [5.0], within=2.0)) == pytest.approx(1.96 * 2, rel=1e-3)
     assert over_values("", [5.0]).interval() == (5.0, 5.0)
+
+
+# ---- numbers that only all items together have
+
+
+def jackknifed(number: Callable[[np.ndarray], float], values: np.ndarray) -> Jackknife:
+    """`number` of all values, one a group, and without each of them."""
+    without = {f"t{i}": number(np.delete(values, i, axis=0)) for i in range(len(values))}
+    return Jackknife.of(number(values), without)
+
+
+def distance(values: np.ndarray) -> float:
+    """A Frechet distance: of a normal distribution with the values' mean and deviation to the standard one."""
+    return float(values.mean() ** 2 + (values.std(ddof=1) - 1) ** 2)
+
+
+def test_leaving_out_groups_of_a_mean_gives_the_usual_variance() -> None:
+    """Closed form: s^2 / n, by hand and by the sums over items."""
+    values = np.random.default_rng(0).normal(3, 2, 40)
+    ours, sums = jackknifed(np.mean, values), run(values)
+    assert ours.moves == pytest.approx(((values - values.mean()) / 40)[[int(name[1:]) for name in ours.groups]])
+    estimate = over_items("", [ours])
+    variance = sum(move**2 for move in estimate.items.values())
+    assert variance == pytest.approx(values.var(ddof=1) / 40)
+    by_items = Scores.of((f"t{i}", value, 1.0) for i, value in enumerate(values))
+    assert estimate.interval() == pytest.approx(over_items("", [by_items]).interval())
+    assert sums.value == pytest.approx(estimate.value)
+
+
+def test_numbers_of_all_items_are_paired_over_groups_and_combine_with_seeds() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.normal(0, 1, 60)
+    runs = {name: [truth + rng.normal(shift, 0.05, 60) for _ in range(3)] for name, shift in (("a", 0.3), ("b", 0.4))}
+    first, second = (over_items(name, [jackknifed(distance, each) for each in own]) for name, own in runs.items())
+    apart = over_items("b", [jackknifed(distance, each) for each in runs["b"]], items="others")
+    assert half(second - first) < 0.5 * half(apart - first)
+    assert (first - first).interval() == (0.0, 0.0)
+    seeds = [jackknifed(distance, each).value for each in runs["a"]]
+    assert first.value == pytest.approx(np.mean(seeds)) and first.runs["a"][1] == 3
+    assert half(first) > half(over_values("", seeds)) * 0.3
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_of_a_distance_hold_its_expectation_as_often_as_they_say(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    expected = np.mean([distance(rng.normal(0.8, 1.3, 50)) for _ in range(20_000)])
+    held = 0
+    for _ in range(SIMULATED // 2):
+        shared = rng.normal(0.8, 1.3, 50)  # seeds answer about the same items
+        own = [jackknifed(distance, shared + rng.normal(0, 0.001, 50)) for _ in range(seeds)]
+        low, high = over_items("", own).interval()
+        held += low <= expected <= high
+    assert 0.90 < held / (SIMULATED // 2) < 0.99
