@@ -1,7 +1,7 @@
 """Pictures and videos that a run leaves in `<run>/media/`, for reports and trackers.
 
-A run writes `run.folder / media.FOLDER / "return-ep3.gif"`. A continued run writes the files of the steps that come again
-once more, so their names should not depend on when it was continued.
+A run writes `run.folder / media.FOLDER / "return-ep3.gif"`. Steps that come again in a continued run write their files
+again, so a name should tell what is shown and not when it was written.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Where metrics go besides `metrics.jsonl`: nowhere, or to one of `common.run.trackers`.
 
-`metrics.jsonl` is the truth and a tracker its mirror: whatever the tracker does, the run goes on. So it does without one
-that is not installed; a warning names what to install.
+`metrics.jsonl` is the truth and a tracker its mirror: whatever the tracker does, the run goes on. So it does without
+one that is not installed; a warning names what to install.
 """
 
 import logging
@@ -91,7 +91,8 @@ class Mirror:
         if last:
             self._run = None
         message = str(error).strip().partition("\n")[0]
-        if isinstance(error, ModuleNotFoundError) and error.name == self._name and self._name is not TrackerName.wandb:
+        missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if missing == self._name and self._name is not TrackerName.wandb:  # which is no extra
             message += f"; pip install -e '.[{self._name}]'"
         log.warning("%s failed at %s (%s: %s); the run goes on", SHOWN[self._name], what, type(error).__name__, message)
 

@@ -1,7 +1,7 @@
 """What trackers that write to this machine share.
 
-They begin anew at every start and are told the run from `metrics.jsonl`: a continued run has each step once, and one that
-gets its tracker half way has its beginning there, too.
+They begin anew at every start and are told the run from `metrics.jsonl`: a continued run has each step once, and one
+that gets its tracker half way has its beginning there, too.
 """
 
 from abc import ABC, abstractmethod

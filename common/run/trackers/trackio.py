@@ -57,7 +57,7 @@ class TrackioRun(LocalRun):
     def finish(self, exit_code: int) -> None:
         """Wait until all is in the database."""
         with _quiet():
-            self._run.finish()
+            self._trackio.finish()
 
     def _send(self, values: Mapping[str, Any], step: int, seconds: float | None) -> None:
         if values:

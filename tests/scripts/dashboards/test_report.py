@@ -10,7 +10,7 @@ import yaml
 
 from common.run import results
 from common.run.results import Interval, Results
-from common.run.tracker import TRAIN, run_id
+from common.run.trackers.names import TRAIN, run_id
 from common.tables import published, sweep
 from common.tables.join import Filled, Joined, Verdict
 from common.tables.published import Table
