@@ -4,9 +4,9 @@
     python -m scripts.archive unpack paper=reckoning               and back, for tables, reports and sweeps to find
     python -m scripts.archive pack paper=reckoning root=elsewhere  runs in another folder
 
-A run is kept with its settings, results, items, metrics and learned rates; weights, checkpoints and logs stay behind.
-Packing adds to what the archive holds: of two runs with the same settings, or in folders of the same name, the one
-begun later is kept. Where a run was made (folders, host, W&B account) does not enter; a run whose settings need an
+A run is kept with its settings, results, items, metrics and learned rates; weights, checkpoints, logs and media stay
+behind. Packing adds to what the archive holds: of two runs with the same settings, or in folders of the same name, the
+one begun later is kept. Where a run was made (folders, host, W&B account) does not enter; a run whose settings need an
 absolute path is left out and named. Unpacking changes no folder that exists and skips runs that are there already.
 """
 

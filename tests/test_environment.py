@@ -21,11 +21,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
 DEVELOPMENT = [Requirement(line) for line in PROJECT["project"]["optional-dependencies"]["dev"]]
-EXTRAS = [
-    Requirement(line)
-    for extra in ("benchmark", "dashboard")
-    for line in PROJECT["project"]["optional-dependencies"][extra]
-]
+EXTRAS = {"common": ["tensorboard", "trackio"], "scripts": ["benchmark", "dashboard"], "tests": ["dev", "trackio"]}
+"""Package -> the extras whose libraries it may import."""
 BROUGHT_BY_TORCH = {Path("common/engine/cuda/fused.py"): {"triton"}}
 """File -> what it imports though pyproject.toml does not name it: torch's CUDA build brings its own triton, of the one
 version it fits, and its CPU build has none. The file is imported on CUDA alone."""
@@ -140,8 +137,10 @@ def test_a_console_command_calls_a_function_that_exists(command: str, target: st
 
 @pytest.mark.parametrize("package", [*PACKAGES, ROOT / "tests"], ids=lambda package: package.name)
 def test_every_import_is_declared(package: Path) -> None:
-    more = {"tests": DEVELOPMENT, "scripts": EXTRAS}.get(package.name, [])
-    declared = {canonicalize_name(r.name) for r in RUNTIME + more}
+    lines = [
+        line for extra in EXTRAS.get(package.name, []) for line in PROJECT["project"]["optional-dependencies"][extra]
+    ]
+    declared = {canonicalize_name(r.name) for r in [*RUNTIME, *map(Requirement, lines)]}
     providers = packages_distributions()
     ours = {path.name for path in PACKAGES} | {"tests"} | set(sys.stdlib_module_names)
     for path in sorted(package.rglob("*.py")):

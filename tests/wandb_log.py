@@ -84,5 +84,11 @@ def only(folder: Path) -> Recorded:
     return read(path)
 
 
+def file_of(folder: Path, row: dict[str, Any], key: str) -> Path:
+    """The file below `folder` that a row of the history names at `key`: an image, a video, a table."""
+    (run,) = (found.parent for found in folder.rglob("run-*.wandb"))
+    return run / "files" / row[f"{key}/path"]
+
+
 def _items(items: Any) -> dict[str, Any]:
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}

@@ -38,6 +38,8 @@ class TrackerName(StrEnum):
 
     none = "none"
     wandb = "wandb"
+    tensorboard = "tensorboard"
+    trackio = "trackio"
 
 
 class TrackerMode(StrEnum):
@@ -77,11 +79,29 @@ class TrackerConfig:
 
     name: TrackerName = TrackerName.none
     mode: TrackerMode = TrackerMode.auto
+    """W&B only: the others know no network."""
     project: str = "innerloop"
+    """W&B and Trackio; TensorBoard's files lie in the run folder."""
     entity: str | None = None
     """W&B user or team; null is the account's default."""
     tags: list[str] = dataclasses.field(default_factory=list)
-    """Besides paper, experiment, method, scale and seed, which every run carries."""
+    """W&B only: besides paper, experiment, method, scale and seed, which every run carries."""
+
+    def __post_init__(self) -> None:
+        """Refuse a key that this tracker would ignore.
+
+        Raises:
+            UserError: it was changed from its default.
+        """
+        known = {TrackerName.wandb: ("mode", "project", "entity", "tags"), TrackerName.trackio: ("project",)}
+        defaults: dict[str, Any] = {"mode": TrackerMode.auto, "project": "innerloop", "entity": None, "tags": []}
+        for key, default in defaults.items():
+            value = getattr(self, key)
+            if value != default and key not in known.get(self.name, ()):
+                takers = " or ".join(f"tracker={name}" for name, keys in known.items() if key in keys)
+                raise UserError(
+                    f"tracker.{key}={value} changes nothing with tracker={self.name}: leave it, or use {takers}"
+                )
 
 
 @dataclasses.dataclass

@@ -20,9 +20,12 @@ from typing import Any
 
 from common.errors import UserError
 from common.run import folder as folders
-from common.run import results, tracker
+from common.run import results
 from common.run.results import RunIdentity
 from common.run.schema import TrackerConfig, TrackerMode, TrackerName
+from common.run.tracker import summary_of
+from common.run.trackers.names import TRAIN, run_id
+from common.run.trackers.wandb_run import WandbRun, has_key
 from scripts.words import mistakes_told
 
 UNFINISHED = "unfinished"
@@ -74,15 +77,15 @@ def replay(folder: Path, config: TrackerConfig, into: Path) -> int:
     tags = [*(settings.get("tracker") or {}).get("tags", []), *([] if finished else [UNFINISHED])]
     if into.resolve() == folder.resolve():
         raise UserError(f"--into {into}: this is the run's own folder, where W&B keeps what it tracked; name another")
-    for old in (into / "wandb").glob(f"*run-*-{tracker.run_id(folder, tracker.TRAIN)}"):
+    for old in (into / "wandb").glob(f"*run-*-{run_id(folder, TRAIN)}"):
         shutil.rmtree(old)
     into.mkdir(parents=True, exist_ok=True)
-    run = tracker.WandbRun(config, folder, settings, identity, environment, replayed_into=into, tags=tags)
+    run = WandbRun(config, folder, settings, identity, environment, replayed_into=into, tags=tags)
     try:
         for record in records:
             run.log(record)
         if finished:
-            run.summarise(tracker.summary_of(results.read(folder)))
+            run.summarise(summary_of(results.read(folder)))
         run.attach(folder)
     except BaseException:
         run.finish(FAILED)
@@ -126,7 +129,7 @@ def main(words: Sequence[str]) -> None:
     given = parser.parse_args(words)
     config = TrackerConfig(TrackerName.wandb, TrackerMode(given.mode), given.project, given.entity)
     with mistakes_told():
-        if config.mode is TrackerMode.online and not tracker.has_key():
+        if config.mode is TrackerMode.online and not has_key():
             raise UserError("--mode online: there is no W&B key; run `wandb login`, or leave it offline")
         found = runs_below(given.folders)
     failed = replay_all(found, config, given.into, lambda line: sys.stderr.write(f"{line}\n"))

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
-from common.run import tracker
 from common.run.results import Selection
 from common.run.schema import TrackerConfig
+from common.run.trackers.names import EVALUATE, TRAIN, known_id
 from common.tables import published
 from common.tables.cells import Table, key_of
 from common.tables.join import Filled, Joined, Verdict
@@ -105,7 +105,7 @@ def runset(joined: Joined) -> wr.Runset:
     if chosen:  # also those that another table's sweep started
         filters = expr.And(expr.Metric("ID").isin(chosen))
     else:
-        group, training = expr.Metric("Group") == _group(table), expr.Metric("JobType") != tracker.EVALUATE
+        group, training = expr.Metric("Group") == _group(table), expr.Metric("JobType") != EVALUATE
         filters = expr.And(group, training, expr.Config("scale") == joined.scale)
     groupby = ["JobType", *(f"config.{key}" for key in keys_of(table))]
     return wr.Runset(name=f"{_group(table)}, scale={joined.scale}", filters=filters, groupby=groupby)
@@ -113,7 +113,7 @@ def runset(joined: Joined) -> wr.Runset:
 
 def sent(joined: Joined) -> list[str]:
     """W&B ids of the runs behind the table, as far as they have one."""
-    ids = [tracker.known_id(run.folder, tracker.TRAIN) for run in joined.runs]
+    ids = [known_id(run.folder, TRAIN) for run in joined.runs]
     return sorted(each for each in ids if each is not None)
 
 

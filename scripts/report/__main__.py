@@ -3,8 +3,8 @@
     python -m scripts.report                                everything below runs, into report.html
     python -m scripts.report root=elsewhere paper=reckoning output=reckoning.html
 
-Every published table with its verdicts, learning curves, learned rates, accuracy over hops and distractors, what
-questions cost, the audit of shortcuts; below each the command that makes it.
+Every published table with its verdicts, learning curves, learned rates, accuracy over hops and distractors, pictures
+and videos of runs, what questions cost, the audit of shortcuts; below each the command that makes it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from common.run.files import write_atomic
 from common.tables import published
 from common.tables.join import Joined
 from common.tables.runs import Run, read_runs
-from scripts.report import axes, cost, curves, rates, summary, tables
+from scripts.report import axes, cost, curves, media, rates, summary, tables
 from scripts.report.colours import Colours
 from scripts.report.page import Block, Figure, Page, Section, render
 from scripts.tables.published_tables import all_tables, every_paper
@@ -67,6 +67,7 @@ def page_of(root: Path, paper: str, command: str) -> Page:
         Section("Tables", "tables", [_with_axis(each, made, colours, show) for each, made in blocks]),
         Section("Learning curves", "curves", _blocks(groups, "curves", root, show, colours), [drawn]),
         Section("Learned rates", "rates", _blocks(groups, "rates", root, show, colours), [rates.NOTE]),
+        Section("Media", "media", media.blocks(runs), [media.NOTE]),
         Section("Cost", "cost", _costs(studied, groups, colours, show)),
         Section("Shortcut audit", "audit", _audit(runs, show)),
         Section("Other runs", "others", summary.others(_beside(runs, joined), root)),

@@ -81,7 +81,7 @@ class Figure:
 
     name: str
     panels: Sequence[tuple[str, str]]
-    """Title and SVG."""
+    """Title and SVG, or an image or a video with its bytes inside."""
     legend: Sequence[tuple[str, str]] = ()
     """SVG of a key and its text."""
     caption: str = ""

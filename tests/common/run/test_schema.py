@@ -156,7 +156,7 @@ def test_flat_and_valid_keys_speak_the_command_lines_language() -> None:
     assert closest("qqqq", keys) is None
 
 
-@pytest.mark.parametrize("name", ["none", "wandb"])
+@pytest.mark.parametrize("name", list(TrackerName))
 def test_the_shared_tracker_files_fit_their_dataclass(name: str) -> None:
     file = Path(__file__).parents[3] / "conf" / "common" / "tracker" / f"{name}.yaml"
     got = to_typed(OmegaConf.create(file.read_text()), TrackerConfig)  # type: ignore[arg-type]

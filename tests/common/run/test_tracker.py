@@ -1,252 +1,68 @@
-"""W&B as a mirror: real in offline mode, and harmless when it fails."""
+"""What holds for every tracker: asked for by name, harmless without its library, and no key ignored in silence."""
 
-import json
 import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from common.run import results
-from common.run.results import Interval, RunIdentity
+from common.errors import UserError
 from common.run.schema import TrackerConfig, TrackerMode, TrackerName
-from common.run.tracker import NoTracker, Tracker, group_of, has_key, known_id, make_tracker, wandb_mode
-from tests import wandb_log
-
-CURVE = "plots/learning_curve"
-WHO = RunIdentity(paper="paper", experiment="experiment", method="method", scale="cpu", seed=3)
+from common.run.tracker import NoTracker, make_tracker
+from tests.tracked_run import WHO
 
 
-class FakeRun:
-    def __init__(self, fail: str) -> None:
-        self.id, self.fail = "x", fail
-        self.records: list[dict[str, Any]] = []
-        self.summary = self
-
-    def _do(self, what: str) -> None:
-        if what == self.fail:
-            raise RuntimeError(f"{what} broke\nsecond line")
-
-    def define_metric(self, *_: Any, **__: Any) -> None:
-        self._do("define")
-
-    def log(self, record: dict[str, Any]) -> None:
-        self._do("log")
-        self.records.append(record)
-
-    def update(self, values: dict[str, Any]) -> None:
-        self._do("summary")
-
-    def finish(self, exit_code: int) -> None:
-        self._do("finish")
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A stand-in for the wandb module; `fail` names the call that breaks."""
-    module = SimpleNamespace(fail="", asked={}, run=None, Settings=lambda **options: options, Image=lambda file: file)
-
-    def init(**options: Any) -> FakeRun:
-        if module.fail == "init":
-            raise OSError("no network")
-        module.asked, module.run = options, FakeRun(module.fail)
-        return module.run
-
-    module.init = init
-    monkeypatch.setitem(sys.modules, "wandb", module)  # type: ignore[arg-type]
-    return module
-
-
-@pytest.fixture(autouse=True)
-def no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
-
-
-def tracker_in(folder: Path, sweep: str | None = None, **options: Any) -> Tracker:
-    config = TrackerConfig(**{"name": TrackerName.wandb, "tags": ["draft", "cpu"], **options})
-    return make_tracker(config, folder, {"seed": 3}, WHO, {"sweep": sweep, "revision": "abc"})
-
-
-def test_no_tracker_is_asked_for_by_name_or_by_mode(tmp_path: Path) -> None:
-    for options in ({"name": TrackerName.none}, {"mode": TrackerMode.disabled}):
-        tracker = tracker_in(tmp_path, **options)
-        assert isinstance(tracker, NoTracker)
-        tracker.log({"step": 1})
-        tracker.summarise({})
-        tracker.attach(tmp_path)
-        tracker.finish(0)
+@pytest.mark.parametrize("options", [{}, {"name": TrackerName.wandb, "mode": TrackerMode.disabled}])
+def test_no_tracker_is_asked_for_by_name_or_by_mode(tmp_path: Path, options: dict[str, Any]) -> None:
+    tracker = make_tracker(TrackerConfig(**options), tmp_path, {"seed": 3}, WHO, {})
+    assert isinstance(tracker, NoTracker)
+    tracker.log({"step": 1})
+    tracker.summarise({})
+    tracker.attach(tmp_path)
+    tracker.finish(0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_group_type_tags_and_axis_are_the_same_words_in_every_paper(tmp_path: Path, fake: SimpleNamespace) -> None:
-    tracker = tracker_in(tmp_path, project="p", entity="e")
-    asked = fake.asked
-    assert (asked["project"], asked["entity"], asked["group"]) == ("p", "e", "paper/experiment")
-    assert (asked["job_type"], asked["dir"]) == ("method", tmp_path)
-    assert asked["config"] == {"seed": 3, "environment": {"sweep": None, "revision": "abc"}}
-    assert asked["tags"] == ["paper", "experiment", "method", "scale=cpu", "seed=3", "draft", "cpu"]
-    tracker.log({"step": 1, "train/outer_loss": 0.5})
-    assert fake.run.records == [{"step": 1, "train/outer_loss": 0.5}]
-
-
-def test_a_run_belongs_to_the_group_of_the_sweep_that_started_it(tmp_path: Path, fake: SimpleNamespace) -> None:
-    tracker_in(tmp_path, sweep="table1")
-    assert fake.asked["group"] == "paper/table1"
-    assert len(group_of(WHO, "x" * 200)) == 128, "W&B refuses longer ones"
-
-
-def test_the_id_belongs_to_the_folder_and_survives_a_restart(tmp_path: Path, fake: SimpleNamespace) -> None:
-    ids = []
-    for folder in (tmp_path / "a", tmp_path / "a", tmp_path / "b"):
-        tracker_in(folder)
-        ids.append(fake.asked["id"])
-    assert ids[0] == ids[1] != ids[2]
-    assert (known_id(tmp_path / "a", "train"), known_id(tmp_path / "c", "train")) == (ids[0], None)
-    make_tracker(TrackerConfig(name=TrackerName.wandb), tmp_path / "a", {}, WHO, {}, evaluating=True)
-    assert fake.asked["id"] not in ids and fake.asked["job_type"] == "evaluate"
-
-
-@pytest.mark.parametrize("fail", ["init", "define", "log", "summary", "finish"])
-def test_a_failure_is_logged_once_and_stops_nothing(
-    tmp_path: Path, fake: SimpleNamespace, caplog: pytest.LogCaptureFixture, fail: str
+@pytest.mark.parametrize(
+    "name, shown, remedy",
+    [("wandb", "W&B", ""), ("tensorboard", "TensorBoard", "[tensorboard]"), ("trackio", "Trackio", "[trackio]")],
+)
+def test_without_its_library_the_run_goes_on_with_one_warning(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    shown: str,
+    remedy: str,
 ) -> None:
-    fake.fail = fail
+    for loaded in [module for module in sys.modules if module.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, name, None)
     with caplog.at_level(logging.WARNING):
-        tracker = tracker_in(tmp_path)
-        for step in range(3):
-            tracker.log({"step": step})
-        tracker.summarise({"test/accuracy": 1.0})
+        tracker = make_tracker(TrackerConfig(TrackerName[name]), tmp_path, {}, WHO, {})
+        tracker.log({"step": 1, "train/outer_loss": 0.5})
+        tracker.attach(tmp_path)
         tracker.finish(0)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "the run goes on" in caplog.text and "second line" not in caplog.text
+    (line,) = caplog.messages
+    assert line.startswith(f"{shown} failed at start (ModuleNotFoundError: ") and line.endswith("; the run goes on")
+    assert (f"pip install -e '.{remedy}'" in line) is bool(remedy)
 
 
-def test_without_tables_and_figures_the_rest_is_still_closed(
-    tmp_path: Path, fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    tracker = tracker_in(tmp_path)
-    (tmp_path / "metrics.jsonl").write_text("no record\n")
-    closed: list[int] = []
-    monkeypatch.setattr(fake.run, "finish", lambda exit_code: closed.append(exit_code))
-    tracker.attach(tmp_path)
-    tracker.finish(0)
-    assert "W&B failed at tables and figures" in caplog.text and closed == [0]
-
-
-def test_no_wandb_installed_stops_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    tracker_in(tmp_path).log({"step": 1})
-    assert "W&B failed at start" in caplog.text
-
-
-def test_auto_is_online_with_a_key_and_offline_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not has_key() and wandb_mode(TrackerMode.auto) == "offline"
-    assert wandb_mode(TrackerMode.online) == "offline"  # W&B would stop and ask for a key
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine api.wandb.ai login user password secret\n")
-    netrc.chmod(0o600)
-    monkeypatch.setenv("NETRC", str(netrc))
-    assert has_key() and wandb_mode(TrackerMode.auto) == "online"
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not has_key()
-    monkeypatch.setenv("WANDB_API_KEY", "secret")
-    assert wandb_mode(TrackerMode.auto) == "online"
-    assert wandb_mode(TrackerMode.offline) == "offline"
-
-
-def test_only_an_online_run_is_resumed_by_wandb(
-    tmp_path: Path, fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tracker_in(tmp_path)
-    assert (fake.asked["mode"], fake.asked["resume"]) == ("offline", None)
-    monkeypatch.setenv("WANDB_API_KEY", "secret")
-    tracker_in(tmp_path)
-    assert (fake.asked["mode"], fake.asked["resume"]) == ("online", "allow")
-
-
-@pytest.fixture
-def wandb() -> Iterator[Any]:
-    module = pytest.importorskip("wandb")
-    yield module
-    module.teardown()
-
-
-def finished_folder(folder: Path) -> list[dict[str, Any]]:
-    """The files of a finished run; returns its records."""
-    records: list[dict[str, Any]] = [
-        {"step": 0, "time": 0.25, "split": "dev", "dev/accuracy": 1 / 3},
-        {
-            "step": 1,
-            "time": 1.5,
-            "split": "train",
-            "train/outer_loss": 0.1 + 0.2,
-            "cost/none": None,
-            "rates/min": -1e-5,
-        },
-        {"step": 1, "time": 2.0, "split": "test", "test/accuracy": 0.75, "test/accuracy@answer_yes": 1.0},
-    ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    rates = {"names": ["a.weight"], "layers": ["a"], "selected": 1, "records": [{"step": 0, "values": [[0.1, 0.2]]}]}
-    (folder / "rates.json").write_text(json.dumps(rates))
-    found = results.Results(
-        **vars(WHO), config_hash="h", revision="r", dirty=None, hardware={}, wall_seconds=2.0, peak_memory_bytes=7,
-        test={"accuracy": Interval(0.75, 4, 0.5, 1.0)},
-    )  # fmt: skip
-    items = [{"question": f"q{i}", "correct": i > 0, "recall": {"exact": 1} if i else None} for i in range(4)]
-    results.write(folder, found, items)
-    return records
-
-
-def test_wandb_itself_has_the_run_as_metrics_jsonl_tells_it(tmp_path: Path, wandb: Any) -> None:
-    records = finished_folder(tmp_path)
-    tracker = tracker_in(tmp_path, sweep="table1", mode=TrackerMode.offline, project="project-x")
-    for record in records:
-        tracker.log(record)
-    tracker.summarise({"test/accuracy": 0.75})
-    tracker.attach(tmp_path)
-    tracker.finish(0)
-    found = wandb_log.only(tmp_path)
-    assert found.id == known_id(tmp_path, "train")
-    assert (found.project, found.group, found.job_type, found.name) == (
-        "project-x", "paper/table1", "method", "method seed=3",
-    )  # fmt: skip
-    assert found.tags == ["paper", "experiment", "method", "scale=cpu", "seed=3", "draft", "cpu"]
-    assert found.config == {"seed": 3, "environment": {"sweep": "table1", "revision": "abc"}}
-    *history, media = found.history
-    assert history == records
-    assert media["step"] == 1 and found.summary["test/accuracy"] == 0.75 and found.exit_code == 0
-    kinds = {name: media[f"{name}/_type"] for name in ("tables/predictions", "tables/rates", "plots/rates", CURVE)}
-    assert list(kinds.values()) == ["table-file", "table-file", "image-file", "image-file"]
-
-
-def test_a_run_never_goes_on_in_one_that_was_left_open(tmp_path: Path, wandb: Any) -> None:
-    """As W&B failed at that one, and the same process has another run to do."""
-    for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-    left_open = tracker_in(tmp_path / "one", mode=TrackerMode.offline)
-    tracker_in(tmp_path / "other", mode=TrackerMode.offline).finish(0)
-    assert wandb_log.only(tmp_path / "other").id == known_id(tmp_path / "other", "train")
-    left_open.finish(1)
-
-
-def test_tables_hold_predictions_and_rates(tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    finished_folder(tmp_path)
-    monkeypatch.setattr("common.run.tracker.ITEMS_SHOWN", 2)
-    tracker = tracker_in(tmp_path, mode=TrackerMode.offline)
-    tracker.attach(tmp_path)
-    tracker.finish(0)
-    wandb_log.only(tmp_path)
-    tables = {
-        path.name.partition("_")[0]: json.loads(path.read_text()) for path in (tmp_path / "wandb").rglob("*.table.json")
-    }
-    assert tables["predictions"]["columns"] == ["question", "correct", "recall.exact"]
-    assert tables["predictions"]["data"] == [["q0", False, None], ["q1", True, 1]]
-    assert tables["rates"]["columns"] == ["layer", "name", "inner_step", "start", "tested"]
-    assert tables["rates"]["data"] == [["a", "a.weight", 1, 0.1, 0.1], ["a", "a.weight", 2, 0.2, 0.2]]
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        (
+            "none",
+            {"tags": ["draft"]},
+            r"tracker.tags=\['draft'\] changes nothing with tracker=none.*use tracker=wandb$",
+        ),
+        ("tensorboard", {"project": "mine"}, "tracker.project=mine .*use tracker=wandb or tracker=trackio$"),
+        ("tensorboard", {"mode": TrackerMode.offline}, "tracker.mode=offline .*tracker=tensorboard: .*tracker=wandb$"),
+        ("trackio", {"entity": "team"}, "tracker.entity=team changes nothing with tracker=trackio"),
+    ],
+)
+def test_a_key_that_the_tracker_would_ignore_is_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TrackerConfig(TrackerName[name], **options)
+    TrackerConfig(TrackerName.wandb, **options)

@@ -11,7 +11,7 @@ import yaml
 from common.run import results
 from common.run.items import Item
 from common.run.results import Interval, Results
-from common.run.tracker import TRAIN, run_id
+from common.run.trackers.names import TRAIN, run_id
 from common.tables import published, sweep
 from common.tables.cells import Table
 from common.tables.join import Filled, Joined, Verdict
