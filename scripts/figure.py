@@ -1,10 +1,9 @@
-"""Cells of published tables as one SVG: values with their intervals and, hollow, what was published.
+"""Accuracies of published tables as one SVG: with their intervals and, hollow, what was published.
 
-    python -m scripts.figure paper=reckoning table=table1,equal_time columns='CL 2; CL 4' rows='FT-ICR MT; RECKONING MT' \
-        output=clutrr.svg
+    python -m scripts.figure paper=perk table=ranks columns='QA1; QA2' rows='FT-ICR; PERK, rank 16' output=ranks.svg
+    python -m scripts.figure paper=perk table=support,controls ...     each cell from the first table that has it
 
-A panel for each column, a line for each row, in the order given. A cell is taken from the first table that has it. The
-command stands in the picture's description.
+A panel for each column, a line for each row, in the order given. The command stands in the picture's description.
 """
 
 import argparse
@@ -45,7 +44,9 @@ def parse(words: Sequence[str]) -> dict[str, str]:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.figure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    text = "columns= and rows= by their names with ; between them; root= (runs), scale= (cpu) and title= may be left out"
+    text = (
+        "columns= and rows= by their names with ; between them; root= (runs), scale= (cpu) and title= may be left out"
+    )
     parser.add_argument("words", nargs="*", metavar="key=value", help=text)
     given = {"root": "runs", "scale": "cpu", "title": "", **values_of(parser.parse_args(words).words, KEYS)}
     if missing := [key for key in NEEDED if not given.get(key)]:
@@ -54,14 +55,14 @@ def parse(words: Sequence[str]) -> dict[str, str]:
 
 
 def cells_of(given: Mapping[str, str]) -> dict[tuple[str, str], Filled]:
-    """(row, column) -> its cell, for every row and column that is asked for.
+    """(row, column) -> its cell, for every row and column that is asked for, a column at a time.
 
     Raises:
         UserError: no such table, or a cell that no table has or no run fills.
     """
-    root, found = Path(given["root"]), {}
+    found: dict[tuple[str, str], Filled] = {}
     for name in reversed(given["table"].split(",")):
-        for joined in joined_tables(root, [given["paper"]], name, given["scale"]):
+        for joined in joined_tables(Path(given["root"]), [given["paper"]], name, given["scale"]):
             found |= {(cell.cell.row, cell.cell.column): cell for cell in joined.cells}
     wanted = [(row, column) for column in names(given["columns"]) for row in names(given["rows"])]
     for row, column in wanted:

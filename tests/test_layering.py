@@ -43,7 +43,8 @@ CLOSED = {
 TOP_LEVEL = {
     *("conf", "common", "hydra_plugins", "scripts", "tests", "docs", *PAPERS),
     *("README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile"),
-    *("pyproject.toml", "requirements.lock", "environment.yml", ".ci", ".github", ".gitignore", ".pre-commit-config.yaml"),
+    *("pyproject.toml", "requirements.lock", "environment.yml"),
+    *(".ci", ".github", ".gitignore", ".pre-commit-config.yaml"),
 }
 
 
@@ -172,7 +173,12 @@ def test_common_names_no_paper_and_no_dataset() -> None:
     names = re.compile(
         r"\b(" + "|".join([*PAPERS, "proofwriter", "clutrr", "folio", "babilong"]) + r")\b", re.IGNORECASE
     )
-    files = [path for room in ("common", "conf/common", "conf/language") for path in (ROOT / room).rglob("*") if path.is_file()]
+    files = [
+        path
+        for room in ("common", "conf/common", "conf/language")
+        for path in (ROOT / room).rglob("*")
+        if path.is_file()
+    ]
     found = [
         f"{path.relative_to(ROOT)}:{number}: {match[0]}"
         for path in sorted(files)
