@@ -68,7 +68,7 @@ def cells_of(given: Mapping[str, str]) -> dict[tuple[str, str], Filled]:
     for row, column in wanted:
         cell = found.get((row, column))
         if cell is None or cell.value is None:
-            what = "has no such cell" if cell is None else f"has no run of it below root={root}"
+            what = "has no such cell" if cell is None else f"has no run of it below root={given['root']}"
             raise UserError(f"row {row!r}, column {column!r}: table={given['table']} {what}")
     return {place: found[place] for place in wanted}
 
