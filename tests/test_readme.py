@@ -22,11 +22,7 @@ from tests.runs import run_here
 
 ROOT = Path(__file__).parents[1]
 README, MANUAL = (ROOT / "README.md").read_text(), (ROOT / "reckoning" / "README.md").read_text()
-OTHERS = (
-    "CONTRIBUTING.md",
-    "common/run/README.md",
-    "docs/results/README.md",
-)  # perk/README.md: tests/perk/test_readme.py
+OTHERS = ("CONTRIBUTING.md", "common/run/README.md", "docs/results/README.md")  # tests/perk/ has perk/README.md
 PAGES = "\n".join([README, MANUAL, *((ROOT / name).read_text() for name in OTHERS)])
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HARMLESS = {"source", "export", "mkdir", "cp", ".ci/run"}
