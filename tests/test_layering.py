@@ -50,8 +50,9 @@ CLOSED = {
 }
 TOP_LEVEL = {
     *("conf", "common", "hydra_plugins", "scripts", "tests", "docs", *PAPERS),
-    *("README.md", "LICENSE", "Makefile", "pyproject.toml", "requirements.lock", "environment.yml"),
-    *(".ci", ".gitignore", ".pre-commit-config.yaml"),
+    *("README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile"),
+    *("pyproject.toml", "requirements.lock", "environment.yml"),
+    *(".ci", ".github", ".gitignore", ".pre-commit-config.yaml"),
 }
 
 

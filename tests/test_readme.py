@@ -1,6 +1,7 @@
-"""What README.md shows is true: commands compose, paths exist, examples of own data, model and method train."""
+"""What the READMEs tell to type is true: commands compose, modules and targets exist, examples of one's own train."""
 
 import ast
+import importlib
 import itertools
 import json
 import re
@@ -20,9 +21,11 @@ from common.run.schema import to_typed
 from tests.runs import run_here
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README, MANUAL = (ROOT / "README.md").read_text(), (ROOT / "reckoning" / "README.md").read_text()
+OTHERS = ("CONTRIBUTING.md", "common/run/README.md", "docs/results/README.md")  # tests/perk/ has perk/README.md
+PAGES = "\n".join([README, MANUAL, *((ROOT / name).read_text() for name in OTHERS)])
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-HARMLESS = {"source", "export", "mkdir", "cp"}
+HARMLESS = {"source", "export", "mkdir", "cp", ".ci/run"}
 OWN = ("data", "model", "method", "inner")
 # Two outer steps of the least that can be trained; none of it says what is learned from, by what or how.
 MINIATURE = [
@@ -31,43 +34,40 @@ MINIATURE = [
 ]  # fmt: skip
 
 
-def blocks(language: str, text: str = README) -> list[str]:
+def blocks(language: str, text: str) -> list[str]:
     return [body for name, body in FENCE.findall(text) if name == language]
 
 
-def commands(text: str = README) -> list[list[str]]:
+def commands(text: str) -> list[list[str]]:
     """Every command of the sh blocks and every inline one, as words."""
     lines = [line for body in blocks("sh", text) for line in body.splitlines()]
     lines += re.findall(r"`((?:make|python -m) [^`]+)`", FENCE.sub("", text))
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def section(title: str) -> str:
-    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
-COMMANDS = commands()
+COMMANDS = commands(PAGES)
 PYTHON = [words[2:] for words in COMMANDS if words[0] == "python"]
 HYDRA = [words for words in PYTHON if words[0].startswith("reckoning.")]
+PERK = [words for words in PYTHON if words[0].startswith("perk.")]
 
 
 def examples() -> dict[str, str]:
     """group/name.yaml -> text of every YAML block, which says in its first line where it belongs."""
     return {
         re.match(r"# conf/reckoning/(\S+\.yaml)\n", body)[1]: body  # type: ignore[index]
-        for body in blocks("yaml")
+        for body in blocks("yaml", MANUAL)
     }
 
 
 @pytest.fixture(scope="session")
 def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder outside the checkout with everything that the README tells to write."""
+    """A working folder outside the checkout with everything that RECKONING's README tells to write."""
     folder = tmp_path_factory.mktemp("newcomer")
     for name, text in examples().items():
         path = folder / "my_conf" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (lines,) = blocks("json")
+    (lines,) = blocks("json", MANUAL)
     (folder / "mine.jsonl").write_text(lines)
     shutil.copytree(ROOT / "common" / "language" / "tiny", folder / "models" / "mine")
     return folder
@@ -94,16 +94,16 @@ def test_the_first_screen_says_what_why_how_and_what_is_not_there() -> None:
     screen = README[: README.index("\n## ")]
     assert len(screen.splitlines()) < 40
     assert [words[1] for words in commands(screen) if words[0] == "make"][:2] == ["run", "test"]
-    papers = [line for line in screen.splitlines() if re.match(r"\| (RECKONING|PERK|FAL|SlowFast-VGen)\b", line)]
+    papers = [line for line in screen.splitlines() if re.match(r"\| \[(RECKONING|PERK|FAL|SlowFast-VGen)\]", line)]
     assert len(papers) == 4
     for line in papers:
-        package = re.match(r"\| ([\w-]+)", line)[1].lower().replace("-", "_")  # type: ignore[index]
+        package = re.match(r"\| \[([\w-]+)", line)[1].lower().replace("-", "_")  # type: ignore[index]
         assert ("not there yet" in line) != (ROOT / package).is_dir(), f"{package}: say what is there"
 
 
 def test_every_line_of_a_shell_block_is_a_command_that_is_checked_here() -> None:
     assert {words[0] for words in COMMANDS} <= {"make", "python", *HARMLESS}
-    assert len(HYDRA) > 20
+    assert len(HYDRA) > 20 and PERK
 
 
 def test_every_make_target_exists() -> None:
@@ -116,29 +116,18 @@ def test_every_make_target_exists() -> None:
 
 @pytest.mark.parametrize("module", sorted({words[0] for words in PYTHON}))
 def test_every_module_can_be_run(module: str) -> None:
-    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    file = ROOT / module.replace(".", "/")
+    tree = ast.parse((file / "__main__.py" if file.is_dir() else file.with_suffix(".py")).read_text())
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     names |= {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert "main" in names
+    assert names & {"main", "dispatch"}
     assert any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body)
 
 
-@pytest.mark.parametrize("document", ["README.md", "reckoning/README.md"])
-def test_every_path_exists(document: str) -> None:
-    path = ROOT / document
-    text = path.read_text()
-    for link in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (path.parent / link).exists(), f"{document} links to {link}"
-    named = [line.split()[0] for body in blocks("text", text) for line in body.splitlines()]
-    prose = FENCE.sub("", text)
-    named += re.findall(r"`((?:\.ci|common|conf|docs|reckoning|scripts|tests)/[^`\s=<]*)`", prose)
-    for name in named:
-        assert (ROOT / name).exists(), f"{document} names {name}"
-
-
 def test_every_choice_of_a_group_is_listed() -> None:
-    rows = re.findall(r"^\| `\+?(\w+)=`(?:, `(\w+)=`)? \|[^|]+\| (.+) \|$", section("The command line"), re.MULTILINE)
-    folders = [ROOT / "conf" / "common", ROOT / "conf" / "reckoning"]
+    commands = MANUAL.split("\n## Commands\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `\+?(\w+)=`(?:, `(\w+)=`)? \|[^|]+\| (.+) \|$", commands, re.MULTILINE)
+    folders = [ROOT / "conf" / name for name in ("common", "language", "reckoning")]
     seen = []
     for first, second, choices in rows:
         for group, part in zip(filter(None, (first, second)), choices.split(";"), strict=True):
@@ -153,7 +142,7 @@ def test_every_key_in_the_prose_is_a_key() -> None:
     from reckoning.config import TrainConfig
 
     known = set(flat(plain(TrainConfig())))
-    text = FENCE.sub("", README + (ROOT / "reckoning" / "README.md").read_text())
+    text = FENCE.sub("", PAGES)
     pattern = r"`((?:model|data|method|inner|outer|evaluation|loop|runtime|tracker)\.[\w.]+)[=`]"
     named = set(re.findall(pattern, text))
     assert len(named) > 10
@@ -182,6 +171,13 @@ def test_every_command_composes(
     for cell in cells(given):
         assert run_here(main, *with_own, *cell, "--cfg", "job") == 0, capsys.readouterr().err
         to_typed(OmegaConf.create(yaml.safe_load(capsys.readouterr().out)), schema)
+
+
+@pytest.mark.parametrize("words", PERK, ids=lambda words: " ".join(words))
+def test_every_command_of_perk_composes(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    main = importlib.import_module(words[0]).main
+    for cell in cells(words[1:]):
+        assert run_here(main, *cell, "--cfg", "job") == 0, capsys.readouterr().err
 
 
 def test_the_run_folders_it_names_are_those_that_its_commands_make(newcomer: Path) -> None:
