@@ -22,7 +22,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     """A block for each run with media that fit, and one that names what does not; empty without media."""
     found = {run.folder: find(run.folder) for run in runs}
     kept, left_out = within((medium for media in found.values() for medium in media), MOST_EACH, MOST_IN_ALL)
-    shown = []
+    shown: list[Block] = []
     for run in runs:
         who, own = run.results, [medium for medium in kept if medium in found[run.folder]]
         if own:
