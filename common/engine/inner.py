@@ -135,8 +135,9 @@ def _gradients(
     if not create_graph:
         found, value = gradient(loss, weights, parts)
         return dict(zip(weights, found, strict=True)), value
-    weights = {name: w if w.requires_grad else w.detach().requires_grad_() for name, w in weights.items()}
     with torch.enable_grad(), needing(Need.second):
+        # nodes of their own: other weights, or the loss itself, may depend on these tensors by another way
+        weights = {n: w.view_as(w) if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
         value = loss(weights, parts[0])
         for part in parts[1:]:
             value = value + loss(weights, part)

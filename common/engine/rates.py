@@ -60,7 +60,7 @@ class ConstantRates:
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Name -> shape []."""
-        return dict(zip(self.numbers, self.rates().unbind(), strict=True))
+        return dict(zip(self.numbers, self.rates()[:, 0].unbind(), strict=True))
 
 
 def rates_of(given: Rates | float | Mapping[str, float], names: Iterable[str]) -> Rates:
