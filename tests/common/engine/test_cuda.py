@@ -245,6 +245,10 @@ def by_hand(run: Callable[[], graphs.Found], device: torch.device) -> tuple[grap
     return found, again
 
 
+def box(weights: Weights) -> Weights:
+    return {name: w.clamp(-0.1, 0.1) for name, w in weights.items()}
+
+
 def check_replays(problem: Problem, monkeypatch: pytest.MonkeyPatch, record: Callable) -> None:
     """Graphed and plain loop side by side, through everything that calls for another recording, and what does not."""
     recorded = []
@@ -279,6 +283,23 @@ def check_replays(problem: Problem, monkeypatch: pytest.MonkeyPatch, record: Cal
         problem.rates.numbers.mul_(2)
     compare(6, steps=2, rule=SGD())
     compare(6, steps=2, rule=SGD())
+
+    states = [
+        descend(problem.loss, problem.start, problem.data, steps=n, rule=rule, rates=problem.rates)[1] for n in (1, 2)
+    ]
+    compare(7, state=states[0])
+    states[0].buffers["0.weight"][0].add_(1)
+    compare(7, state=states[0])
+    compare(8, state=states[1])
+    compare(9, state=states[1], project=box)
+    compare(9, state=states[1], project=box)
+
+    def by_step(step: int) -> list[Any]:
+        return [problem.data[step % 2]]
+
+    compare(10, by_step)
+    problem.data.reverse()
+    compare(10, by_step)
 
 
 def test_a_graph_is_recorded_again_when_a_replay_could_not_stand_for_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
