@@ -15,6 +15,11 @@ InnerLoss = Callable[[Weights, Any], Tensor]
 
 Task t of a stack depends on slice t of the weights alone. The loss of a step is the sum over its micro-batches.
 """
+Parts = Sequence[Any] | Callable[[int], Sequence[Any]]
+"""Micro-batches of every step, or a function of the step's index, from 0, that gives those of one step.
+
+The function is called again with the same index when a step is rebuilt, and must give the same then.
+"""
 Product = tuple[list[Tensor], list[Tensor]]
 """Hessian times a vector, and what of it falls to the other tensors that learn."""
 
@@ -30,6 +35,11 @@ class Derivatives(Protocol):
     def product(self, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]) -> Product:
         """d<gradient, vector> by `weights` and by `also`."""
         ...
+
+
+def parts_at(parts: Parts, step: int) -> Sequence[Any]:
+    """The micro-batches of a step, at least one."""
+    return parts(step) if callable(parts) else parts
 
 
 def gradient(loss: InnerLoss, weights: Weights, parts: Sequence[Any]) -> tuple[list[Tensor], Tensor]:
@@ -85,7 +95,7 @@ class _Plain:
         inputs = [*at.values(), *also]
         with torch.enable_grad(), needing(Need.curvature):
             value = self.loss(at, part)
-            _refuse_unnamed_learners(value, inputs)
+            refuse_unnamed_learners([value], inputs)
             first = torch.autograd.grad(
                 value.sum(), list(at.values()), create_graph=True, allow_unused=True, materialize_grads=True
             )
@@ -97,10 +107,14 @@ class _Plain:
         return list(found[: len(at)]), list(found[len(at) :])
 
 
-def _refuse_unnamed_learners(value: Tensor, known: Sequence[Tensor]) -> None:
-    """A leaf that asks for a gradient is among `known` or behind one of them, or it would silently get none."""
+def refuse_unnamed_learners(values: Sequence[Tensor], known: Sequence[Tensor], what: str = "inner loss") -> None:
+    """A leaf that asks for a gradient is among `known` or behind one of them, or it would silently get none.
+
+    Raises:
+        ValueError: `what`, whose results `values` are, depends on another.
+    """
     stops = {tensor.grad_fn for tensor in known if tensor.grad_fn is not None}
-    seen, waiting = set(stops), [value.grad_fn]
+    seen, waiting = set(stops), [value.grad_fn for value in values]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
@@ -108,14 +122,14 @@ def _refuse_unnamed_learners(value: Tensor, known: Sequence[Tensor]) -> None:
         seen.add(node)
         leaf = getattr(node, "variable", None)  # of a node that accumulates a leaf's gradient
         if leaf is not None and all(leaf is not tensor for tensor in known):
-            raise unnamed_learner(leaf)
+            raise unnamed_learner(leaf, what)
         waiting.extend(following for following, _ in node.next_functions)
 
 
-def unnamed_learner(tensor: Tensor) -> ValueError:
+def unnamed_learner(tensor: Tensor, what: str = "inner loss") -> ValueError:
     """The error of an inner loss that learns by a tensor which `adapt` was not told of."""
     return ValueError(
-        f"the inner loss depends on a learning tensor of shape {list(tensor.shape)} that is not a fast weight; "
+        f"the {what} depends on a learning tensor of shape {list(tensor.shape)} that is not a fast weight; "
         "name it in adapt(..., also=[...]), or freeze it with requires_grad_(False)"
     )
 

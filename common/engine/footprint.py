@@ -82,7 +82,7 @@ class Footprint:
     def peak(self, unroll: Unroll, steps: int, keep: int, snapshots: Snapshots = Snapshots.device) -> int:
         """Most bytes that one outer gradient holds above network and outer optimiser, gradients included.
 
-        The caller holds the adapted weights until the backward pass has ended.
+        The caller holds the adapted weights until the backward pass has ended, and not the rule's state.
         """
         fast, moments, others = self.fast, self.fast * self.buffers, self.others
         if unroll is Unroll.none:

@@ -1,19 +1,21 @@
 """The inner loop: a few differentiable optimiser steps from given weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from common.engine.derivatives import InnerLoss, gradient
-from common.engine.descent import descend
-from common.engine.rates import LearnedRates
-from common.engine.rebuilt import rebuilt
-from common.engine.rules import RuleState, UpdateRule, step
+from common.engine.derivatives import InnerLoss, Parts, gradient, parts_at
+from common.engine.rates import Rates, rates_of
+from common.engine.rules import RuleState, UpdateRule
 from common.engine.settings import Snapshots, Unroll
 from common.engine.twice.policy import Need, needing
+from common.engine.unroll.descent import FRESH, descend
+from common.engine.unroll.projection import Projection, projected
+from common.engine.unroll.rebuilt import rebuilt
+from common.engine.unroll.step import step
 from common.engine.weights import Weights
 from common.errors import UserError
 
@@ -25,75 +27,102 @@ class Adapted:
     weights: Weights
     losses: list[Tensor]
     """Inner loss before each step, without graph; shape [] or [tasks]."""
+    state: RuleState
+    """The rule's, for a call that goes on from here; it holds as many tensors as the rule has buffers."""
 
 
 def adapt(
     loss: InnerLoss,
     start: Weights,
-    parts: Sequence[Any] = (None,),
+    parts: Parts = (None,),
     *,
     steps: int,
     rule: UpdateRule,
-    rates: LearnedRates,
+    rates: Rates | float | Mapping[str, float],
+    state: RuleState | None = None,
+    project: Projection | None = None,
     unroll: Unroll = Unroll.stored,
     keep: int = 0,
     also: Sequence[Tensor] = (),
     snapshots: Snapshots = Snapshots.device,
 ) -> Adapted:
-    """Take `steps` steps of `rule` on `loss` from `start`; `start` is never written to.
+    """Take `steps` steps of `rule` on `loss` from `start`; `start` and `state` are never written to.
 
     For a stack the per-task losses are summed before the inner gradient is taken, which gives every task its own
     gradient because a task's loss depends on its slice of the weights alone. A weight that the loss does not reach has
     gradient 0, so the rule's weight decay still moves it. A start weight that asks for no gradient adapts all the same.
 
+    Calls can be chained: weights and state of one are start and state of the next, and the outer gradient passes
+    through both, as through one call. Steps count from 0 in every call, for `rates` and `parts`.
+
     Args:
         loss: the inner objective: loss(fast weights, part), summed over `parts`.
         start: weights before the first step; the outer gradient flows back to them.
-        parts: micro-batches of the inner data; all but `stored` steps hold the graph of one of them at a time.
+        parts: micro-batches of the inner data; all but `stored` steps hold the graph of one of them at a time. Or a
+            function of the step's index, from 0, that gives them: it is called again when a step is rebuilt.
         steps: number of inner steps N >= 1; steps beyond those of `rates` reuse its last.
-        rule: SGD, Momentum or AdamW of `common.engine.rules`; its state starts fresh.
-        rates: learning rate per tensor (or layer) and step.
+        rule: one of `common.engine.rules`.
+        rates: learning rate per tensor (or layer) and step; or a plain number, or one for each name.
+        state: where an earlier call left the rule; None starts fresh. The outer gradient flows back to its buffers.
+        project: what follows every step, see `Projection`; its own derivative is taken in every step that has one.
         unroll: see `Unroll`. It alone decides about graphs, a surrounding `torch.no_grad()` does not.
         keep: with `Unroll.truncate`, how many of the last steps keep their graph (0 .. steps): the rates of the others
             get no gradient, and the rule's state enters the kept ones as a constant. With `Unroll.tgu` the same number
             of exact steps, and first-order ones before them: keep=0 is `first_order`, keep=steps is `stored`. With
             `Unroll.recompute`, how many
             of the last steps store their graph instead of rebuilding it: the same numbers, sooner and with more memory.
-        also: with `Unroll.recompute`, what else of the loss learns (a part of the network that is not fast, say); the
-            other unrolls find it by themselves.
+        also: with `Unroll.recompute`, what else of loss and projection learns (a part of the network that is not fast,
+            say, or the centre of a ball); the other unrolls find it by themselves.
         snapshots: with `Unroll.recompute`, where the steps are remembered.
 
     Raises:
         UserError: `steps` or `keep` out of range.
-        ValueError: a start weight has no rate. In the backward pass of `recompute`: the loss depends on a learning
-            tensor that `also` lacks.
+        ValueError: a start weight has no rate, `state` is not one of `rule` for these weights, or `project` changes
+            names or shapes. In the backward pass of `recompute`: loss or projection depend on a learning tensor that
+            `also` lacks.
     """
     if steps < 1:
         raise UserError(f"inner.steps={steps}: at least one inner step is needed; use a value of 1 or more")
     if not 0 <= keep <= steps:
         raise UserError(f"inner.keep={keep} with inner.steps={steps}: use a value between 0 and {steps}")
-    if without := start.keys() - rates.row.keys():
-        raise ValueError(f"no inner rate for {sorted(without)}: make the rates from the names of the start weights")
-    if unroll is Unroll.none:
-        weights, _, losses = descend(loss, start, parts, steps=steps, rule=rule, rates=rates)
-        return Adapted(weights, losses)
-
-    stored = {Unroll.truncate: keep, Unroll.recompute: keep}.get(unroll, steps)
-    weights, state, losses = start, RuleState(), []
-    if unroll is Unroll.truncate and stored < steps:
-        weights, state, losses = descend(loss, start, parts, steps=steps - stored, rule=rule, rates=rates)
-        weights = _identity_jacobian(weights, start)
-    if unroll is Unroll.recompute and stored < steps:
-        weights, state, losses = rebuilt(
-            loss, start, parts, steps=steps - stored, rule=rule, rates=rates, also=also, snapshots=snapshots
-        )
+    rates, state = rates_of(rates, start), FRESH if state is None else state
+    _refuse_other_state(state, start, rule)
+    weights: Weights = start
+    losses: list[Tensor] = []
+    stored = {Unroll.truncate: keep, Unroll.recompute: keep, Unroll.none: 0}.get(unroll, steps)
+    if stored < steps:
+        count = steps - stored
+        if unroll is Unroll.recompute:
+            weights, state, losses = rebuilt(
+                loss, start, parts, steps=count, rule=rule, rates=rates, state=state, project=project,
+                also=also, snapshots=snapshots,
+            )  # fmt: skip
+        else:
+            weights, state, losses = descend(
+                loss, start, parts, steps=count, rule=rule, rates=rates, state=state, project=project
+            )
+        if unroll is Unroll.truncate:
+            weights = _identity_jacobian(weights, start)
     for index in range(steps - stored, steps):
         constant = unroll is Unroll.first_order or (unroll is Unroll.tgu and index < steps - keep)
-        gradients, value = _gradients(loss, weights, parts, create_graph=not constant)
+        gradients, value = _gradients(loss, weights, parts_at(parts, index), create_graph=not constant)
         losses.append(value)
         with torch.enable_grad():
             weights, state = step(rule, weights, gradients, state, rates(index))
-    return Adapted(weights, losses)
+            if project is not None:
+                weights = projected(project, weights)
+    return Adapted(weights, losses, state)
+
+
+def _refuse_other_state(state: RuleState, start: Weights, rule: UpdateRule) -> None:
+    """Buffers of another rule or other weights would be taken for the moments of these."""
+    each = rule.buffers if state.count else 0
+    for name, w in start.items():
+        if [b.shape for b in state.buffers.get(name, [])] != [w.shape] * each:
+            raise ValueError(
+                f"state after {state.count} steps does not fit {name} of shape {list(w.shape)}, of which "
+                f"{type(rule).__name__} has {each} buffers then: give the state of the same rule and weights, or None"
+            )
 
 
 def _gradients(
@@ -106,8 +135,9 @@ def _gradients(
     if not create_graph:
         found, value = gradient(loss, weights, parts)
         return dict(zip(weights, found, strict=True)), value
-    weights = {name: w if w.requires_grad else w.detach().requires_grad_() for name, w in weights.items()}
     with torch.enable_grad(), needing(Need.second):
+        # nodes of their own: other weights, or the loss itself, may depend on these tensors by another way
+        weights = {n: w.view_as(w) if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
         value = loss(weights, parts[0])
         for part in parts[1:]:
             value = value + loss(weights, part)

@@ -1,8 +1,9 @@
-"""Inner learning rates as trainable numbers, one per weight tensor (or layer) and inner step."""
+"""Inner learning rates: trainable numbers, one per weight tensor (or layer) and inner step, or plain ones."""
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,63 @@ def layer_of(name: str) -> str:
     """
     numbered = re.match(r"(.*?\.\d+)(?:\.|$)", name)
     return numbered.group(1) if numbered else name.rpartition(".")[0] or name
+
+
+class Rates(Protocol):
+    """What the unrolls ask of rates."""
+
+    row: dict[str, int]
+    """Name of a weight -> its row of `rates()`."""
+    steps: int
+    """Columns of `rates()`; steps beyond the last reuse the last."""
+
+    def rates(self) -> Tensor:
+        """All rates, shape [rows, steps]."""
+        ...
+
+    def table(self) -> Callable[[str, int], float]:
+        """(name, step) -> the value of its rate."""
+        ...
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Rates of `step`, counted from 0: name -> shape []."""
+        ...
+
+
+class ConstantRates:
+    """Plain numbers, the same at every step; they are not rounded to the precision of the weights."""
+
+    def __init__(self, numbers: Mapping[str, float]) -> None:
+        """Name of a weight -> its rate."""
+        self.row = {name: index for index, name in enumerate(numbers)}
+        self.steps = 1
+        self.numbers = dict(numbers)
+
+    def rates(self) -> Tensor:
+        """All rates, shape [names, 1]."""
+        return torch.tensor(list(self.numbers.values()), dtype=torch.double)[:, None]
+
+    def table(self) -> Callable[[str, int], float]:
+        """(name, step) -> its rate."""
+        return lambda name, step: self.numbers[name]
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        """Name -> shape []."""
+        return dict(zip(self.numbers, self.rates()[:, 0].unbind(), strict=True))
+
+
+def rates_of(given: Rates | float | Mapping[str, float], names: Iterable[str]) -> Rates:
+    """Rates of the weights called `names`: as given, one plain number for all, or one for each.
+
+    Raises:
+        ValueError: a weight has no rate.
+    """
+    if isinstance(given, int | float):
+        return ConstantRates(dict.fromkeys(names, float(given)))
+    rates = ConstantRates(given) if isinstance(given, Mapping) else given
+    if without := set(names) - rates.row.keys():
+        raise ValueError(f"no inner rate for {sorted(without)}: make the rates from the names of the start weights")
+    return rates
 
 
 class LearnedRates(nn.Module):

@@ -1,26 +1,20 @@
 """Inner update rules: the steps of `torch.optim`, with their derivatives written by hand.
 
 A rule knows two things about one tensor: how to take a step in place (`advance`), and how to pull the cotangents of
-that step back to its inputs (`pull`). Everything else is made of these two: `step` is a node of the autograd graph that
-covers all tensors at once and saves weights, gradients and moments alone, where the same formula written in torch
-operations keeps two to three times as much; the rebuilt unroll of `common.engine.rebuilt` calls them without any graph.
-State starts fresh for every task. The derivatives are of first order: nothing differentiates a meta-gradient again.
+that step back to its inputs (`pull`). Everything else is made of these two: `common.engine.unroll.step` is a node of
+the autograd graph that covers all tensors at once, `common.engine.unroll.rebuilt` calls them without any graph, and
+`common.engine.cuda` has forms of the rules below for many tensors at once. The derivatives are of first order: nothing
+differentiates a meta-gradient again.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from common.engine.cuda import updates
 from common.engine.settings import InnerConfig, RuleName
-from common.engine.twice.policy import refuse_third_derivative
-from common.engine.weights import Weights
 
-Rates = Mapping[str, Tensor]
-"""Name of a weight -> its learning rate in this step, shape []."""
 Buffers = list[Tensor]
 """What a rule remembers of one tensor, each of its shape: nothing before the first step."""
 
@@ -87,6 +81,29 @@ class SGD:
         rate_bar = -_dot(bar, g)
         torch.mul(bar, -rate, out=g)
         bar.mul_(1 - rate * self.weight_decay)
+        return rate_bar
+
+
+@dataclass(frozen=True)
+class SignSGD:
+    """w <- w - rate * sign(g): steps of one size in every entry, as an attack on inputs takes them.
+
+    Not among `inner.rule`: the sign has derivative 0, so no outer gradient passes through its gradients.
+    """
+
+    @property
+    def buffers(self) -> int:
+        """None."""
+        return 0
+
+    def advance(self, w: Tensor, g: Tensor, rate: float, buffers: Buffers, count: int) -> None:
+        """One step of size `rate` in every entry whose gradient is not 0."""
+        w.add_(g.sign(), alpha=-rate)
+
+    def pull(self, w: Tensor, g: Tensor, rate: float, after: Buffers, count: int, bar: Tensor, bars: Buffers) -> Tensor:
+        """d(w')/d(w) = 1, d(w')/d(g) = 0."""
+        rate_bar = -_dot(bar, g.sign_())
+        g.zero_()
         return rate_bar
 
 
@@ -179,83 +196,8 @@ class AdamW:
         return rate_bar
 
 
-def step(
-    rule: UpdateRule, weights: Weights, gradients: Weights, state: RuleState, rates: Rates
-) -> tuple[Weights, RuleState]:
-    """Weights and state after one step of `rule`, differentiable in everything that went in; nothing is written to.
-
-    Shapes are those of `weights`; a rate has shape [].
-    """
-    names, count = list(weights), state.count + 1
-    before = [buffer for name in names for buffer in state.buffers.get(name, [])]
-    given = [*weights.values(), *(gradients[name] for name in names), *(rates[name] for name in names), *before]
-    found = list(_Step.apply(rule, count, len(names), *given))  # type: ignore[no-untyped-call]
-    size = rule.buffers
-    after = {name: found[len(names) + size * i : len(names) + size * (i + 1)] for i, name in enumerate(names)}
-    return dict(zip(names, found, strict=False)), RuleState(count, after)
-
-
-class _Step(torch.autograd.Function):
-    """All tensors of one step as one node of the graph.
-
-    Inputs: weights, gradients, rates, buffers before; outputs: weights, buffers after.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rule: UpdateRule, count: int, size: int, *given: Tensor) -> tuple[Tensor, ...]:
-        weights, gradients, rates, before = _parts(given, size)
-        numbers = numbers_of(rates)
-        moved = [w.clone() for w in weights]
-        after = [[b.clone() for b in own] for own in _per_weight(before, size)]
-        updates(moved[0].device).advance(rule, moved, gradients, numbers, after, count)
-        flat = [buffer for own in after for buffer in own]
-        ctx.rule, ctx.count, ctx.size, ctx.numbers = rule, count, size, numbers
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*weights, *gradients, *flat)
-        return (*moved, *flat)
-
-    @staticmethod
-    def backward(ctx: Any, *bars: Tensor | None) -> tuple[Tensor | None, ...]:
-        refuse_third_derivative()
-        size, saved = ctx.size, list(ctx.saved_tensors)
-        weights, gradients, after = saved[:size], saved[size : 2 * size], _per_weight(saved[2 * size :], size)
-        into: list[list[Tensor | None]] = [[], [], [], []]
-        update = updates(weights[0].device)
-        for group in update.groups(weights):
-            w, g, bar = [weights[i] for i in group], [gradients[i].clone() for i in group], []
-            buffers, states = [[b.clone() for b in after[i]] for i in group], []
-            for i in group:
-                own = bars[size + ctx.rule.buffers * i : size + ctx.rule.buffers * (i + 1)]
-                bar.append(_copy(bars[i], weights[i]))
-                states.append([_copy(b, weights[i]) for b in own] if any(b is not None for b in own) else [])
-            numbers = [ctx.numbers[i] for i in group]
-            rate_bars = update.pull(ctx.rule, w, g, numbers, buffers, ctx.count, bar, states)
-            for column, found in zip(into, (bar, g, rate_bars, [b for own in states for b in own]), strict=True):
-                column.extend(found)
-        return (None, None, None, *into[0], *into[1], *into[2], *into[3])
-
-
-def _parts(given: Sequence[Tensor], size: int) -> tuple[Sequence[Tensor], ...]:
-    return given[:size], given[size : 2 * size], given[2 * size : 3 * size], given[3 * size :]
-
-
-def _per_weight(buffers: Sequence[Tensor], size: int) -> list[Buffers]:
-    """A flat list of buffers, weight by weight, as one list a weight."""
-    each = len(buffers) // size
-    return [list(buffers[each * i : each * (i + 1)]) for i in range(size)]
-
-
-def _copy(bar: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if bar is None else bar.clone()
-
-
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.dot(a.reshape(-1), b.reshape(-1))
-
-
-def numbers_of(rates: Sequence[Tensor]) -> list[float]:
-    """The values of rates, read at once."""
-    return [float(rate) for rate in torch.stack([rate.detach() for rate in rates]).tolist()]
 
 
 def make_rule(config: InnerConfig) -> UpdateRule:

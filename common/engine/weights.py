@@ -1,4 +1,4 @@
-"""Weights as data: read them from a module, call the module with others, stack them over tasks.
+"""Weights as data: read them from a module, call the module with others, stack them over tasks, average a stack.
 
 The parameters of the module are never written to; a fast weight lives only in the mapping.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -34,19 +35,36 @@ def select(module: nn.Module, patterns: Sequence[str] = ("*",), key: str = "inne
     return {name: value for name, value in named.items() if any(fnmatchcase(name, p) for p in patterns)}
 
 
-def call(module: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+def buffers_of(module: nn.Module) -> Weights:
+    """Copies of the buffers of `module`, by name: of batch norm its running mean and variance and its count of batches.
+
+    Integers among them keep their type.
+    """
+    return {name: value.detach().clone() for name, value in module.named_buffers()}
+
+
+def call(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    *args: Any,
+    buffers: Mapping[str, Tensor] | None = None,
+    **kwargs: Any,
+) -> Any:
     """`module(*args, **kwargs)` with `weights` in place of its own; parameters not named keep their values.
 
-    A tied parameter is replaced wherever it is used. Buffers are the module's own: a layer that writes them in its
-    forward pass (batch norm in training mode) still does.
+    A tied parameter is replaced wherever it is used.
+
+    A layer that writes buffers in its forward pass (batch norm in training mode) writes to those of `buffers`, in
+    place, and where that does not name them to the module's own. Under `torch.func.vmap` the buffers it writes must
+    have a task axis in memory, as those of `stack_of` have, and those of `stack` have not.
 
     Raises:
-        ValueError: the module has no parameter of one of the names.
+        ValueError: the module has no parameter, or no buffer, of one of the names.
     """
-    known = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    if not weights.keys() <= known:  # torch would ignore them, and they would never learn
-        raise ValueError(f"{type(module).__name__} has no parameter {sorted(weights.keys() - known)}")
-    return functional_call(module, dict(weights), args, kwargs, tie_weights=True)
+    _refuse_unknown(module, "parameter", weights, [n for n, _ in module.named_parameters(remove_duplicate=False)])
+    if buffers:
+        _refuse_unknown(module, "buffer", buffers, [n for n, _ in module.named_buffers(remove_duplicate=False)])
+    return functional_call(module, {**weights, **(buffers or {})}, args, kwargs, tie_weights=True)
 
 
 def stack(weights: Weights, tasks: int) -> Weights:
@@ -55,6 +73,41 @@ def stack(weights: Weights, tasks: int) -> Weights:
     The gradient of the stack with respect to `weights` is the sum over the tasks.
     """
     return {name: value.unsqueeze(0).expand(tasks, *value.shape) for name, value in weights.items()}
+
+
+def stack_of(tasks: Sequence[Weights]) -> Weights:
+    """One stack of different weights, or buffers, a task each; new tensors, differentiable in all that went in.
+
+    Raises:
+        ValueError: not all have the same names.
+    """
+    for task, weights in enumerate(tasks):
+        if weights.keys() != tasks[0].keys():
+            raise ValueError(f"task {task} has the names {sorted(weights)}, and task 0 {sorted(tasks[0])}")
+    return {name: torch.stack([weights[name] for weights in tasks]) for name in tasks[0]}
+
+
+def averaged(stacked: Weights, shares: Sequence[float], into: Weights | None = None) -> Weights:
+    """Sum of shares[t] * weights of task t, added to `into` one task after the other; differentiable in both.
+
+    A stack may come in chunks, in the order of its tasks: `total = averaged(chunk, its_shares, into=total)` ends with
+    the same bits however it was cut. `into` is not written to. Integers, such as batch norm's count of batches, have
+    no share: the largest of all tasks is kept.
+
+    Raises:
+        ValueError: there is not one share a task.
+    """
+    for name, value in stacked.items():
+        if len(value) != len(shares):
+            raise ValueError(f"{name} is a stack of {len(value)} tasks, and there are {len(shares)} shares")
+    total = dict(into or {})
+    for task, share in enumerate(shares):
+        for name, value in unstack(stacked, task).items():
+            if not value.is_floating_point():
+                total[name] = torch.maximum(total[name], value) if name in total else value
+            else:  # rounded before it is added, whether there is a sum already or not
+                total[name] = total[name] + value * share if name in total else value * share
+    return total
 
 
 def unstack(weights: Weights, task: int) -> Weights:
@@ -70,6 +123,12 @@ def leaves(weights: Weights) -> Weights:
 def norm(tensors: Sequence[Tensor]) -> Tensor:
     """Euclidean norm over all entries of all `tensors`, without graph; shape []; 0 of none."""
     return nn.utils.get_total_norm(tensors)
+
+
+def _refuse_unknown(module: nn.Module, kind: str, given: Mapping[str, Tensor], known: Sequence[str]) -> None:
+    """torch would ignore them, and they would never learn."""
+    if unknown := given.keys() - set(known):
+        raise ValueError(f"{type(module).__name__} has no {kind} {sorted(unknown)}")
 
 
 def _hint(module: nn.Module, pattern: str) -> str:

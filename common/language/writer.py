@@ -1,6 +1,7 @@
 """Writes rows of tokens into fast weights: the inner loop of a language model, for one task or a stack of them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from common.engine.footprint import footprint
 from common.engine.inner import Adapted, adapt
 from common.engine.plan import budget_of, choose, stacking_pays
 from common.engine.rates import LearnedRates
-from common.engine.rules import make_rule
+from common.engine.rules import RuleState, make_rule
 from common.engine.settings import InnerConfig, Unroll
 from common.engine.weights import Weights, stack
 from common.language.adapter import fast_weights
@@ -96,7 +97,7 @@ class Writer:
         """
         unroll = self.unroll if training else Unroll.none
         own = self.inner.steps if training else self.evaluation_steps
-        return adapt(
+        adapted = adapt(
             self.loss,
             self.start(tasks) if start is None else start,
             micro_batches(rows, self.inner.micro_batch if micro_batch is None else micro_batch),
@@ -108,6 +109,7 @@ class Writer:
             also=self.also,
             snapshots=self.inner.snapshots,
         )
+        return replace(adapted, state=RuleState())  # no text goes on from here: its moments need not be held
 
     def stack_if_it_pays(self, rows: Sequence[Row]) -> None:
         """With `inner.stack`: adapt tasks one by one all the same where one like `rows` is work enough."""

@@ -132,8 +132,8 @@ class Bench:
             fast = adapt(
                 self.inner, start, parts, steps=self.case.steps, rule=self.rule, rates=self.rates,
                 unroll=unroll, keep=keep, snapshots=Snapshots(self.case.snapshots),
-            )  # fmt: skip
-            self.loss(fast.weights, questions).sum().backward()
+            ).weights  # fmt: skip
+            self.loss(fast, questions).sum().backward()
 
     def outer_gradient(self) -> Callable[[], None]:
         """What is timed; `auto` has chosen before, as it does once a run."""

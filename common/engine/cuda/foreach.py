@@ -2,7 +2,8 @@
 `common.engine.rules`.
 
 What is a kernel launch a tensor and operation there is one for some hundred tensors here. Values agree with the rules'
-own to rounding: a product with a rate of each tensor's own is rounded before it is added.
+own to rounding: a product with a rate of each tensor's own is rounded before it is added. A form is for the exact class
+of a rule: a subclass may do something else, and walks tensor by tensor by its own `advance` and `pull`.
 """
 
 from collections.abc import Sequence
@@ -10,8 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from common.engine.cuda import TOGETHER, groups
+from common.engine.cuda import reference
 from common.engine.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
+
+TOGETHER = 2**24
+"""Entries of a group on CUDA: 64 MiB of each float32 temporary, and by far enough work for all processors of a GPU."""
 
 
 def advance(
@@ -22,24 +26,20 @@ def advance(
     buffers: Sequence[Buffers],
     count: int,
 ) -> None:
-    """As `rule.advance` of every tensor.
-
-    Raises:
-        TypeError: no multi-tensor form of the rule is known.
-    """
-    for group in groups(weights, TOGETHER):  # bounds the temporaries
+    """As `rule.advance` of every tensor."""
+    for group in reference.groups(weights, TOGETHER):  # bounds the temporaries
         w = [weights[i] for i in group]
         # one odd layout would send the whole group down torch's slow path, tensor by tensor
         g = [_laid_out(gradients[i], weights[i]) for i in group]
         numbers, own = [rates[i] for i in group], [buffers[i] for i in group]
-        if isinstance(rule, SGD):
+        if type(rule) is SGD:
             _sgd_advance(rule, w, g, numbers)
-        elif isinstance(rule, Momentum):
+        elif type(rule) is Momentum:
             _momentum_advance(rule, w, g, numbers, own)
-        elif isinstance(rule, AdamW):
+        elif type(rule) is AdamW:
             _adamw_advance(rule, w, g, numbers, own, count)
         else:
-            raise unknown(rule)
+            reference.advance(rule, w, g, numbers, own, count)
 
 
 def pull(
@@ -52,26 +52,15 @@ def pull(
     bars: Sequence[Tensor],
     buffer_bars: Sequence[Buffers],
 ) -> list[Tensor]:
-    """As `rule.pull` of every tensor; returns the rates' cotangents, each of shape [].
-
-    Raises:
-        TypeError: no multi-tensor form of the rule is known.
-    """
+    """As `rule.pull` of every tensor; returns the rates' cotangents, each of shape []."""
     w, g, bar = list(weights), list(gradients), list(bars)
-    if isinstance(rule, SGD):
+    if type(rule) is SGD:
         return _sgd_pull(rule, w, g, rates, bar)
-    if isinstance(rule, Momentum):
+    if type(rule) is Momentum:
         return _momentum_pull(rule, g, rates, after, count, bar, buffer_bars)
-    if isinstance(rule, AdamW):
+    if type(rule) is AdamW:
         return _adamw_pull(rule, w, g, rates, after, count, bar, buffer_bars)
-    raise unknown(rule)
-
-
-def unknown(rule: UpdateRule) -> TypeError:
-    """What is raised for a rule that has no multi-tensor form."""
-    return TypeError(
-        f"no multi-tensor form of {type(rule).__name__}: write one in common/engine/cuda, or use Kernels.reference"
-    )
+    return reference.pull(rule, w, g, rates, after, count, bar, buffer_bars)
 
 
 def _sgd_advance(rule: SGD, w: list[Tensor], g: list[Tensor], rates: Sequence[float]) -> None:

@@ -2,7 +2,8 @@
 
 A kernel finds its tensors through a table of addresses, so weights, gradients and moments stay where they are. Each
 program takes one block of one tensor; its share of the rate's cotangent goes to a number of its own, and these are
-summed afterwards, in order. Float32 only, as fast weights and moments are on CUDA. Imported only when asked for
+summed afterwards, in order. Float32 only, as fast weights and moments are on CUDA. A kernel is for the exact class of a
+rule; any other, subclasses too, walks tensor by tensor by its own `advance` and `pull`. Imported only when asked for
 (`common.engine.cuda.updates`): Triton need not be installed otherwise.
 """
 # Kernels are read by Triton, whose types are not Python's.
@@ -18,11 +19,13 @@ import triton  # type: ignore[import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, unused-ignore]
 from torch import Tensor
 
-from common.engine.cuda.foreach import unknown
+from common.engine.cuda import reference
 from common.engine.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
 
 BLOCK = 1024
 """Entries that one program takes."""
+RULES = (SGD, Momentum, AdamW)
+"""Classes that have kernels."""
 
 
 def advance(
@@ -36,25 +39,25 @@ def advance(
     """As `rule.advance` of every tensor.
 
     Raises:
-        TypeError: no kernel of the rule is known, or a tensor is not float32.
+        TypeError: a tensor is not float32, and the rule has a kernel.
     """
+    if type(rule) not in RULES:
+        return reference.advance(rule, weights, gradients, rates, buffers, count)
     if not buffers[0]:
         for w, own in zip(weights, buffers, strict=True):
             own.extend(torch.empty_like(w) for _ in range(rule.buffers))
     columns = [weights, gradients, *([own[i] for own in buffers] for i in range(rule.buffers))]
     first = count == 1
-    if isinstance(rule, SGD):
+    if type(rule) is SGD:
         _launch(_sgd_advance, columns, (0,), [[-r for r in rates]], rule.weight_decay)
-    elif isinstance(rule, Momentum):
+    elif type(rule) is Momentum:
         scalars = (rule.momentum, rule.weight_decay, first)
         _launch(_momentum_advance, columns, (0, 2), [[-r for r in rates]], *scalars)
-    elif isinstance(rule, AdamW):
+    elif type(rule) is AdamW:
         steps = [-r / (1 - rule.beta1**count) for r in rates]
         keeps = [1 - r * rule.weight_decay for r in rates]
         betas = (rule.beta1, 1 - rule.beta1, rule.beta2, 1 - rule.beta2)
         _launch(_adamw_advance, columns, (0, 2, 3), [steps, keeps], *betas, rule.eps, 1 - rule.beta2**count, first)
-    else:
-        raise unknown(rule)
 
 
 def pull(
@@ -70,24 +73,25 @@ def pull(
     """As `rule.pull` of every tensor; returns the rates' cotangents, each of shape [].
 
     Raises:
-        TypeError: no kernel of the rule is known, or a tensor is not float32.
+        TypeError: a tensor is not float32, and the rule has a kernel.
     """
+    if type(rule) not in RULES:
+        return reference.pull(rule, weights, gradients, rates, after, count, bars, buffer_bars)
     moments = [[own[i] for own in after] for i in range(rule.buffers)]
     given = [[own[i] if own else None for own in buffer_bars] for i in range(rule.buffers)]
     columns = [weights, gradients, bars, *moments, *given]
-    if isinstance(rule, SGD):
+    if type(rule) is SGD:
         numbers = [[-r for r in rates], [1 - r * rule.weight_decay for r in rates]]
         found = _launch(_sgd_pull, columns, (1, 2), numbers, rule.weight_decay)
-    elif isinstance(rule, Momentum):
+    elif type(rule) is Momentum:
         found = _launch(_momentum_pull, columns, (1, 2, 3), [[-r for r in rates]], rule.momentum, rule.weight_decay)
-    elif isinstance(rule, AdamW):
+    else:
+        assert type(rule) is AdamW
         correction1, correction2 = 1 - rule.beta1**count, 1 - rule.beta2**count
         numbers = [[-r / correction1 for r in rates], [1 - r * rule.weight_decay for r in rates]]
         betas = (rule.beta1, 1 - rule.beta1, rule.beta2, 2 * (1 - rule.beta2))
         scalars = (rule.eps, 1 / correction1, correction2, -2 * correction2, rule.weight_decay)
         found = _launch(_adamw_pull, columns, (1, 2, 3, 4), numbers, *betas, *scalars)
-    else:
-        raise unknown(rule)
     for index, own in enumerate(buffer_bars):
         own[:] = [column[index] for column in moments] if count > 1 else []
     return list(found.unbind())

@@ -7,27 +7,29 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from common.engine.derivatives import InnerLoss, random_state, replayed
-from common.engine.descent import walk
-from common.engine.rates import LearnedRates
+from common.engine.derivatives import InnerLoss, Parts, parts_at, random_state, replayed
+from common.engine.rates import Rates
 from common.engine.rules import RuleState, UpdateRule
+from common.engine.unroll.descent import FRESH, walk
+from common.engine.unroll.projection import Projection
 from common.engine.weights import Weights
 
 Found = tuple[Weights, RuleState, list[Tensor]]
-"""What `common.engine.descent.descend` returns."""
+"""What `common.engine.unroll.descent.descend` returns."""
 WARM_UP = 3
 """Runs before the recording: libraries set themselves up and pick their kernels, which a recording may not hold."""
 
 
 class GraphedDescent:
-    """`common.engine.descent.descend` without a tape, for a loss that is asked again and again; on CUDA only.
+    """`common.engine.unroll.descent.descend` without a tape, for a loss that is asked again and again; on CUDA only.
 
     The steps are recorded at the first call and again whenever a replay could not stand for them: another loss, other
-    names, shapes, dtypes or non-tensors in weights or data, other steps, rule, rate values or autocast. One recording
-    is kept, with the memory of its steps, as long as this object lives. The loss gets its data through `parts` (any
-    nesting of lists, tuples and dicts): their tensors are copied in at every call. What else it reads is read where it
-    lay during the recording: changes in place are seen, such as an outer step's; a tensor put in its place, or a switch
-    such as `network.eval()`, is not.
+    names, shapes, dtypes or non-tensors in weights, state or data, other steps, count of steps before, rule, rate
+    values, projection or autocast. One recording is kept, with the memory of its steps, as long as this object lives.
+    The loss gets its data through `parts` (any nesting of lists, tuples and dicts, or a function of the step, which is
+    asked for all steps before the first): their tensors are copied in at every call. What else loss and projection read
+    is read where it lay during the recording: changes in place are seen, such as an outer step's; a tensor put in its
+    place, or a switch such as `network.eval()`, is not.
     """
 
     def __init__(self) -> None:
@@ -37,31 +39,38 @@ class GraphedDescent:
         self,
         loss: InnerLoss,
         start: Weights,
-        parts: Sequence[Any],
+        parts: Parts,
         *,
         steps: int,
         rule: UpdateRule,
-        rates: LearnedRates,
+        rates: Rates,
+        state: RuleState = FRESH,
+        project: Projection | None = None,
     ) -> Found:
-        """As `common.engine.descent.descend`.
+        """As `common.engine.unroll.descent.descend`.
 
         Raises:
             ValueError: weights or data are not on one CUDA device.
             RuntimeError: the loss cannot be recorded.
         """
-        weights, (data, structure) = list(start.values()), tree_flatten(list(parts))
+        each_step = [list(parts_at(parts, step)) for step in range(steps if callable(parts) else 1)]
+        weights, (data, structure) = list(start.values()), tree_flatten((each_step, state.buffers))
         _refuse_elsewhere([*weights, *(x for x in data if isinstance(x, Tensor))])
         rate = rates.table()
         numbers = [[rate(name, step) for name in start] for step in range(steps)]
         autocast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
         kinds = [_kind(x) for x in (*weights, *data)]
-        key = [list(start), kinds, structure, steps, rule, numbers, autocast]
+        key = [list(start), kinds, structure, steps, state.count, rule, numbers, project, autocast]
         recording = self._recording
         if recording is None or recording.loss != loss or recording.key != key:
             self._recording = recording = None  # its memory first
 
             def run(fast: Weights, own: list[Any]) -> Found:
-                return walk(loss, fast, tree_unflatten(own, structure), steps=steps, rule=rule, rate=rate)
+                given, buffers = tree_unflatten(own, structure)
+                return walk(
+                    loss, fast, lambda step: given[min(step, len(given) - 1)], steps=steps, rule=rule, rate=rate,
+                    state=RuleState(state.count, buffers), project=project,
+                )  # fmt: skip
 
             self._recording = recording = _Recording(loss, key, start, data, run)
         return recording.replay(weights, data)
@@ -117,7 +126,7 @@ def record(run: Callable[[], Found], device: torch.device) -> tuple[Found, Calla
         raise RuntimeError(
             "the inner loss cannot be recorded as a CUDA graph: it must not wait for the device (.item(), .tolist(), "
             "boolean masks, copies to the CPU) nor choose its operations or shapes by values; use "
-            f"common.engine.descent.descend. {error}"
+            f"common.engine.unroll.descent.descend. {error}"
         ) from error
     return found, graph.replay
 
@@ -133,5 +142,5 @@ def _refuse_elsewhere(tensors: Sequence[Tensor]) -> None:
     if len(places) != 1 or tensors[0].device.type != "cuda":
         raise ValueError(
             f"a CUDA graph needs weights and data on one CUDA device, these are on {', '.join(sorted(places))}; "
-            "move them, or use common.engine.descent.descend"
+            "move them, or use common.engine.unroll.descent.descend"
         )

@@ -14,7 +14,7 @@ from common.engine.compiled import Compiled
 from common.engine.derivatives import plain_gradient, plain_product
 from common.engine.inner import adapt
 from common.engine.rates import LearnedRates
-from common.engine.rules import SGD
+from common.engine.rules import SGD, AdamW
 from common.engine.settings import Unroll
 from common.engine.weights import Weights, call, select, stack
 from common.errors import UserError
@@ -88,6 +88,28 @@ class Problem:
 
 def ids_of(seed: int, *shape: int) -> Tensor:
     return torch.randint(VOCABULARY, shape or (ROWS, LENGTH), generator=torch.Generator().manual_seed(seed))
+
+
+def test_traced_steps_go_on_from_a_state_are_projected_and_take_data_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)  # the traced graph itself: seconds less
+    network, rule = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double(), AdamW(eps=1e-3)
+    start, data = select(network), torch.randn(4, 5, 3, dtype=torch.double)
+
+    def loss(weights: Weights, x: Tensor) -> Tensor:
+        return (call(network, weights, x) - 1).square().mean()
+
+    def box(weights: Weights) -> Weights:
+        return {name: w.clamp(-0.4, 0.4) for name, w in weights.items()}
+
+    found, both = [], Compiled(loss, network)
+    for inner, unroll in ((loss, Unroll.stored), (both, Unroll.recompute)):
+        how: dict[str, Any] = {"steps": 2, "rule": rule, "rates": 0.1, "project": box, "unroll": unroll}
+        first = adapt(inner, start, lambda step: [data[step]], **how)
+        second = adapt(inner, first.weights, lambda step: [data[2 + step]], state=first.state, **how)
+        outer = torch.stack([w.sin().sum() for w in second.weights.values()]).sum()
+        found.append([*second.weights.values(), *torch.autograd.grad(outer, list(start.values()))])
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-11)
+    assert len(both._programs) == 1 and all(w.abs().max() == 0.4 for w in found[0][:3])
 
 
 @pytest.mark.slow

@@ -21,12 +21,12 @@ from common.engine.cuda import Kernels, bf16, graphs, updates
 from common.engine.cuda.graphs import GraphedDescent
 from common.engine.cuda.sizes import MemoryMeter, give_back
 from common.engine.derivatives import InnerLoss, random_state
-from common.engine.descent import descend
 from common.engine.inner import adapt
 from common.engine.rates import LearnedRates
 from common.engine.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
 from common.engine.settings import Snapshots, Unroll
-from common.engine.tape import HostTape
+from common.engine.unroll.descent import descend
+from common.engine.unroll.tape import HostTape, Moves
 from common.engine.weights import Weights, call, select
 
 ROOT = Path(__file__).parents[3]
@@ -120,15 +120,36 @@ def test_updates_are_picked_by_the_device_and_groups_are_bounded() -> None:
     assert updates(CUDA).groups([]) == []
 
 
-def test_a_rule_without_multi_tensor_form_is_named() -> None:
-    class Other:
-        buffers = 0
+class SignOfSGD(SGD):
+    """Another algorithm in a subclass, as users write it."""
 
-    ours, w = updates(CPU, Kernels.foreach), [torch.zeros(2)]
-    with pytest.raises(TypeError, match="no multi-tensor form of Other: write one in common/engine/cuda"):
-        ours.advance(Other(), w, w, [0.1], [[]], 1)
-    with pytest.raises(TypeError, match="no multi-tensor form of Other: write one in common/engine/cuda"):
-        ours.pull(Other(), w, w, [0.1], [[]], 1, w, [[]])
+    def advance(self, w: Tensor, g: Tensor, rate: float, buffers: Buffers, count: int) -> None:
+        w.add_(g.sign(), alpha=-rate)
+
+    def pull(self, w: Tensor, g: Tensor, rate: float, after: Buffers, count: int, bar: Tensor, bars: Buffers) -> Tensor:
+        rate_bar = -(bar * g.sign()).sum()
+        g.zero_()
+        return rate_bar
+
+
+class FlatAdamW(AdamW):
+    """A subclass with buffers that its own step fills."""
+
+    def advance(self, w: Tensor, g: Tensor, rate: float, buffers: Buffers, count: int) -> None:
+        super().advance(w, g.clamp(-1, 1), rate, buffers, count)
+
+
+@pytest.mark.parametrize("rule", [SignOfSGD(), FlatAdamW()], ids=repr)
+def test_a_subclass_is_no_plain_rule_to_multi_tensor_updates(rule: UpdateRule) -> None:
+    agree(Kernels.foreach, rule, torch.float64, CPU)
+
+
+def test_a_sign_sgd_moves_by_its_rate_whatever_walks_over_the_tensors() -> None:
+    ours, w, g = updates(CPU, Kernels.foreach), [torch.zeros(2)], [torch.tensor([5.0, -3.0])]
+    ours.advance(SignOfSGD(), w, g, [0.1], [[]], 1)
+    assert torch.equal(w[0], torch.tensor([-0.1, 0.1]))
+    (rate_bar,) = ours.pull(SignOfSGD(), w, g, [0.1], [[]], 1, [torch.tensor([1.0, 2.0])], [[]])
+    assert rate_bar == 1.0 and g[0].eq(0).all()
 
 
 class Problem:
@@ -163,14 +184,16 @@ def test_the_outer_gradient_is_the_same_with_multi_tensor_updates(
     problem = Problem()
     plain = problem.outer_gradient(problem.loss, rule=rule, unroll=unroll)
     calls = []
-    for module in ("common.engine.descent", "common.engine.rebuilt", "common.engine.rules"):
+    for module in ("common.engine.unroll.descent", "common.engine.unroll.rebuilt", "common.engine.unroll.step"):
         monkeypatch.setattr(
             f"{module}.updates", lambda device, name=module: calls.append(name) or updates(device, Kernels.foreach)
         )
     found = problem.outer_gradient(problem.loss, rule=rule, unroll=unroll)
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-6)
     assert set(calls) == (
-        {"common.engine.rules"} if unroll is Unroll.stored else {"common.engine.descent", "common.engine.rebuilt"}
+        {"common.engine.unroll.step"}
+        if unroll is Unroll.stored
+        else {"common.engine.unroll.descent", "common.engine.unroll.rebuilt"}
     )
 
 
@@ -191,7 +214,7 @@ def test_the_outer_gradient_on_a_gpu_is_that_of_the_cpu(rule: UpdateRule, snapsh
 @pytest.mark.parametrize("rule", [SGD(), AdamW()])
 def test_the_host_tape_keeps_the_values_of_its_step_although_its_copies_lag(rule: UpdateRule) -> None:
     w, buffers = [torch.randn(1000, 1000, device=CUDA)], [[]]
-    tape = HostTape(rule, lambda index, step: 0.1, w[0].device)
+    tape = HostTape(Moves(rule, lambda index, step: 0.1), w[0].device)
     seen = []
     for count in (1, 2, 3):
         tape.draws.append(random_state(w[0].device))
@@ -205,7 +228,7 @@ def test_the_host_tape_keeps_the_values_of_its_step_although_its_copies_lag(rule
         del g
         torch.full_like(w[0], float("nan"))  # takes the gradient's memory if that is free too early
     for step in (2, 1, 0):
-        [before], [g], [after] = tape.recall(step, [0])
+        [before], [g], [after], _ = tape.recall(step, [0])
         torch.testing.assert_close([before, g, *after], seen[step], rtol=1e-6, atol=1e-7)
 
 
@@ -220,6 +243,10 @@ def by_hand(run: Callable[[], graphs.Found], device: torch.device) -> tuple[grap
             mine.copy_(new)
 
     return found, again
+
+
+def box(weights: Weights) -> Weights:
+    return {name: w.clamp(-0.1, 0.1) for name, w in weights.items()}
 
 
 def check_replays(problem: Problem, monkeypatch: pytest.MonkeyPatch, record: Callable) -> None:
@@ -257,6 +284,23 @@ def check_replays(problem: Problem, monkeypatch: pytest.MonkeyPatch, record: Cal
     compare(6, steps=2, rule=SGD())
     compare(6, steps=2, rule=SGD())
 
+    states = [
+        descend(problem.loss, problem.start, problem.data, steps=n, rule=rule, rates=problem.rates)[1] for n in (1, 2)
+    ]
+    compare(7, state=states[0])
+    states[0].buffers["0.weight"][0].add_(1)
+    compare(7, state=states[0])
+    compare(8, state=states[1])
+    compare(9, state=states[1], project=box)
+    compare(9, state=states[1], project=box)
+
+    def by_step(step: int) -> list[Any]:
+        return [problem.data[step % 2]]
+
+    compare(10, by_step)
+    problem.data.reverse()
+    compare(10, by_step)
+
 
 def test_a_graph_is_recorded_again_when_a_replay_could_not_stand_for_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "_refuse_elsewhere", lambda tensors: None)
@@ -271,7 +315,7 @@ def test_replayed_steps_are_those_of_the_plain_loop(monkeypatch: pytest.MonkeyPa
 def test_a_graph_without_a_gpu_is_refused_with_the_way_out() -> None:
     problem = Problem()
     with pytest.raises(
-        ValueError, match="on one CUDA device, these are on cpu; move them, or use common.engine.descent"
+        ValueError, match="on one CUDA device, these are on cpu; move them, or use common.engine.unroll.descent"
     ):
         GraphedDescent()(problem.loss, problem.start, problem.data, steps=1, rule=SGD(), rates=problem.rates)
 
@@ -342,7 +386,7 @@ def test_bf16_multiplies_in_bfloat16_and_learns_in_float32(rule: UpdateRule, dev
 
 
 if __name__ == "__main__":  # under TRITON_INTERPRET=1
-    for each in RULES:
+    for each in [*RULES, SignOfSGD(), FlatAdamW()]:
         agree(Kernels.fused, each, torch.float32, CPU)
     try:
         agree(Kernels.fused, SGD(), torch.float64, CPU)

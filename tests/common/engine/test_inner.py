@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from common.engine.inner import adapt
 from common.engine.outer import Outer
 from common.engine.rates import LearnedRates
-from common.engine.rules import SGD, AdamW, Momentum, RuleState, UpdateRule, step
+from common.engine.rules import SGD, AdamW, Momentum, RuleState, UpdateRule
 from common.engine.settings import OuterConfig, RateGroup, RateSpace, Unroll
+from common.engine.unroll.step import step
 from common.engine.weights import Weights, call, leaves, select, stack, unstack
 from common.errors import UserError
 

@@ -55,6 +55,6 @@ def test_the_choice_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_budget_is_what_was_asked_for_or_a_share_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    monkeypatch.setattr(plan, "hardware", lambda: {"memory_bytes": 1000})
+    monkeypatch.setattr(plan, "host_memory_bytes", lambda: 1000)
     assert budget_of(1.5, cpu) == 1_500_000_000
     assert budget_of(0.0, cpu) == 600

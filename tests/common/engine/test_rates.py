@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from common.engine.rates import LearnedRates, layer_of, make_rates
-from common.engine.settings import InnerConfig, RateGroup, RateSpace
+from common.engine.inner import adapt
+from common.engine.rates import LearnedRates, layer_of, make_rates, rates_of
+from common.engine.rules import SGD, AdamW, UpdateRule
+from common.engine.settings import InnerConfig, RateGroup, RateSpace, Unroll
 
 NAMES = [
     "transformer.wte.weight",
@@ -103,3 +105,40 @@ def test_the_settings_make_the_rates() -> None:
     rates = make_rates(config, NAMES)
     assert rates.numbers.shape == (4, 3) and not rates.numbers.requires_grad and rates.space is RateSpace.exp
     torch.testing.assert_close(rates.rates(), torch.full((4, 3), 0.2))
+
+
+def test_a_plain_number_is_the_rate_of_every_weight_and_is_not_rounded() -> None:
+    rates = rates_of(0.1, ["a", "b"])
+    for step in (0, 5):
+        assert {name: rate.item() for name, rate in rates(step).items()} == {"a": 0.1, "b": 0.1}
+        assert all(rate.shape == () and not rate.requires_grad for rate in rates(step).values())
+        assert rates.table()("b", step) == 0.1
+    assert rates.rates().shape == (2, rates.steps) and rates.row == {"a": 0, "b": 1}
+
+
+def test_plain_numbers_are_given_by_name_and_none_may_lack() -> None:
+    rates = rates_of({"b": 0.2, "a": 1, "unused": 3.0}, ["a", "b"])
+    assert (rates.table()("a", 0), rates.table()("b", 0)) == (1, 0.2) and rates(0)["a"].item() == 1.0
+    with pytest.raises(
+        ValueError, match=r"no inner rate for \['c'\]: make the rates from the names of the start weights"
+    ):
+        rates_of({"a": 0.1}, ["a", "c"])
+    learned = LearnedRates(NAMES, steps=1, start=0.1)
+    assert rates_of(learned, NAMES[:2]) is learned
+
+
+@pytest.mark.parametrize("unroll", sorted(set(Unroll) - {Unroll.auto}))
+@pytest.mark.parametrize("rule", [SGD(), AdamW(eps=1e-3)], ids=repr)
+def test_plain_rates_take_the_steps_of_learned_ones_of_the_same_value(rule: UpdateRule, unroll: Unroll) -> None:
+    start = {"a": torch.randn(3, requires_grad=True), "b": torch.randn(3, requires_grad=True)}
+    learned = LearnedRates(list(start), steps=1, start=0.125)  # exact in any precision
+    found = []
+    for rates in (learned, 0.125, {"a": 0.125, "b": 0.125}):
+        fast = adapt(
+            lambda w, _: (w["a"] * w["b"]).sin().sum(), start, steps=3, rule=rule, rates=rates, unroll=unroll
+        ).weights
+        outer = torch.stack([w.sum() for w in fast.values()]).sum()
+        of = torch.autograd.grad(outer, list(start.values())) if unroll is not Unroll.none else ()
+        found.append([*fast.values(), *of])
+    for plain in found[1:]:
+        assert all(map(torch.equal, plain, found[0]))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.engine.rules import SGD, AdamW, Buffers, Momentum, RuleState, UpdateRule, make_rule, step
+from common.engine.rules import SGD, AdamW, Buffers, Momentum, RuleState, UpdateRule, make_rule
 from common.engine.settings import InnerConfig, RuleName
+from common.engine.unroll.step import step
 from common.engine.weights import Weights
 
 STEPS = 5

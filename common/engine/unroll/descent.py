@@ -1,61 +1,71 @@
 """Inner steps without a graph, in place on one working copy of the weights."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from common.engine.cuda import updates
-from common.engine.derivatives import InnerLoss, gradient, random_state
-from common.engine.rates import LearnedRates
-from common.engine.rules import Buffers, RuleState, UpdateRule
-from common.engine.tape import Tape
+from common.engine.derivatives import InnerLoss, Parts, gradient, parts_at, random_state
+from common.engine.rates import Rates
+from common.engine.rules import RuleState, UpdateRule
+from common.engine.unroll.projection import Projection, settled
+from common.engine.unroll.tape import Tape
 from common.engine.weights import Weights
+
+FRESH = RuleState()
+"""Before the first step."""
 
 
 def descend(
     loss: InnerLoss,
     start: Weights,
-    parts: Sequence[Any],
+    parts: Parts,
     *,
     steps: int,
     rule: UpdateRule,
-    rates: LearnedRates,
+    rates: Rates,
+    state: RuleState = FRESH,
+    project: Projection | None = None,
     tape: Tape | None = None,
 ) -> tuple[Weights, RuleState, list[Tensor]]:
-    """Take the first `steps` inner steps from `start`, which stays as it is.
+    """Take the first `steps` inner steps from `start` and the rule's `state`, which stay as they are.
 
     `tape` is shown every step. Returns the adapted weights and the rule's state, both new tensors without graph, and
     the loss before each step.
     """
-    return walk(loss, start, parts, steps=steps, rule=rule, rate=rates.table(), tape=tape)
+    rate = rates.table()
+    return walk(loss, start, parts, steps=steps, rule=rule, rate=rate, state=state, project=project, tape=tape)
 
 
 def walk(
     loss: InnerLoss,
     start: Weights,
-    parts: Sequence[Any],
+    parts: Parts,
     *,
     steps: int,
     rule: UpdateRule,
     rate: Callable[[str, int], float],
+    state: RuleState = FRESH,
+    project: Projection | None = None,
     tape: Tape | None = None,
 ) -> tuple[Weights, RuleState, list[Tensor]]:
     """`descend` at rates that have been read: (name, step) -> rate. Nothing here waits for the device."""
     update = updates(next(iter(start.values())).device)
     with torch.no_grad():
         weights = {name: w.detach().clone() for name, w in start.items()}
-        buffers: list[Buffers] = [[] for _ in weights]
+        buffers = [[b.detach().clone() for b in state.buffers.get(name, [])] for name in weights]
         losses = []
         for step in range(steps):
             if tape is not None:
                 tape.draws.append(random_state(next(iter(weights.values())).device))
                 tape.begin(list(weights.values()), buffers)
-            gradients, value = gradient(loss, weights, parts)
+            gradients, value = gradient(loss, weights, parts_at(parts, step))
             losses.append(value)
             if tape is not None:
                 tape.record(gradients)
             numbers = [rate(name, step) for name in weights]
-            update.advance(rule, list(weights.values()), gradients, numbers, buffers, step + 1)
-    return weights, RuleState(steps, dict(zip(weights, buffers, strict=True))), losses
+            update.advance(rule, list(weights.values()), gradients, numbers, buffers, state.count + step + 1)
+            if project is not None:
+                weights = settled(project, weights)
+    return weights, RuleState(state.count + steps, dict(zip(weights, buffers, strict=True))), losses

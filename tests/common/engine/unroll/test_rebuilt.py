@@ -11,7 +11,7 @@ from torch import Tensor
 from common.engine.derivatives import InnerLoss
 from common.engine.inner import adapt
 from common.engine.rates import LearnedRates
-from common.engine.rules import AdamW
+from common.engine.rules import SGD, AdamW
 from common.engine.settings import RateSpace, Snapshots, Unroll
 from common.engine.weights import Weights
 
@@ -91,6 +91,17 @@ def test_what_else_learns_may_be_the_start_itself_as_in_a_proximal_term() -> Non
     w = vector(0)
     start, how = small(w=w)
     agree(lambda fast, _: fast["w"].pow(4).sum() + (fast["w"] - w).square().sum(), start, how, [w], also=[w])
+
+
+def test_what_the_loss_reads_of_the_start_is_no_fast_weight_at_the_first_step_either() -> None:
+    """The inner gradient of fast * start is start, not twice that, although both are one tensor then."""
+    w, b = vector(0), vector(1)
+    start = {"w": w, "made": w + b}
+    how = {"steps": 2, "rule": SGD(), "rates": 0.1, "also": [w]}
+    found = agree(lambda fast, _: (fast["w"] * w + fast["made"].pow(3)).sum(), start, how, [w, b])
+    one = adapt(lambda fast, _: (fast["w"] * w).sum(), {"w": w}, **{**how, "steps": 1}).weights["w"]
+    torch.testing.assert_close(one, 0.9 * w, **CLOSE)
+    assert all(g.ne(0).all() for g in found)
 
 
 def test_steps_beyond_those_of_the_rates_add_their_gradient_to_that_of_the_last() -> None:

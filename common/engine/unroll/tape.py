@@ -1,6 +1,7 @@
 """What the rebuilt unroll keeps of every inner step, and how a step comes back from it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -12,8 +13,33 @@ from common.engine.rules import Buffers, UpdateRule
 RateOf = Callable[[int, int], float]
 """(index of the weight, step) -> learning rate."""
 
-Recalled = tuple[list[Tensor], list[Tensor], list[Buffers]]
-"""Weights before a step, their gradients, buffers after it."""
+Recalled = tuple[list[Tensor], list[Tensor], list[Buffers], list[Tensor]]
+"""Weights before a step, their gradients, and buffers and weights after it (weights only if they are projected)."""
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How the steps were taken, to take them again."""
+
+    rule: UpdateRule
+    rate_of: RateOf
+    count: int = 0
+    """Steps that the rule had taken before the first of these."""
+    project: Callable[[list[Tensor]], list[Tensor]] | None = None
+    """What followed each of them; it needs the weights all at once."""
+
+    @property
+    def replayed(self) -> bool:
+        """Whether what a step left is needed for its reverse."""
+        return self.rule.buffers > 0 or self.project is not None
+
+    def move(
+        self, step: int, group: Sequence[int], weights: list[Tensor], gradients: list[Tensor], buffers: list[Buffers]
+    ) -> None:
+        """The rule's part of the step, in place."""
+        rates = [self.rate_of(i, step) for i in group]
+        update = updates(weights[0].device)
+        update.advance(self.rule, weights, gradients, rates, buffers, self.count + step + 1)
 
 
 class Tape(Protocol):
@@ -31,7 +57,7 @@ class Tape(Protocol):
         ...
 
     def recall(self, step: int, group: Sequence[int]) -> Recalled:
-        """Of the weights with these indices at `step`: the weights before it, gradients, buffers after it.
+        """Of the weights with these indices at `step`: the weights before it, gradients, buffers and weights after it.
 
         All are free to write to. Steps are recalled from the last to the first, each weight once.
         """
@@ -46,8 +72,8 @@ class GradientTape:
     scattered among a graph's temporaries, where it would keep their memory from being given back.
     """
 
-    def __init__(self, start: Sequence[Tensor], steps: int, rule: UpdateRule, rate_of: RateOf) -> None:
-        self.start, self.rule, self.rate_of = start, rule, rate_of
+    def __init__(self, start: Sequence[Tensor], buffers: Sequence[Buffers], steps: int, moves: Moves) -> None:
+        self.start, self.buffers, self.moves = start, buffers, moves
         self.kept = [w.new_empty(steps, *w.shape) for w in start]
         self.draws: list[list[Tensor]] = []
 
@@ -61,14 +87,16 @@ class GradientTape:
 
     def recall(self, step: int, group: Sequence[int]) -> Recalled:
         """Play the weights forward to `step`, by the updates that the steps were taken with."""
-        update = updates(self.start[0].device)
+        moves = self.moves
         weights = [self.start[i].detach().clone() for i in group]
-        buffers: list[Buffers] = [[] for _ in group]
-        for at in range(step + 1 if self.rule.buffers else step):
+        buffers = [[b.detach().clone() for b in self.buffers[i]] for i in group]
+        moved = weights
+        for at in range(step + 1 if moves.replayed else step):
             moved = weights if at < step else [w.clone() for w in weights]
-            rates = [self.rate_of(i, at) for i in group]
-            update.advance(self.rule, moved, [self.kept[i][at] for i in group], rates, buffers, at + 1)
-        return weights, [self.kept[i][step] for i in group], buffers
+            moves.move(at, group, moved, [self.kept[i][at] for i in group], buffers)
+            if at < step and moves.project is not None:
+                weights = moves.project(weights)
+        return weights, [self.kept[i][step] for i in group], buffers, moved
 
 
 class HostTape:
@@ -78,8 +106,8 @@ class HostTape:
     step's gradient, the gradient beside the next step.
     """
 
-    def __init__(self, rule: UpdateRule, rate_of: RateOf, device: torch.device) -> None:
-        self.rule, self.rate_of, self.device = rule, rate_of, device
+    def __init__(self, moves: Moves, device: torch.device) -> None:
+        self.moves, self.device = moves, device
         self.steps: list[list[list[Tensor]]] = []
         self.draws: list[list[Tensor]] = []
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
@@ -106,11 +134,11 @@ class HostTape:
             weights.append(w)
             gradients.append(g)
             buffers.append(own)
-        if self.rule.buffers:
-            rates = [self.rate_of(i, step) for i in group]
+        moved = weights
+        if self.moves.replayed:
             moved = [w.clone() for w in weights]
-            updates(self.device).advance(self.rule, moved, gradients, rates, buffers, step + 1)
-        return weights, gradients, buffers
+            self.moves.move(step, group, moved, gradients, buffers)
+        return weights, gradients, buffers, moved
 
     def _away(self, x: Tensor) -> Tensor:
         """A copy in host memory; on CUDA it is under way, and ready once the stream is."""
