@@ -8,9 +8,9 @@ from common.run.media import Medium, find, size_text, within
 from common.tables.runs import Run, command_of
 from scripts.report.page import Block, Cell, DataTable, Figure, Head, Line
 
-MOST_EACH, MOST_IN_ALL = 1_000_000, 2_400_000
-"""Bytes of a file and of all files on the page. Base64 makes 3.2 MB of the latter, which leaves a page below 5 MB room
-for its tables and figures.
+MOST_EACH, MOST_IN_ALL = 500_000, 1_500_000
+"""Bytes of a file and of all files on the page. Base64 makes 2 MB of the latter: tables and figures of two papers are
+2.5 MB, and a page should stay below 5.
 """
 NOTE = (
     f"Pictures and videos of finished runs, in the order of the runs: at most {size_text(MOST_EACH)} a file and "
@@ -22,7 +22,7 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
     """A block for each run with media that fit, and one that names what does not; empty without media."""
     found = {run.folder: find(run.folder) for run in runs}
     kept, left_out = within((medium for media in found.values() for medium in media), MOST_EACH, MOST_IN_ALL)
-    shown = []
+    shown: list[Block] = []
     for run in runs:
         who, own = run.results, [medium for medium in kept if medium in found[run.folder]]
         if own:
