@@ -8,9 +8,9 @@ from common.run.media import Medium, find, size_text, within
 from common.tables.runs import Run, command_of
 from scripts.report.page import Block, Cell, DataTable, Figure, Head, Line
 
-MOST_EACH, MOST_IN_ALL = 1_000_000, 2_400_000
-"""Bytes of a file and of all files on the page. Base64 makes 3.2 MB of the latter, which leaves a page below 5 MB room
-for its tables and figures.
+MOST_EACH, MOST_IN_ALL = 500_000, 1_500_000
+"""Bytes of a file and of all files on the page. Base64 makes 2 MB of the latter: tables and figures of two papers are
+2.5 MB, and a page should stay below 5.
 """
 NOTE = (
     f"Pictures and videos of finished runs, in the order of the runs: at most {size_text(MOST_EACH)} a file and "

@@ -102,4 +102,4 @@ def test_what_is_too_large_is_named_with_its_size(root: Path, monkeypatch: pytes
 
 
 def test_a_page_full_of_media_leaves_room_for_the_rest() -> None:
-    assert media.MOST_IN_ALL * 4 / 3 <= 0.65 * report.MOST_BYTES
+    assert media.MOST_IN_ALL * 4 / 3 + 2.5e6 < report.MOST_BYTES

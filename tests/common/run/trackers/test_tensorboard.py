@@ -2,13 +2,17 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from common.run.schema import TrackerConfig, TrackerName
+from common.run.folder import read_records
+from common.run.results import Interval
+from common.run.run import Run
+from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerName
 from common.run.tracker import Tracker, make_tracker
 from tests.tracked_run import WHO, finished_folder, write_media
 
@@ -58,18 +62,23 @@ def test_a_run_is_there_as_metrics_jsonl_tells_it(tmp_path: Path) -> None:
     assert len(events.Scalars("test/accuracy")) == 1
 
 
-def test_a_continued_run_has_every_step_once_and_its_beginning(tmp_path: Path) -> None:
+def test_a_run_that_was_continued_has_every_step_once(tmp_path: Path) -> None:
     """Steps after the checkpoint were logged before the crash and come again; metrics.jsonl is cut, and so is this."""
-    file = tmp_path / "metrics.jsonl"
-    for steps in ([1, 2, 3, 4], [1, 2, 3, 5]):
-        before, first, *rest = [{"step": step, "train/outer_loss": float(step + len(steps))} for step in steps]
-        file.write_text(json.dumps(before) + "\n" + json.dumps(first) + "\n")
-        tracker = tracker_in(tmp_path)
-        for record in (first, *rest):
-            tracker.log(record)
-        tracker.finish(1)
-    assert [each.step for each in read(tmp_path).Scalars("train/outer_loss")] == [1, 2, 3, 5]
-    assert len(list((tmp_path / "tensorboard" / "train").iterdir())) == 1
+    config = TrackerConfig(TrackerName.tensorboard)
+    loop = LoopConfig(save_every=2, save_seconds=0)
+    for start, crash_in in enumerate((3, 5, None)):
+        crash = pytest.raises(ZeroDivisionError) if crash_in else nullcontext()
+        with crash, Run(tmp_path, {"seed": 3}, RuntimeConfig(device=Device.cpu), config, loop, WHO) as run:
+            for step in run.steps(6):
+                run.log(step, "train", outer_loss=1 / step, start=start)
+                if step == crash_in:
+                    raise ZeroDivisionError
+                run.save_if_due(step)
+            run.finish({"accuracy": Interval(0.75, 4, 0.5, 1.0)})
+    events, records = read(tmp_path), read_records(tmp_path)
+    assert [each.step for each in events.Scalars("train/outer_loss")] == [1, 2, 3, 4, 5, 6]
+    assert {found for found in scalars(events) if not found[0].startswith("cost/")} == expected(records)
+    assert events.Tags()["images"] == [] and len(list((tmp_path / "tensorboard" / "train").iterdir())) == 1
 
 
 def test_pictures_are_shown_and_videos_left_out_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
