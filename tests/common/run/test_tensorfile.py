@@ -23,7 +23,7 @@ def tensors() -> dict[str, torch.Tensor]:
     large = torch.randn(6, 4, generator=draw)
     return {
         **found,
-        "é\"\\\n\x01": torch.tensor(1.5),
+        'é"\\\n\x01': torch.tensor(1.5),
         "empty": torch.zeros(0, 2),
         "turned": large.T,
         "spread": torch.tensor([2.0]).expand(3, 2),
