@@ -1,43 +1,107 @@
 """Checkpoints: folders of safetensors and JSON that are whole or not there; nothing is ever unpickled.
 
 checkpoints/step-000400/
-    state.json              step, run state, the structure of every object, sizes and hashes of the tensor files
-    <object>.safetensors    the tensors of one object; a model's file holds its parameters under their own names
+    state.json                    step, run state, the structure of every object, sizes and hashes of the tensor files
+    <object>.safetensors          the tensors of one object; a model's file holds its parameters under their own names
+    <object>/<shard>.safetensors  structure and tensors of one shard of an object that comes in shards
+
+An object is made, written and read when its turn comes, so that one at a time is in memory, and a shard likewise.
 """
 
-import base64
 import errno
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load as parse_tensors
-from safetensors.torch import save as serialise_tensors
-from torch import Tensor
-
 from common.errors import UserError
+from common.run import structure, tensorfile
 from common.run.files import remove_temporaries, sync_folder, temporary_beside, write_synced
+from common.run.tensorfile import SUFFIX
 
 SCHEMA = 1
 STATE = "state.json"
+SHARDS, HASH, STRUCTURE = "shards", "sha256", "structure"
 log = logging.getLogger(__name__)
+
+
+class Shards(Mapping[str, Any]):
+    """States by name, each with a file of its own, and each made or read anew whenever it is asked for.
+
+    As the state of an object, `run.track("clients", store)` with a `store.state_dict()` of this type, they cost what
+    has changed: a shard whose bytes have the hash that the checkpoint before recorded is linked to that file, not
+    written. The owner marks nothing; all shards are hashed at every save. `store.load_state_dict` gets them as this
+    type, too, and reads one at a time: `for name, state in shards.items()`.
+    """
+
+    def __init__(self, names: Iterable[str], state: Callable[[str], Any]) -> None:
+        """The shards `names`, letters, digits and any of `_-.`, of which `state` gives one; for a dict of states:
+        `Shards(states, states.__getitem__)`."""
+        self._names = dict.fromkeys(names)
+        self._state = state
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._state(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read: `objects` as their `state_dict()`s (tensors on the CPU), `run` as given to `save`."""
+    """What `state.json` says: `entries` tells files, hashes and structures of the objects, `run` is as given to `save`.
+
+    The files are read when they are asked for.
+    """
 
     path: Path
     step: int
-    objects: dict[str, Any]
+    entries: dict[str, Any]
     run: dict[str, Any]
+
+    @property
+    def objects(self) -> Shards:
+        """The objects' `state_dict()`s, tensors on the CPU; raises UserError where a file is missing or was altered."""
+        return Shards(self.entries, self._object)
+
+    def verify(self) -> None:
+        """Compare every file with its hash; no tensors are held.
+
+        Raises:
+            UserError: one is missing or was altered.
+        """
+        with _readable(self.path):
+            for name, entry in self.entries.items():
+                if SHARDS not in entry:
+                    tensorfile.verify(self.path / f"{name}{SUFFIX}", entry[HASH])
+                for shard, sha256 in entry.get(SHARDS, {}).items():
+                    tensorfile.verify(self.path / name / f"{shard}{SUFFIX}", sha256)
+
+    def _object(self, name: str) -> Any:
+        entry = self.entries[name]
+        if SHARDS in entry:
+            return Shards(entry[SHARDS], partial(self._shard, name))
+        with _readable(self.path):
+            tensors, _ = tensorfile.read(self.path / f"{name}{SUFFIX}", entry[HASH])
+            return structure.decode(entry[STRUCTURE], tensors)
+
+    def _shard(self, name: str, shard: str) -> Any:
+        with _readable(self.path):
+            file = self.path / name / f"{shard}{SUFFIX}"
+            tensors, texts = tensorfile.read(file, self.entries[name][SHARDS][shard])
+            return structure.decode(json.loads(texts[STRUCTURE]), tensors)
 
 
 def save(
@@ -48,25 +112,34 @@ def save(
     *,
     keep: int = 2,
     best: int | None = None,
+    previous: int | None = None,
 ) -> Path:
     """Write `folder/step-NNNNNN` and drop older ones beyond the newest `keep` and the step `best`.
 
     Args:
         folder: the run's checkpoint folder; made if need be.
         step: outer steps done.
-        objects: name -> state dict: any nesting of dicts, lists, tuples, tensors, numbers, strings, bytes and None.
+        objects: name -> state dict, or its `Shards`. A state dict is any nesting of dicts, lists, tuples, tensors,
+            numbers, strings, bytes and None.
         run: anything JSON can hold.
         keep: number of newest checkpoints that stay.
         best: step of the checkpoint that stays whatever its age.
+        previous: step of the checkpoint that this process has written or verified last; unchanged shards are linked
+            to its files.
 
     Raises:
         UserError: the disk is full or not writable; earlier checkpoints are intact and nothing temporary is left.
     """
     target = folder / name_of(step)
     temporary = temporary_beside(target)
+    before = None if previous is None else folder / name_of(previous)
     try:
         temporary.mkdir(parents=True)
-        _write(temporary, step, objects, run)
+        # no variable holds a state while the next one is made
+        entries = {name: _write(temporary, name, objects[name], before) for name in objects}
+        state = {"schema": SCHEMA, "step": step, "run": dict(run), "objects": entries}
+        write_synced(temporary / STATE, json.dumps(state, allow_nan=False).encode())
+        sync_folder(temporary)
         if target.exists():  # unreadable, or left by a run that went on from an earlier checkpoint
             shutil.rmtree(target)
         os.rename(temporary, target)
@@ -90,103 +163,87 @@ def steps(folder: Path) -> list[int]:
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
-def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that can be read; broken ones are passed over with a warning."""
+def latest(folder: Path, *, verified: bool = True) -> Checkpoint | None:
+    """The newest checkpoint whose files match their hashes, or, not `verified`, whose `state.json` can be read.
+
+    Broken ones are passed over with a warning.
+    """
     for step in steps(folder):
         try:
-            return load(folder / name_of(step))
+            found = load(folder / name_of(step))
+            if verified:
+                found.verify()
+            return found
         except UserError as error:
             log.warning("%s; trying the one before", error)
     return None
 
 
 def load(path: Path) -> Checkpoint:
-    """Read one checkpoint folder.
+    """Read the `state.json` of one checkpoint folder.
 
     Raises:
-        UserError: it is incomplete, was altered, or comes from a later version.
+        UserError: it cannot be read, or comes from a later version.
     """
-    try:
+    with _readable(path):
         state = json.loads((path / STATE).read_text())
         if state["schema"] != SCHEMA:
             raise UserError(f"{path}: checkpoint format {state['schema']}, this code reads {SCHEMA}; update it")
-        objects = {}
-        for name, entry in state["objects"].items():
-            data = (path / f"{name}.safetensors").read_bytes()
-            if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                raise UserError(f"{path / name}.safetensors is damaged (its hash differs); use an earlier checkpoint")
-            objects[name] = _decode(entry["structure"], parse_tensors(data))
-        return Checkpoint(path, state["step"], objects, state["run"])
+        return Checkpoint(path, state["step"], state["objects"], state["run"])
+
+
+def _write(folder: Path, name: str, state: Any, before: Path | None) -> dict[str, Any]:
+    """Write one object into `folder`; returns its entry in `state.json`."""
+    if isinstance(state, Shards):
+        return {SHARDS: _write_shards(folder / name, state, before)}
+    shape, tensors = structure.encode(state)
+    sha256, size = tensorfile.write(folder / f"{name}{SUFFIX}", tensors)
+    return {HASH: sha256, "bytes": size, STRUCTURE: shape}
+
+
+def _write_shards(folder: Path, shards: Shards, before: Path | None) -> dict[str, str]:
+    """Write the shards of one object, or link them to those of the checkpoint `before`; returns their hashes."""
+    if odd := [name for name in shards if not re.fullmatch(r"[\w-][\w.-]*", name)]:
+        raise ValueError(f"{folder.name}: {odd[0]!r} is no name of a shard; use letters, digits and any of _-.")
+    there: dict[str, str] = {}
+    if before is not None:
+        with suppress(UserError):  # somebody has deleted it: everything is written
+            there = load(before).entries.get(folder.name, {}).get(SHARDS, {})
+    folder.mkdir()
+    hashes = {}
+    for name in shards:
+        old = (before / folder.name / f"{name}{SUFFIX}", there[name]) if before and name in there else None
+        hashes[name] = _write_shard(folder / f"{name}{SUFFIX}", shards[name], old)
+    sync_folder(folder)
+    return hashes
+
+
+def _write_shard(path: Path, state: Any, old: tuple[Path, str] | None) -> str:
+    shape, tensors = structure.encode(state)
+    texts = {STRUCTURE: json.dumps(shape, allow_nan=False)}
+    if old is not None and tensorfile.digest(tensors, texts) == old[1]:
+        try:
+            os.link(old[0], path)
+            return old[1]
+        except OSError as error:
+            _tell_of_copies(path.parents[2], error.strerror)
+    sha256, _ = tensorfile.write(path, tensors, texts)
+    return sha256
+
+
+@cache
+def _tell_of_copies(folder: Path, reason: str) -> None:
+    """Once a process and folder."""
+    log.warning("%s: no links here (%s); unchanged shards are written again", folder, reason)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Put what goes wrong in reading the checkpoint `path` into words."""
+    try:
+        yield
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: unreadable checkpoint ({error!r}); use an earlier one") from error
-
-
-def _write(folder: Path, step: int, objects: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-    entries = {}
-    for name, value in objects.items():
-        tensors: dict[str, Tensor] = {}
-        structure = _encode(value, (), tensors, {})
-        # to bytes first: a full disk is then a plain OSError and never a half-mapped file
-        data = serialise_tensors(tensors)
-        write_synced(folder / f"{name}.safetensors", data)
-        entries[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "structure": structure}
-    state = {"schema": SCHEMA, "step": step, "run": dict(run), "objects": entries}
-    write_synced(folder / STATE, json.dumps(state, allow_nan=False).encode())
-    sync_folder(folder)
-
-
-def _encode(value: Any, path: tuple[str, ...], tensors: dict[str, Tensor], seen: dict[Any, str]) -> Any:
-    """`value` as JSON, its tensors moved to `tensors` under their dotted path.
-
-    Tagged objects `{"$kind": ...}` stand for what JSON lacks. Tied tensors are stored once: `seen` finds them again.
-    """
-    if isinstance(value, Tensor):
-        data = value.detach()
-        place = (data.data_ptr(), data.dtype, tuple(data.shape), data.stride(), str(data.device))
-        if not data.numel() or place not in seen:
-            name = ".".join(path) or "value"
-            while name in tensors:
-                name += "_"
-            tensors[name] = data.to("cpu", copy=True).contiguous()
-            seen[place] = name
-        return {"$tensor": seen[place]}
-    if isinstance(value, Mapping):
-        pairs = [(key, _encode(entry, (*path, str(key)), tensors, seen)) for key, entry in value.items()]
-        if all(isinstance(key, str) and not key.startswith("$") for key, _ in pairs):
-            return dict(pairs)
-        return {"$dict": [[_encode(key, path, tensors, seen), entry] for key, entry in pairs]}
-    if isinstance(value, (list, tuple)):
-        entries = [_encode(entry, (*path, str(index)), tensors, seen) for index, entry in enumerate(value)]
-        return entries if isinstance(value, list) else {"$tuple": entries}
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return {"$float": str(value)}
-    if isinstance(value, bytes):
-        return {"$bytes": base64.b64encode(value).decode()}
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    raise TypeError(
-        f"{'.'.join(path)} is a {type(value).__name__}, which a checkpoint cannot hold: "
-        "state_dict() may give tensors, numbers, strings, bytes, None, and dicts, lists and tuples of them"
-    )
-
-
-def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, list):
-        return [_decode(entry, tensors) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    match next(iter(value), None):
-        case "$tensor":
-            return tensors[value["$tensor"]]
-        case "$dict":
-            return {_decode(key, tensors): _decode(entry, tensors) for key, entry in value["$dict"]}
-        case "$tuple":
-            return tuple(_decode(entry, tensors) for entry in value["$tuple"])
-        case "$float":
-            return float(value["$float"])
-        case "$bytes":
-            return base64.b64decode(value["$bytes"])
-    return {key: _decode(entry, tensors) for key, entry in value.items()}
 
 
 def _prune(folder: Path, last: int, keep: int, best: int | None) -> None:

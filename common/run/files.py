@@ -66,8 +66,7 @@ def write_synced(path: Path, data: bytes) -> None:
     """Write a file and wait until it is on the disk."""
     with path.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
 
 
 def sync_folder(folder: Path) -> None:
@@ -97,7 +96,7 @@ def remove_if_empty(folder: Path) -> None:
             return
 
 
-def sync_file(file: IO[str]) -> None:
+def sync_file(file: IO[Any]) -> None:
     """Wait until what was written to an open file is on the disk."""
     file.flush()
     os.fsync(file.fileno())

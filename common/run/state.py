@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,19 +20,19 @@ class Stateful(Protocol):
     """Whatever must survive a restart: modules, optimisers, schedules, data streams."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """The state as nested plain data and tensors."""
+        """The state as nested plain data and tensors, or as `checkpoint.Shards` of which a step changes few."""
 
     def load_state_dict(self, state_dict: Any) -> Any:
-        """Take a state back."""
+        """Take a state back; shards come as `checkpoint.Shards`, read one at a time."""
 
 
 def selected(run: Path) -> checkpoint.Checkpoint:
-    """The checkpoint of the step that was the best on the dev split, in the folder `run`.
+    """The checkpoint of the step that was the best on the dev split, in the folder `run`; no tensors are read yet.
 
     Raises:
         UserError: no step has been selected yet.
     """
-    last = checkpoint.latest(run / CHECKPOINTS)
+    last = checkpoint.latest(run / CHECKPOINTS, verified=False)
     if last is None or last.run["best"] is None:
         raise UserError(f"run={run}: no selected checkpoint yet; run its training command again and it continues")
     return checkpoint.load(run / CHECKPOINTS / checkpoint.name_of(int(last.run["best"]["step"])))
@@ -42,7 +42,7 @@ def put_back(found: checkpoint.Checkpoint, parts: Mapping[str, Stateful], run: P
     """Give `parts` the state that `found` has under their names.
 
     Raises:
-        UserError: the state does not fit, as the `model` behind the folder `run` has changed.
+        UserError: the state is damaged or does not fit, as the `model` behind the folder `run` has changed.
     """
     try:
         for name, part in parts.items():
@@ -71,7 +71,8 @@ class RunState:
         self.seconds = 0.0
         self.records = 0
         self._objects: dict[str, Stateful] = {}
-        self._saved_step, self._save_asked = -1, False
+        self._saved_step: int | None = None
+        self._save_asked = False
 
     def add(self, name: str, entry: Stateful) -> None:
         """Make `entry` part of every checkpoint."""
@@ -91,7 +92,7 @@ class RunState:
         return self._save_asked
 
     def restore(self, device: torch.device) -> bool:
-        """Take everything from the newest readable checkpoint; False if there is none.
+        """Take everything from the newest intact checkpoint, object by object; False if there is none.
 
         Raises:
             UserError: it does not fit the objects that were added.
@@ -136,10 +137,12 @@ class RunState:
             "records": records,
             "device": device.type,
         }
-        objects: dict[str, Any] = {name: entry.state_dict() for name, entry in self._objects.items()}
-        objects["rng"] = seeding.rng_state()
+        states: dict[str, Callable[[], Any]] = {name: entry.state_dict for name, entry in self._objects.items()}
+        states["rng"] = seeding.rng_state
+        objects = checkpoint.Shards(states, lambda name: states[name]())
         best = int(self.best["step"]) if self.best else None
-        checkpoint.save(self.folder / CHECKPOINTS, step, objects, run, keep=self.keep, best=best)
+        folder, before = self.folder / CHECKPOINTS, self._saved_step
+        checkpoint.save(folder, step, objects, run, keep=self.keep, best=best, previous=before)
         self._saved_step, self._save_asked = step, False
         return True
 

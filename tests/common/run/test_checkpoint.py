@@ -1,19 +1,29 @@
-"""Checkpoints: exact round trips, whole or not there, old ones intact whatever happens."""
+"""Checkpoints: exact round trips, whole or not there, old ones intact whatever happens; one object in memory."""
 
 import errno
+import hashlib
 import json
 import os
+import random
 import resource
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import nn
 
 from common.errors import UserError
-from common.run import checkpoint
+from common.run import checkpoint, state
+from common.run.checkpoint import Shards
+
+CHECKOUT = Path(__file__).parents[3]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -198,3 +208,341 @@ def test_a_disk_that_really_refuses_more_bytes_is_one_clear_error(tmp_path: Path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert names(tmp_path / "checkpoints") == []
+
+
+# ---- one object at a time
+
+
+def test_the_files_are_those_of_all_earlier_versions(tmp_path: Path) -> None:
+    """By hand, as they were written before this format's writer."""
+    weight = torch.randn(3, 2, generator=torch.Generator().manual_seed(1))
+    data = serialise({"weight": weight})
+    structure = {"weight": {"$tensor": "weight"}, "rate": 0.1, "pair": {"$tuple": [1, 2]}}
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "structure": structure}
+    written = {"schema": 1, "step": 4, "run": {"records": 2}, "objects": {"model": entry}}
+    by_hand = tmp_path / "hand" / "step-000004"
+    by_hand.mkdir(parents=True)
+    (by_hand / "model.safetensors").write_bytes(data)
+    (by_hand / "state.json").write_text(json.dumps(written))
+    found = checkpoint.latest(tmp_path / "hand")
+    assert found is not None and found.step == 4 and found.run == {"records": 2}
+    model = found.objects["model"]
+    assert same(model, {"weight": weight, "rate": 0.1, "pair": (1, 2)})
+    again = checkpoint.save(tmp_path / "again", 4, {"model": model}, {"records": 2})
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
+        path.name: path.read_bytes() for path in by_hand.iterdir()
+    }
+
+
+class Turns:
+    """Gives states and fails if one is still held when the next is asked for."""
+
+    def __init__(self) -> None:
+        self.given: list[weakref.ref[torch.Tensor]] = []
+
+    def alone(self, tensor: torch.Tensor) -> torch.Tensor:
+        assert not any(other() is not None for other in self.given), "an earlier one is still held"
+        self.given.append(weakref.ref(tensor))
+        return tensor
+
+    def states(self, *names: str) -> Shards:
+        return Shards(names, lambda name: {"weight": self.alone(torch.ones(2) * len(self.given))})
+
+
+def test_objects_and_shards_are_made_written_and_read_in_their_turn(tmp_path: Path) -> None:
+    writing, reading = Turns(), Turns()
+    shards = writing.states("a", "b", "c")
+    plain = writing.states("model", "outer")
+    objects = Shards(["model", "clients", "outer"], lambda name: shards if name == "clients" else plain[name])
+    checkpoint.save(tmp_path, 1, objects, {})
+    checkpoint.save(tmp_path, 2, objects, {}, previous=1)
+    assert len(writing.given) == 10
+    found = checkpoint.latest(tmp_path)
+    assert found is not None and list(found.objects) == ["model", "clients", "outer"]
+    for name in ("model", "outer"):
+        reading.alone(found.objects[name]["weight"])
+    for _, value in found.objects["clients"].items():
+        reading.alone(value["weight"])
+        del value
+    assert len(reading.given) == 5
+
+
+def test_what_was_selected_is_known_from_state_json_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for step in (1, 2):
+        checkpoint.save(
+            folder, step, {"model": {"weight": torch.ones(1, 1) * step}}, {"best": {"step": 1, "score": 0.5}}
+        )
+        (folder / checkpoint.name_of(step) / "model.safetensors").rename(tmp_path / f"{step}")
+    found = state.selected(tmp_path)
+    assert found.step == 1 and found.objects.keys() == {"model"}
+    model = nn.Linear(1, 1, bias=False)
+    with pytest.raises(UserError, match="step-000001: unreadable checkpoint .*No such file"):
+        state.put_back(found, {"model": model}, tmp_path, "tiny")
+    (tmp_path / "1").rename(folder / checkpoint.name_of(1) / "model.safetensors")
+    state.put_back(found, {"model": model}, tmp_path, "tiny")
+    assert model.weight.item() == 1
+    flipped_bit(folder / checkpoint.name_of(1) / "model.safetensors")
+    with pytest.raises(UserError, match=r"model.safetensors is damaged \(its hash differs\)"):
+        state.put_back(found, {"model": model}, tmp_path, "tiny")
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+import torch
+from common.engine.cuda.sizes import MemoryMeter, give_back
+from common.run import checkpoint
+
+class Part:
+    def load_state_dict(self, state):
+        assert len(state) == 4
+
+cpu, folder = torch.device("cpu"), Path(sys.argv[1])
+def peak(work):
+    give_back(cpu)
+    with MemoryMeter(cpu) as meter:
+        work()
+    print(meter.peak // 1_000_000)
+
+checkpoint.save(folder / "small", 0, {"model": {"0": torch.ones(1)}}, {})
+if sys.argv[2] == "write":
+    states = {name: {str(n): torch.ones(25_000_000 // 4) for n in range(4)} for name in ("model", "outer")}
+    peak(lambda: checkpoint.save(folder, 1, states, {}))
+else:
+    parts = {"model": Part(), "outer": Part()}
+    found = []
+    peak(lambda: found.append(checkpoint.latest(folder)))
+    peak(lambda: [part.load_state_dict(found[0].objects[name]) for name, part in parts.items()])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process forget its peak")
+def test_saving_200_mb_takes_no_memory_and_reading_it_that_of_one_object(tmp_path: Path) -> None:
+    def megabytes(what: str) -> list[int]:
+        command = [sys.executable, "-c", MEASURE, str(tmp_path), what]
+        return [int(line) for line in subprocess.check_output(command, text=True, cwd=CHECKOUT).split()]
+
+    (written,) = megabytes("write")
+    assert written < 40
+    verified, read = megabytes("read")
+    assert verified < 40 and 90 < read < 140
+
+
+# ---- shards
+
+
+class Clients:
+    """As many clients, of which some change a round."""
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.states = {
+            f"client_{number}": {"moment": torch.randn(40, 50, generator=draw), "rounds": 0, "rng": draw.get_state()}
+            for number in range(count)
+        }
+
+    def state_dict(self) -> Shards:
+        return Shards(self.states, self.states.__getitem__)
+
+    def load_state_dict(self, shards: Shards) -> None:
+        self.states = dict(shards)
+
+    def round(self, *numbers: int) -> None:
+        for number in numbers:
+            self.states[f"client_{number}"]["moment"].mul_(0.5)
+            self.states[f"client_{number}"]["rounds"] += 1
+
+
+def save_clients(folder: Path, step: int, clients: Clients, previous: int | None = None) -> Path:
+    return checkpoint.save(folder, step, {"clients": clients.state_dict()}, {}, previous=previous, keep=9)
+
+
+def read_clients(path: Path) -> Clients:
+    clients = Clients(0)
+    clients.load_state_dict(checkpoint.load(path).objects["clients"])
+    return clients
+
+
+def inodes(path: Path) -> dict[str, int]:
+    return {file.stem: file.stat().st_ino for file in (path / "clients").iterdir()}
+
+
+def new_bytes(path: Path, before: Path) -> int:
+    """Bytes below `path` in files that are not those of `before`."""
+    known = {file.stat().st_ino for file in before.rglob("*")}
+    files = [file.stat() for file in path.rglob("*") if file.is_file()]
+    return sum(file.st_size for file in files if file.st_ino not in known)
+
+
+def test_of_a_hundred_clients_ten_are_written_when_ten_have_changed(tmp_path: Path) -> None:
+    clients = Clients(100)
+    first = save_clients(tmp_path, 1, clients)
+    everything = new_bytes(first, tmp_path / "nowhere")
+    clients.round(*range(30, 40))
+    second = save_clients(tmp_path, 2, clients, previous=1)
+    changed = {name for name, inode in inodes(second).items() if inodes(first)[name] != inode}
+    assert changed == {f"client_{number}" for number in range(30, 40)}
+    assert new_bytes(second, first) <= 0.15 * everything
+    assert same(read_clients(second).states, clients.states)
+    assert read_clients(first).states["client_30"]["rounds"] == 0
+    assert (second / "clients" / "client_0.safetensors").read_bytes()[:8]  # a file as others, for plain tools too
+    assert load_file(second / "clients" / "client_0.safetensors")["moment"].equal(clients.states["client_0"]["moment"])
+
+
+def test_linked_and_written_shards_are_the_same_files(tmp_path: Path) -> None:
+    clients = Clients(3)
+    save_clients(tmp_path / "linked", 1, clients)
+    clients.round(1)
+    linked = save_clients(tmp_path / "linked", 2, clients, previous=1)
+    written = save_clients(tmp_path / "written", 2, clients)
+    files = [file.relative_to(written) for file in sorted(written.rglob("*")) if file.is_file()]
+    assert len(files) == 4
+    assert all((linked / file).read_bytes() == (written / file).read_bytes() for file in files)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state["moment"].view(-1)[7].add_(1e-3),
+        lambda state: state.update(rounds=1),
+        lambda state: state.update(moment=state["moment"].view(50, 40)),
+        lambda state: state.update(moment=state["moment"].view(torch.int32)),
+        lambda state: state.update(rounds=0.0),
+        lambda state: state.update(more=None),
+    ],
+)
+def test_whatever_changes_a_shard_is_noticed(tmp_path: Path, change: Callable[[Any], None]) -> None:
+    clients = Clients(2)
+    first = save_clients(tmp_path, 1, clients)
+    change(clients.states["client_1"])
+    second = save_clients(tmp_path, 2, clients, previous=1)
+    assert [inodes(second)[name] == inodes(first)[name] for name in clients.states] == [True, False]
+    assert same(read_clients(second).states, clients.states)
+
+
+def test_clients_come_and_go(tmp_path: Path) -> None:
+    clients = Clients(3)
+    save_clients(tmp_path, 1, clients)
+    clients.states["newcomer"] = clients.states.pop("client_0")
+    assert list(read_clients(save_clients(tmp_path, 2, clients, previous=1)).states) == [
+        "client_1", "client_2", "newcomer",
+    ]  # fmt: skip
+    clients.states.clear()
+    assert read_clients(save_clients(tmp_path, 3, clients, previous=2)).states == {}
+
+
+def test_links_outlive_the_checkpoint_they_were_made_from(tmp_path: Path) -> None:
+    clients = Clients(5)
+    for step in range(1, 7):
+        clients.round(step % 5)
+        objects = {"clients": clients.state_dict()}
+        checkpoint.save(tmp_path, step, objects, {}, keep=1, previous=step - 1 if step > 1 else None)
+    assert checkpoint.steps(tmp_path) == [6]
+    found = checkpoint.latest(tmp_path)
+    assert found is not None and same(dict(found.objects["clients"]), clients.states)
+
+
+def test_a_damaged_linked_shard_is_noticed_in_every_checkpoint_that_has_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clients = Clients(3)
+    for step in (1, 2, 3):
+        clients.round(*([] if step == 3 else [0]))  # client 0 of step 1 is a file of its own, of steps 2 and 3 one file
+        save_clients(tmp_path, step, clients, previous=step - 1 if step > 1 else None)
+    flipped_bit(tmp_path / "step-000003" / "clients" / "client_0.safetensors")
+    for step in (2, 3):
+        shards = checkpoint.load(tmp_path / checkpoint.name_of(step)).objects["clients"]
+        assert same(shards["client_1"], clients.states["client_1"])
+        with pytest.raises(UserError, match="client_0.safetensors is damaged"):
+            shards["client_0"]
+    found = checkpoint.latest(tmp_path)
+    assert found is not None and found.step == 1
+    # going on from there links to that one only
+    save_clients(tmp_path, 2, read_clients(found.path), previous=1)
+    again = checkpoint.latest(tmp_path)
+    assert again is not None and again.step == 2
+
+
+def test_a_shard_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    path = save_clients(tmp_path, 1, Clients(2))
+    (path / "clients" / "client_1.safetensors").unlink()
+    assert checkpoint.latest(tmp_path) is None
+    with pytest.raises(KeyError):
+        checkpoint.load(path).objects["clients"]["client_7"]
+
+
+def test_without_links_everything_is_written_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    clients = Clients(3)
+    paths = [save_clients(tmp_path, step, clients, previous=step - 1 if step > 1 else None) for step in (1, 2, 3)]
+    assert same(read_clients(paths[2]).states, clients.states)
+    assert len({inode for path in paths for inode in inodes(path).values()}) == 9
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}: no links here (Operation not permitted)")
+
+
+def test_a_previous_checkpoint_that_somebody_deleted_is_not_missed(tmp_path: Path) -> None:
+    clients = Clients(2)
+    path = save_clients(tmp_path, 2, clients, previous=1)
+    (path / "clients" / "client_0.safetensors").unlink()
+    assert same(read_clients(save_clients(tmp_path, 3, clients, previous=2)).states, clients.states)
+
+
+@pytest.mark.parametrize("name", ["../client", "a/b", ".hidden", "", "two words"])
+def test_names_of_shards_are_names_of_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="is no name of a shard; use letters, digits"):
+        checkpoint.save(tmp_path, 1, {"clients": Shards([name], lambda _: {})}, {})
+    assert names(tmp_path) == []
+
+
+def rounds(folder: Path, clients: Clients, total: int) -> None:
+    """Continue from the newest checkpoint up to `total` rounds."""
+    found = checkpoint.latest(folder)
+    done = 0
+    if found is not None:
+        done = found.step
+        clients.load_state_dict(found.objects["clients"])
+    for step in range(done + 1, total + 1):
+        clients.round(*random.Random(step).sample(range(20), 3))
+        checkpoint.save(folder, step, {"clients": clients.state_dict()}, {}, previous=step - 1 if step > 1 else None)
+
+
+def test_an_error_at_any_call_of_the_system_leaves_a_run_that_ends_as_the_straight_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = Clients(20)
+    rounds(tmp_path / "straight", straight, 6)
+    draw, folder = random.Random(0), tmp_path / "disturbed"
+    hit = set()
+    for _ in range(40):
+        left = draw.randrange(60)
+        with monkeypatch.context() as patch:
+            for name in ("fsync", "link", "rename"):
+                real = getattr(os, name)
+
+                def counted(*given: Any, real: Any = real, name: str = name) -> Any:
+                    nonlocal left
+                    left -= 1
+                    if left < 0 and name != "link":  # a link that fails is written instead
+                        hit.add(name)
+                        raise OSError(errno.EIO, os.strerror(errno.EIO))
+                    return real(*given)
+
+                patch.setattr(os, name, counted)
+            try:
+                rounds(folder, Clients(20), 6)
+            except UserError:
+                assert not list(folder.glob(".*"))
+    assert hit == {"fsync", "rename"}
+    rounds(folder, Clients(20), 6)
+    ends = [tmp_path / "straight" / "step-000006", folder / "step-000006"]
+    assert same(read_clients(ends[1]).states, straight.states)
+    assert [{file.name: file.read_bytes() for file in end.rglob("*.*")} for end in ends[:1]] == [
+        {file.name: file.read_bytes() for file in ends[1].rglob("*.*")}
+    ]

@@ -27,15 +27,29 @@ from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, 
 CHECKOUT = Path(__file__).parents[3]
 WHO = RunIdentity(paper="paper", experiment="experiment", method="method", scale="cpu", seed=3)
 TOTAL = 240
-# Dropout, AdamW with a schedule, every generator in use, a data stream with a position, and a selected model.
+# Dropout, AdamW with a schedule, every generator in use, a data stream with a position, clients in shards, and a
+# selected model.
 PROGRAM = """
 import random, sys
 import numpy as np
 import torch
 from torch import nn
+from common.run.checkpoint import Shards
 from common.run.results import Interval
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig
+
+class Clients:
+    def __init__(self):
+        self.states = {f"client_{number}": {"moment": torch.zeros(3), "rounds": 0} for number in range(20)}
+    def state_dict(self):
+        return Shards(self.states, self.states.__getitem__)
+    def load_state_dict(self, shards):
+        self.states = dict(shards)
+    def meet(self, name):
+        state = self.states[name]
+        self.states[name] = {"moment": 0.9 * state["moment"] + torch.randn(3), "rounds": state["rounds"] + 1}
+        return self.states[name]["moment"].sum()
 
 class Stream:
     def __init__(self):
@@ -58,11 +72,15 @@ with Run(folder, {"total": total}, runtime, TrackerConfig(), loop, identity) as 
     model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.3), nn.Tanh(), nn.Linear(16, 1))
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + step / 50))
-    stream = Stream()
-    for name, entry in (("model", model), ("optimiser", optimiser), ("schedule", schedule), ("stream", stream)):
-        run.track(name, entry)
+    stream, clients = Stream(), Clients()
+    run.track("model", model)
+    run.track("optimiser", optimiser)
+    run.track("schedule", schedule)
+    run.track("stream", stream)
+    run.track("clients", clients)
     for step in run.steps(total):
         noise = random.random() + np.random.rand() + torch.rand(1).item()
+        noise += clients.meet(f"client_{step * step % 20}").item() / 9  # some are met never, some often
         loss = (model(next(stream)) - noise).square().mean()
         optimiser.zero_grad()
         loss.backward()
@@ -181,6 +199,9 @@ def test_a_run_killed_at_random_moments_ends_bit_for_bit_like_the_straight_one(
     for file in sorted((straight / "checkpoints").rglob("*.safetensors")):
         assert file.read_bytes() == (folder / file.relative_to(straight)).read_bytes(), file.name
     assert checkpoint.steps(folder / "checkpoints") == checkpoint.steps(straight / "checkpoints")
+    last = folder / "checkpoints" / checkpoint.name_of(TOTAL) / "clients"
+    linked = {file.stem for file in last.iterdir() if file.stat().st_nlink > 1}
+    assert len(list(last.iterdir())) == 20 and {"client_2", "client_3"} <= linked and "client_0" not in linked
     one, other = (json.loads((path / "results.json").read_text()) for path in (straight, folder))
     assert one["test"] == other["test"] and one["config_hash"] == other["config_hash"]
     assert (folder / "predictions.jsonl").read_bytes() == (straight / "predictions.jsonl").read_bytes()
@@ -209,7 +230,7 @@ def test_a_checkpoint_that_holds_more_than_is_tracked_is_continued(tmp_path: Pat
         count(tmp_path, 3, until=3, loop=LoopConfig(save_every=1, save_seconds=0))
     found = checkpoint.latest(tmp_path / "checkpoints")
     assert found is not None and found.step == 2 and found.objects.keys() == {"counter", "rng"}
-    more = found.objects | {"generator": torch.Generator().manual_seed(3).get_state()}
+    more = {**found.objects, "generator": torch.Generator().manual_seed(3).get_state()}
     checkpoint.save(tmp_path / "checkpoints", 2, more, found.run)
     assert checkpoint.load(tmp_path / "checkpoints" / "step-000002").objects.keys() == more.keys()
     assert count(tmp_path, 3, loop=LoopConfig(save_every=1, save_seconds=0)).value == 1 + 2 + 3
