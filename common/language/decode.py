@@ -53,14 +53,14 @@ class CachedReader:
         return scores[..., -1, :]
 
     def _read(
-        self, keep: int, ids: Tensor, where: dict[str, Tensor], kept: list[tuple[Tensor, Tensor]]
+        self, keep: int, ids: Tensor, where: dict[str, Any], kept: list[tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Scores of the last `keep` places, and the keys and values of all places so far."""
         from transformers import DynamicCache
 
-        more = {"logits_to_keep": keep} if self.spares_head else {}
+        more: dict[str, Any] = {"logits_to_keep": keep} if self.spares_head else {}
 
-        def one_task(weights: Weights, ids: Tensor, where: dict[str, Tensor], kept: Any) -> Any:
+        def one_task(weights: Weights, ids: Tensor, where: dict[str, Any], kept: Any) -> Any:
             cache = DynamicCache(kept)
             output = call(self.network, weights, input_ids=ids, past_key_values=cache, use_cache=True, **where, **more)
             return output.logits[:, -keep:], [(layer.keys, layer.values) for layer in cache.layers]

@@ -1,7 +1,7 @@
 """Losses of rows: what the inner loop memorises, and what the outer loop answers."""
 
 import inspect
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ def logits(model: nn.Module, weights: Weights, ids: Tensor, keep: int = 0) -> Te
     [tasks, rows, keep, vocabulary], task t under slice t of the weights.
     """
     spares_head = keep > 0 and "logits_to_keep" in inspect.signature(model.forward).parameters
-    more = {"logits_to_keep": keep} if spares_head else {}
+    more: dict[str, Any] = {"logits_to_keep": keep} if spares_head else {}
 
     def one_task(task_weights: Weights, task_ids: Tensor) -> Tensor:
         output: Tensor = call(model, task_weights, input_ids=task_ids, use_cache=False, **more).logits

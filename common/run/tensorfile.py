@@ -154,7 +154,7 @@ def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
 def _bytes(part: Tensor) -> memoryview:
     """The memory of a contiguous row of elements on the CPU."""
     # torch calls a single element contiguous whatever its stride, but shows no bytes of it then
-    return memoryview(part.as_strided(part.shape, (1,)).view(torch.uint8).numpy())
+    return part.as_strided(part.shape, (1,)).view(torch.uint8).numpy().data
 
 
 def _compare(path: Path, found: str, expected: str) -> None:

@@ -13,7 +13,12 @@ from common.errors import UserError
 from common.run import local
 
 CHECKOUT = Path(__file__).parents[3]
-HOLDER = "import sys; from common.run import local; print(local.claim_gpu(int(sys.argv[1])), flush=True); sys.stdin.read()"
+HOLDER = """
+import sys
+from common.run import local
+print(local.claim_gpu(int(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
 CONFIG = """
 defaults: [schema, _self_, {override hydra/job_logging: stdout}]
 hydra:
