@@ -148,13 +148,13 @@ def _give_tensor(tensor: Tensor, take: Callable[[bytes | memoryview], Any]) -> N
 
 def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
     """The elements in a row, at most `PIECE` bytes at a time; views if they lie so."""
-    return tensor.reshape(-1).split(PIECE // tensor.itemsize)
+    return torch.split(tensor.reshape(-1), PIECE // tensor.itemsize)
 
 
 def _bytes(part: Tensor) -> memoryview:
     """The memory of a contiguous row of elements on the CPU."""
     # torch calls a single element contiguous whatever its stride, but shows no bytes of it then
-    return memoryview(part.as_strided(part.shape, (1,)).view(torch.uint8).numpy())
+    return part.as_strided(part.shape, (1,)).view(torch.uint8).numpy().data
 
 
 def _compare(path: Path, found: str, expected: str) -> None:
