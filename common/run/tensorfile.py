@@ -148,7 +148,7 @@ def _give_tensor(tensor: Tensor, take: Callable[[bytes | memoryview], Any]) -> N
 
 def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
     """The elements in a row, at most `PIECE` bytes at a time; views if they lie so."""
-    return tensor.reshape(-1).split(PIECE // tensor.itemsize)
+    return torch.split(tensor.reshape(-1), PIECE // tensor.itemsize)
 
 
 def _bytes(part: Tensor) -> memoryview:
