@@ -75,7 +75,7 @@ def share_interval(
     design effect itself is estimated from them. With all groups of size one this is Wilson's plain interval.
 
     Raises:
-        ValueError: no items, lengths differ, or a confidence outside (0, 1).
+        ValueError: no items, lengths differ, a confidence outside (0, 1), or a share outside [0, 1].
     """
     count = len(parts) if wholes is None else sum(wholes)
     if not count:
@@ -83,6 +83,8 @@ def share_interval(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence} is not between 0 and 1")
     share = sum(parts) / count
+    if not 0 <= share <= 1:
+        raise ValueError(f"{share:.4g} is no share of 1; a count or a quality has another interval (Kind)")
     kinds = len(set(groups))
     quantile = NormalDist().inv_cdf((1 + confidence) / 2)
     effect = design_effect(parts, groups, wholes)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from common.tables.cells import Cell, Measure, Overrides, Published, Role, Table
+from common.errors import UserError
+from common.tables.cells import FILE, Cell, Measure, Overrides, Published, Role, Table
 from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
 from common.tables.intervals import Kind, share_interval
 from common.tables.runs import Run, scores_of
@@ -161,7 +162,11 @@ def _ordering(
 
 
 def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample | None:
-    """What the cell's runs say; None where one is missing. Only seeds that all of them have count."""
+    """What the cell's runs say; None where one is missing. Only seeds that all of them have count.
+
+    Raises:
+        UserError: the column shows shares, and its metric is none.
+    """
     sides = [found[words] for words in (*cell.runs, *cell.minus)]
     seeds = sorted(set.intersection(*(set(runs) for runs in sides))) if sides else []
     if not seeds:
@@ -177,6 +182,7 @@ def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int,
             read = [scores_of(run, metric) for run in runs]
             kept = [scores for scores in read if scores is not None]
             if len(kept) == len(runs):
+                _check_shares(cell, measure, kept)
                 total += over_items(f"{metric} {' '.join(words)}", kept, items=str(place)) * share
                 squares += (share * np.array(_reach(kept) if measure.kind is Kind.share else (0.0, 0.0))) ** 2
                 continue
@@ -188,6 +194,15 @@ def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int,
             total += over_values(f"{metric} {' '.join(words)}", [each.value for each in named], within) * share
     below, above = (0.0, 0.0) if cell.minus else np.sqrt(squares).tolist()
     return _Sample(total, tuple(seeds), (below, above), best, counted)
+
+
+def _check_shares(cell: Cell, measure: Measure, runs: Sequence[Scores | Jackknife]) -> None:
+    strange = [run.value for run in runs if not 0 <= run.value <= 1]
+    if measure.kind is Kind.share and strange:
+        raise UserError(
+            f"{FILE}: row {cell.row}, column {cell.column}: {cell.metric} is {strange[0]:.4g}, which is no share of 1; "
+            "give the column another unit, or `kind: count` or `kind: quality`"
+        )
 
 
 def _reach(runs: Sequence[Scores | Jackknife]) -> tuple[float, float]:

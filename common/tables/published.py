@@ -83,14 +83,21 @@ class Shown:
     """A column of a comparison."""
 
     metric: str
-    measure: Measure
+    unit: str = "%"
+    higher_is_better: bool = True
+    kind: Kind | None = None
+
+    @property
+    def measure(self) -> Measure:
+        """How its numbers are read."""
+        return Measure.of(self.unit, self.higher_is_better, self.kind)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What a comparison of arbitrary runs shows."""
 
-    columns: Mapping[str, Shown] = field(default_factory=lambda: {"accuracy": Shown("accuracy", Measure())})
+    columns: Mapping[str, Shown] = field(default_factory=lambda: {"accuracy": Shown("accuracy")})
     """Title -> what it shows. The first has intervals and orders the rows; others stand where a row has them."""
     items: str = "items"
     """What the test items are called."""
@@ -196,13 +203,10 @@ def parse(paper: str, text: str) -> Paper:
 
 
 def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
-    columns = {}
-    for title, given in (entry.get("columns") or {}).items():
-        if strange := [key for key in given if key not in ("metric", *OF_COLUMNS)]:
-            raise UserError(f"{where}, {title}: unknown key {strange[0]}; known are metric, {', '.join(OF_COLUMNS)}")
-        read = _chosen(given, where)
-        measure = Measure.of(read.get("unit", "%"), read.get("higher_is_better", True), read.get("kind"))
-        columns[str(title)] = Shown(str(given.get("metric", title)), measure)
+    columns = {
+        str(title): _made(Shown, {"metric": str(title), **given}, f"{where}, {title}")
+        for title, given in (entry.get("columns") or {}).items()
+    }
     if not columns:
         raise UserError(f"{where}: a mapping of columns is needed, such as accuracy: {{metric: accuracy}}")
     by = entry.get("by") or {}

@@ -71,7 +71,7 @@ def _cells(words: Sequence[str]) -> str:
 def _escaped(text: str) -> str:
     for sign in "&%#_$":
         text = text.replace(sign, f"\\{sign}")
-    return text
+    return text.replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$")
 
 
 def _csv(grid: Grid) -> str:

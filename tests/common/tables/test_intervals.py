@@ -65,6 +65,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say(
 def test_no_items_and_odd_confidences_are_mistakes() -> None:
     with pytest.raises(ValueError, match="no items"):
         share_interval([], [])
+    with pytest.raises(ValueError, match=r"1\.5 is no share of 1; a count or a quality has another interval"):
+        share_interval([1, 2], [0, 1])
     with pytest.raises(ValueError, match="confidence=95"):
         share_interval([True], [0], 95)
     with pytest.raises(ValueError, match="shorter"):

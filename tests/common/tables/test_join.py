@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from common.errors import UserError
 from common.run import results
-from common.run.items import Item, read_items
+from common.run.items import Item, OfAll, read_items, write_of_all
 from common.tables import published
 from common.tables.cells import Overrides
 from common.tables.comparison import rows_of, tables_of
@@ -236,3 +238,95 @@ def test_a_name_chooses_among_all_papers() -> None:
     papers = [published.parse(name, SLICES.replace("demo", f"of_{name}")) for name in ("one", "two")]
     assert [table.paper for table in tables_named(papers, "of_two")] == ["two"]
     assert len(tables_named(papers, None)) == 2
+
+
+# ---- any metric: columns up and down, counts, and numbers that only all items together have
+
+VIDEO = """
+tables:
+  demo:
+    title: Video
+    where: Table 1
+    unit: dB
+    columns:
+      PSNR: {metric: psnr}
+      gap 4: {metric: psnr@gap_4}
+      FVD: {metric: fvd, unit: "", higher_is_better: false}
+      cuts: {metric: cuts, unit: "", kind: count, higher_is_better: false}
+      robust: {metric: pgd20, unit: "%"}
+    rows:
+      Base: {overrides: [method=ft_icr], source: seen, values: {PSNR: 20, FVD: 300}}
+      Ours: {overrides: [method=reckoning], against: Base, source: seen, values: {PSNR: 25, FVD: 200}}
+"""
+CLIPS = 30
+
+
+def video(root: Path, method: str, better: float, seed: int) -> None:
+    """A run on clips: a dB more, a distance less, by what it is better; a cut in two clips of three."""
+    folder = write_run(root, method, 10, seed=seed)
+    noise = np.random.default_rng(seed)
+    items = []
+    for clip in range(CLIPS):
+        scores: dict[str, tuple[float, float]] = {"psnr": (20 + better + clip % 5 + 0.1 * noise.normal(), 1)}
+        scores |= {"cuts": (clip % 3, 1), "pgd20": (1, 1)}
+        items.append(Item(f"c{clip}", f"c{clip}", scores, {"gap": 4 if clip % 2 else 2}))
+    distances = {f"c{clip}": 300 - 50 * better + (clip % 7 - 3) * 0.5 + 0.05 * noise.normal() for clip in range(CLIPS)}
+    write_of_all(folder, {"fvd": OfAll(sum(distances.values()) / CLIPS, distances)})
+    results.write(folder, results.read(folder), [item.to_json() for item in items])
+
+
+def test_columns_go_up_and_down_side_by_side_and_their_intervals_are_those_of_their_kind(tmp_path: Path) -> None:
+    for seed in range(3):
+        video(tmp_path, "ft_icr", 0.0, seed)
+        video(tmp_path, "reckoning", 2.0, seed)
+    joined = filled(tmp_path, text=VIDEO)
+    cells = by_name(joined)
+    psnr, fvd, cuts = (cells["Ours", name] for name in ("PSNR", "FVD", "cuts"))
+    assert psnr.value == pytest.approx(24, abs=0.2) and psnr.verdict is Verdict.holds
+    assert fvd.value == pytest.approx(200, abs=0.2) and fvd.verdict is Verdict.holds
+    assert fvd.apart is not None and fvd.apart[0] == pytest.approx(-100, abs=0.2) and fvd.apart[2] < -99
+    assert cuts.value == 1.0 and cuts.low < 1.0 < cuts.high and cuts.verdict is Verdict.open
+    assert cells["Ours", "gap 4"].verdict is Verdict.better, "its order is not known, and it goes up"
+    robust = cells["Ours", "robust"]
+    assert robust.value == robust.high == 100.0 and 80 < robust.low < 95, "a share, even where the table's unit is dB"
+    assert all(cell.counted for cell in joined.cells)
+
+
+def test_less_is_better_where_the_column_says_so(tmp_path: Path) -> None:
+    for seed in range(3):
+        video(tmp_path, "ft_icr", 2.0, seed)
+        video(tmp_path, "reckoning", 0.0, seed)
+    cells = by_name(filled(tmp_path, text=VIDEO.replace("PSNR: 25, FVD: 200", "PSNR: null, FVD: null")))
+    assert (cells["Ours", "PSNR"].verdict, cells["Ours", "FVD"].verdict) == (Verdict.worse, Verdict.worse)
+    assert by_name(filled(tmp_path, text=VIDEO))["Ours", "FVD"].verdict is Verdict.fails
+
+
+def test_columns_of_different_units_say_theirs_in_every_format(tmp_path: Path) -> None:
+    video(tmp_path, "reckoning", 2.0, 0)
+    grid = grid_of(filled(tmp_path, text=VIDEO))
+    assert grid.head[3] == "reproduced" and {line[0] for line in grid.body} == {
+        "PSNR dB ↑", "gap 4 dB ↑", "FVD ↓", "cuts ↓", "robust % ↑"
+    }  # fmt: skip
+    assert all("PSNR dB ↑" in render(grid, form) for form in ("term", "md", "csv"))
+    assert r"PSNR dB $\uparrow$ &" in render(grid, "latex")
+
+
+def test_a_column_that_takes_a_quality_for_a_share_is_named(tmp_path: Path) -> None:
+    video(tmp_path, "reckoning", 2.0, 0)
+    with pytest.raises(UserError, match="row Ours, column PSNR: psnr is 2.*, which is no share of 1; give the column"):
+        filled(tmp_path, text=VIDEO.replace("{metric: psnr}", '{metric: psnr, unit: "%"}'))
+
+
+def test_the_best_of_several_metrics_follows_the_direction_of_its_column(tmp_path: Path) -> None:
+    write_run(tmp_path, "shortcuts")
+    text = """
+tables:
+  demo:
+    title: A demonstration
+    unit: ""
+    columns: {up: {metric: accuracy_*}, down: {metric: accuracy_*, higher_is_better: false}, none: {metric: psnr_*}}
+    rows: {Rules: {overrides: [method=shortcuts]}}
+"""
+    cells = by_name(filled(tmp_path, text=text))
+    assert (cells["Rules", "up"].best, cells["Rules", "down"].best) == ("bag of words", "polarity")
+    assert cells["Rules", "none"].value is None

@@ -6,7 +6,8 @@ import pytest
 
 from common.errors import UserError
 from common.tables import published
-from common.tables.cells import Published, Source, merged
+from common.tables.cells import Measure, Published, Role, Source, merged
+from common.tables.intervals import Kind
 
 TEXT = """
 tables:
@@ -73,6 +74,94 @@ def test_jobs_are_each_run_once_and_can_be_chosen() -> None:
 
 def test_a_key_that_comes_again_takes_its_last_value_with_or_without_plus() -> None:
     assert merged(["+experiment=a", "x=1"], ["experiment=b"]) == ("experiment=b", "x=1")
+
+
+VISION = """
+title: OURS
+methods:
+  ours: {role: method}
+  base: {role: baseline, ignores: [inner]}
+  rules: {role: rule}
+rules: {accuracy_chance: {role: chance, title: Chance}}
+comparison:
+  items: clips
+  by: {slice: gap, first: [4, 2]}
+  columns:
+    PSNR: {metric: psnr, unit: dB}
+    FVD: {metric: fvd, unit: "", higher_is_better: false}
+    cuts: {unit: per clip, kind: count, higher_is_better: false}
+tables:
+  video:
+    title: Video
+    overrides: [+experiment=demo]
+    unit: dB
+    columns:
+      PSNR: {metric: psnr}
+      FVD: {metric: fvd, unit: "", higher_is_better: false}
+      Gain: {metric: gain, unit: "%", kind: quality}
+    rows:
+      Base: [method=base]
+      Ours: {overrides: [method=ours], against: Base}
+      Ours, frozen: {overrides: [method=ours], role: control}
+      Own: [method=own]
+      Rules: {overrides: [method=rules], metric: accuracy_*}
+      Chance: {overrides: [method=rules], metric: accuracy_chance, role: chance}
+"""
+
+
+def test_unit_direction_and_kind_belong_to_a_column() -> None:
+    table = parsed(VISION).table("video")
+    assert [table.measure(name) for name in table.columns] == [
+        Measure("dB", True, Kind.quality), Measure("", False, Kind.quality), Measure("%", True, Kind.quality),
+    ]  # fmt: skip
+    assert [table.heading(name) for name in table.columns] == ["PSNR dB ↑", "FVD ↓", "Gain % ↑"]
+    assert table.shared is None
+    usual = parsed().table("demo")
+    assert usual.shared == Measure("%", True, Kind.share) and usual.heading("A") == "A"
+    assert [table.measure(name).text(31.26) for name in table.columns] == ["31.3", "31.3", "31.3"]
+    assert table.measure("FVD").best({"a": 3.0, "b": 2.0}) == "b"
+
+
+def test_a_row_has_the_role_of_its_method_unless_it_says_its_own() -> None:
+    paper = parsed(VISION)
+    table = paper.table("video")
+    assert {name: table.role(name) for name in table.rows} == {
+        "Base": Role.baseline, "Ours": Role.method, "Ours, frozen": Role.control, "Own": Role.method,
+        "Rules": Role.rule, "Chance": Role.chance,
+    }  # fmt: skip
+    assert (paper.first(Role.method), paper.first(Role.rule), paper.first(Role.control)) == ("ours", "rules", "")
+    assert paper.method("base").ignores == ("inner",) and paper.method("own").role is Role.method
+
+
+def test_a_paper_names_what_comparisons_show() -> None:
+    shown = parsed(VISION).comparison
+    assert (shown.items, shown.by, shown.first) == ("clips", "gap", ("4", "2"))
+    assert {title: (each.metric, each.measure) for title, each in shown.columns.items()} == {
+        "PSNR": ("psnr", Measure("dB", True, Kind.quality)), "FVD": ("fvd", Measure("", False, Kind.quality)),
+        "cuts": ("cuts", Measure("per clip", False, Kind.count)),
+    }  # fmt: skip
+    assert parsed(VISION).measure("fvd") == Measure("", False, Kind.quality)
+    assert published.known("no_such_package").comparison == published.Comparison() == parsed().comparison
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Base: [method=base]", "Base: {overrides: [method=base], unit: s}", "rows Base: unit belongs to columns"),
+        ("PSNR: {metric: psnr}", "PSNR: {metric: psnr, role: rule}", "columns PSNR: role belongs to rows"),
+        ("role: control", "role: baselin", "rows Ours, frozen: role='baselin'; use one of method, baseline, control"),
+        ("kind: quality", "kind: distance", "columns Gain: kind='distance'; use one of share, count, quality"),
+        ("kind: count", "kind: counts", "comparison, cuts: kind='counts'"),
+        ("{metric: psnr, unit: dB}", "{metrik: psnr}", "comparison, PSNR: unknown key metrik"),
+        ("  items: clips", "  item: clips", "comparison: unknown key item"),
+        ("ours: {role: method}", "ours: {rolle: method}", "methods, ours: unknown key rolle"),
+    ],
+)
+def test_mistakes_in_roles_and_columns_name_their_place(old: str, new: str, message: str) -> None:
+    assert old in VISION
+    with pytest.raises(UserError) as caught:
+        parsed(VISION.replace(old, new, 1))
+    assert str(caught.value).startswith("paper/published.yaml: ") and message in str(caught.value)
 
 
 @pytest.mark.parametrize(
