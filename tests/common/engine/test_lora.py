@@ -15,15 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.engine.adapter import layers
 from common.engine.inner import Adapted, adapt
 from common.engine.lora import make_stackable
 from common.engine.rates import LearnedRates
 from common.engine.rules import SGD, AdamW, UpdateRule
+from common.engine.twice.processor import make_attention_twice
 from common.engine.weights import Weights, call, select, stack, unstack
 from common.errors import UserError
+from tests.common.engine.unet import TEMPORAL, clip, video_rows, video_unet
 
 logger = logging.getLogger(__name__)  # measured errors: pytest --log-cli-level=INFO
-VOCABULARY, LENGTH, FRAMES = 13, 6, 3
+VOCABULARY, LENGTH = 13, 6
 LORA = ["*lora_*"]
 RULES: dict[str, tuple[UpdateRule, float]] = {"sgd": (SGD(0.01), 0.1), "adamw": (AdamW(), 0.01)}
 
@@ -112,35 +115,10 @@ def images() -> nn.Module:
     return with_lora(layers.double(), target_modules=["0", "3", "4", "5"])
 
 
-def video_base() -> nn.Module:
-    from diffusers import UNet3DConditionModel
-    from diffusers.models.attention_processor import AttnProcessor
-
-    unet = UNet3DConditionModel(
-        sample_size=4,
-        in_channels=2,
-        out_channels=2,
-        block_out_channels=(4, 8),
-        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
-        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
-        layers_per_block=1,
-        cross_attention_dim=4,
-        attention_head_dim=4,
-        norm_num_groups=2,
-    )
-    unet.set_attn_processor(AttnProcessor())  # the fast kernels have no second derivative
-    for name, value in unet.named_parameters():
-        if "temp_convs" in name and "conv4" in name:  # zero at the start: the block would be the identity
-            nn.init.normal_(value, std=0.3)
-    return unet.eval().double()
-
-
-TEMPORAL = r".*(temp_attentions|transformer_in)\..*\.(to_q|to_k|to_v|to_out\.0)|.*temp_convs\..*(conv1\.2|conv[2-4]\.3)"
-
-
 def video() -> nn.Module:
     """LoRA on temporal attention (rows times pixels come first) and on temporal convolutions."""
-    return with_lora(video_base(), target_modules=TEMPORAL)
+    unet = make_attention_twice(video_unet())
+    return with_lora(unet, target_modules=layers(unet, TEMPORAL))
 
 
 def token_rows(network: nn.Module, weights: Weights, ids: Tensor) -> Tensor:
@@ -153,19 +131,8 @@ def plain_rows(network: nn.Module, weights: Weights, x: Tensor) -> Tensor:
     return call(network, weights, x).square().flatten(1).mean(1)
 
 
-def video_rows(network: nn.Module, weights: Weights, x: Tensor) -> Tensor:
-    """Each row has a diffusion time and a text of its own, both read off `x` [rows, channels, frames, h, w]."""
-    times = 100 + 10 * x[:, 0, 0, 0, 0]
-    text = x[:, :, 0, :2, 0].flatten(1)[:, None]
-    return call(network, weights, x, times, text).sample.square().flatten(1).mean(1)
-
-
 def tokens(*shape: int) -> Tensor:
     return torch.randint(VOCABULARY, (*shape, LENGTH))
-
-
-def clip(*shape: int) -> Tensor:
-    return torch.randn(*shape, 2, FRAMES, 4, 4, dtype=torch.double)
 
 
 def image(*shape: int) -> Tensor:
