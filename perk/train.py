@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from common.run.entry import entry
-from common.run.schema import plain, to_typed
+from common.run.schema import to_typed
 from perk.config import Labels, Learner, TrainConfig
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from perk.scoring import accuracy, to_json
 
     who = RunIdentity("perk", config.experiment, config.method.name, config.scale, config.seed)
-    with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who) as run:
+    with Run(folder, config, config.runtime, config.tracker, config.loop, who) as run:
         if run.finished:
             return run.results
         foresee(config)

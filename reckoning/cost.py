@@ -36,7 +36,7 @@ from omegaconf import DictConfig
 from common.errors import UserError
 from common.run.entry import entry
 from common.run.results import Interval
-from common.run.schema import plain, to_typed
+from common.run.schema import to_typed
 from common.tables.breakeven import Line, break_even
 from reckoning.cost_config import CostConfig
 
@@ -227,7 +227,7 @@ def study(config: CostConfig, folder: Path) -> Results:
     from reckoning.reading import LETTERS, example_of, ways
 
     who = RunIdentity("reckoning", config.experiment, METHOD, config.scale, config.seed)
-    with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who) as run:
+    with Run(folder, config, config.runtime, config.tracker, config.loop, who) as run:
         if run.finished:
             return run.results
         where: dict[str, Any] = {"device": run.device, "dtype": run.dtype}

@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from common.errors import UserError
 from common.run.entry import entry
+from common.run.run_name import file_name
 from common.run.schema import Device, plain, to_typed
-from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig, TrainConfig, run_name
+from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig, TrainConfig
 
 if TYPE_CHECKING:
     from common.language.learner import Responses
@@ -175,7 +176,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     put_back(best, parts.tracked, folder, trained.model.name)
     with seeding.applied(trained.runtime, trained.seed):
         metrics, _ = measure(parts, problems, trained)
-    asked = config.split if config.data is None else f"{run_name(config.data.name)}-{config.split}"
+    asked = config.split if config.data is None else f"{file_name(config.data.name)}-{config.split}"
     who = RunIdentity("reckoning", trained.experiment, trained.method.name, trained.scale, trained.seed)
     changed = {"inner_steps": config.inner_steps}
     evaluation.report(folder, asked, changed, metrics, who, plain(trained), trained.tracker)

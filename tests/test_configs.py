@@ -42,15 +42,13 @@ def composed(paper: str, *words: str, command: str = "train") -> Any:
     """The typed configuration and Hydra's own, for one command line."""
     entry = command if (CONF.parent / paper / f"{command}.py").exists() else "data"  # a paper that is not finished
     importlib.import_module(f"{paper}.{entry}")  # registers the schema
-    folder, schema = f"conf.{paper}", (f"{paper}.config", "TrainConfig")
-    if command != "train":
-        folder, schema = f"{folder}.{command}", (f"{paper}.{command}_config", f"{command.capitalize()}Config")
+    folder = f"conf.{paper}" if command == "train" else f"conf.{paper}.{command}"
     with initialize_config_module(folder, version_base="1.3"):
         cfg = compose("config", overrides=list(words), return_hydra_config=True)
     hydra = cfg.hydra
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
-    return to_typed(cfg, getattr(importlib.import_module(schema[0]), schema[1])), hydra
+    return to_typed(cfg, importlib.import_module(f"{paper}.config").SCHEMAS[command]), hydra
 
 
 def test_there_is_something_to_test() -> None:
@@ -73,7 +71,7 @@ def test_the_run_time_study_has_the_scales_of_the_training(scale: str) -> None:
     assert config.scale == scale and (CONF / "reckoning" / "scale" / f"{scale}.yaml").exists()
 
 
-SWEEPS = [(paper, path.stem) for paper in PAPERS for path in (CONF / paper / "sweep").glob("*.yaml")]
+SWEEPS = [(paper, path.stem) for paper in PAPERS for path in (CONF / paper).rglob("sweep/*.yaml")]
 
 
 @pytest.mark.parametrize(("paper", "name"), SWEEPS)
@@ -95,7 +93,7 @@ def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, 
     for cell in cells:
         scale = "cpu" if small is None or cell in small else "paper"
         config, its = composed(paper, f"+sweep={name}", f"scale={scale}", *cell, command=command)
-        folders.add((config.experiment, its.job.override_dirname))
+        folders.add(its.run.dir)
     assert len(folders) == len(cells)
 
 

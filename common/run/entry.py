@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from common.errors import SweepError, UserError
-from common.run import local  # noqa: F401 -- registers the resolver of conf/common/hydra/launcher/local.yaml
+from common.run import local, run_name  # noqa: F401 -- register the resolvers of conf/common
 from common.run.schema import flat, unknown_key
 
 USER_ERROR = 2

@@ -12,6 +12,7 @@ from common.errors import UserError
 from common.run import folder as folders
 from common.run import results
 from common.run.results import Interval
+from common.run.schema import schema_of
 from common.tables.estimates import Scores, over_items
 from common.tables.intervals import accuracy_interval
 
@@ -146,7 +147,11 @@ def read_runs(root: Path, paper: str | None, experiment: str | None) -> tuple[li
         found = results.read(folder)
         config = folders.read_config(folder)
         if paper in (None, found.paper) and experiment in (None, found.experiment):
-            keys = {key: value for key, value in results.hashed_keys(config).items() if key != "seed"}
+            keys = {
+                key: value
+                for key, value in results.hashed_keys(config, schema_of(found.paper, config)).items()
+                if key != "seed"
+            }
             finished.append(Run(folder, found, config, keys))
     return finished, unfinished
 

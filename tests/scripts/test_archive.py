@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.scripts.tables.test_tables import write_run
 
 from common.errors import UserError
 from common.run import results
 from common.tables import sweep
 from common.tables.runs import read_runs
+from reckoning.config import TrainConfig
 from scripts import archive
 from scripts.tables import __main__ as tables
+from tests.scripts.tables.test_tables import write_run
 
 HOST, USER = "node17", "ada"
 SECRETS = (f"/users/{USER}", HOST, USER)
@@ -83,7 +84,8 @@ def test_nothing_in_it_says_where_or_by_whom_a_run_was_made() -> None:
     assert not [secret for secret in SECRETS if secret in text]
     archive.unpack("reckoning", Path("back"))
     found = yaml.safe_load(Path("back/reckoning/demo/ft_icr-0/config.yaml").read_text())
-    assert results.config_hash(found) == results.config_hash(yaml.safe_load((folder / "config.yaml").read_text()))
+    original = yaml.safe_load((folder / "config.yaml").read_text())
+    assert results.config_hash(found, TrainConfig) == results.config_hash(original, TrainConfig)
     assert found["data"]["root"] is None and found["loop"] == {"root": "runs"}
     command = json.loads(Path("back/reckoning/demo/ft_icr-0/environment.json").read_text())["command"]
     assert command == "python -m reckoning.train -m +sweep=table1 scale=cpu hydra/launcher=local"

@@ -14,16 +14,12 @@ CHECKOUT = Path(__file__).parents[3]
 CONFIG = """
 defaults:
   - schema
+  - run
   - runtime: cpu
   - tracker: none
   - _self_
-  - override hydra/job_logging: stdout
 hydra:
   searchpath: ["pkg://conf.common"]
-  output_subdir: null
-  run: {dir: runs/single}
-  sweep: {dir: runs/sweep, subdir: "${hydra.job.override_dirname}"}
-  job: {chdir: false, config: {override_dirname: {exclude_keys: [hydra/launcher, hydra.launcher.n_jobs]}}}
 """
 PROGRAM = '''
 """A small application."""

@@ -14,6 +14,7 @@ from common.run.results import Interval
 from common.tables.estimates import over_values
 from common.tables.intervals import accuracy_interval
 from common.tables.runs import Table, read_runs, rows_of, tables_of, verdict
+from reckoning.config import TrainConfig
 from scripts.tables import __main__ as tables
 
 LABELS = {"true": "yes", "false": "no"}
@@ -61,7 +62,7 @@ def write_run(
         for i, item in enumerate(items):
             recall = {"exact": i < 10} if method == "reckoning" else None
             item |= {"answer": LABELS[gold(i)], "correct": i < right, "recall": recall}
-    hashed = results.config_hash(config)
+    hashed = results.config_hash(config, TrainConfig)
     identity = results.RunIdentity("reckoning", "demo", method, "cpu", seed)
     written = results.Results(
         **vars(identity), config_hash=hashed, revision="", dirty=None, hardware={}, wall_seconds=60.0 + seed,
