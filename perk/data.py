@@ -1,10 +1,8 @@
-"""The problems of the three splits: read or generated, checked, cached.
+"""Build the problems of the three splits, read or generated, check and count them, show one example and chance levels.
 
-`python -m perk.data +experiment=babilong_qa1` builds them, counts, shows one example and prints chance levels.
-
-    python -m perk.data +experiment=babilong_qa1 scale=cpu                           everything generated, no file
-    python -m perk.data +experiment=babilong_qa2 data=babilong_books data.root=...   real bAbI in real books
-    python -m perk.data +experiment=student_recall scale=cpu data.export=records     official files, no more
+python -m perk.data +experiment=babilong_qa1 scale=cpu                           everything generated, no file
+python -m perk.data +experiment=babilong_qa2 data=babilong_books data.root=...   real bAbI in real books
+python -m perk.data +experiment=student_recall scale=cpu data.export=records     official files, no more
 """
 
 import logging

@@ -1,7 +1,8 @@
-"""The entry: configuration to objects, then the loop.
+"""Train one method on one data set with one seed, select on dev, test once. The same command continues a run.
 
-python -m perk.train +experiment=babilong_qa1              the published set-up
-python -m perk.train +experiment=babilong_qa1 scale=cpu    all of it on one core, no files needed
+python -m perk.train +experiment=babilong_qa1                            the published set-up
+python -m perk.train +experiment=babilong_qa1 scale=cpu                  all of it on one core, no files needed
+python -m perk.train -m +sweep=main scale=cpu hydra/launcher=local       the runs behind a table
 """
 
 from __future__ import annotations

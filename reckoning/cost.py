@@ -1,10 +1,10 @@
-"""The run-time study (paper, section 4.4): what reading knowledge once costs, and what every question does.
+"""Measure what reading knowledge once costs, and what every question does (paper, section 4.4).
 
-python -m reckoning.cost                                     GPT-2 small, 1024 tokens, its files needed
-python -m reckoning.cost scale=cpu                           the embedded model, 512 tokens
-python -m reckoning.cost -m scale=cpu inner.steps=1,2,4
-python -m reckoning.cost -m +sweep=run_time scale=cpu        the runs behind a table of published.yaml
-python -m reckoning.cost shape.layers=4 shape.width=256 repeats=5
+    python -m reckoning.cost                                     GPT-2 small, 1024 tokens, its files needed
+    python -m reckoning.cost scale=cpu                           the embedded model, 512 tokens
+    python -m reckoning.cost -m scale=cpu inner.steps=1,2,4
+    python -m reckoning.cost -m +sweep=run_time scale=cpu        the runs behind a table of published.yaml
+    python -m reckoning.cost shape.layers=4 shape.width=256 repeats=5
 
 A run folder like any other. `results.json` has, for every way to answer,
 

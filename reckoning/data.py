@@ -1,7 +1,5 @@
-"""The problems of the three splits: read, generated, checked, cached.
-
-`python -m reckoning.data +experiment=proofwriter` builds them, counts, shows one example with its scored tokens and
-audits shortcuts.
+"""Build the problems of the three splits, read or generated, check and count them, show one example with its scored
+tokens, and audit shortcuts.
 
     python -m reckoning.data +experiment=proofwriter data=jsonl data.files.train=my.jsonl     own data
     python -m reckoning.data +experiment=proofwriter scale=cpu data.export=theories           official files, no more

@@ -1,8 +1,9 @@
-"""Answers of a learner on a split, and `python -m reckoning.evaluate run=<run folder>`.
+"""Answer a split with the selected weights of a run; its folder gets `evaluation-<split>.json`.
+
+    python -m reckoning.evaluate run=<run folder> inner_steps=6               the test split, with more inner steps
+    python -m reckoning.evaluate run=<run folder> data=prontoqa split=all     transfer to another data set
 
 Evaluation never changes a weight: inner steps work on functional copies without an outer graph.
-
-    python -m reckoning.evaluate run=<run folder> data=prontoqa split=all     transfer to another data set
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The entry: configuration to objects, then the loop.
+"""Train one method on one data set with one seed, select on dev, test once. The same command continues a run.
 
-python -m reckoning.train +experiment=proofwriter              the published set-up
-python -m reckoning.train +experiment=proofwriter scale=cpu    all of it on two cores, no files needed
+python -m reckoning.train +experiment=proofwriter                          the published set-up
+python -m reckoning.train +experiment=proofwriter scale=cpu                all of it on two cores, no files needed
+python -m reckoning.train -m +sweep=table1 scale=cpu hydra/launcher=local  the runs behind a table
 """
 
 from __future__ import annotations

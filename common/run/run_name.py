@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from omegaconf import DictConfig, OmegaConf
 
 from common.fields import is_named
+from common.run.schema import schema_in
 
 SWEEP = "sweep"
 """A group that only says which runs; what they are, their own words say."""
@@ -33,7 +34,7 @@ def file_name(text: str) -> str:
 
 
 def paper_of(schema: type) -> str:
-    """The package that a schema lies in: `perk` for `perk.config.TrainConfig`."""
+    """The package that a schema lies in: `a` for `a.config.TrainConfig`."""
     return schema.__module__.rpartition(".")[0].rpartition(".")[2]
 
 
@@ -43,11 +44,11 @@ def _named(word: str, schema: type) -> bool:
 
 
 def _run_name(*, _root_: DictConfig) -> str:
-    return run_name(_root_.hydra.overrides.task, OmegaConf.get_type(_root_))
+    return run_name(_root_.hydra.overrides.task, schema_in(_root_))
 
 
 def _paper(*, _root_: DictConfig) -> str:
-    return paper_of(OmegaConf.get_type(_root_))
+    return paper_of(schema_in(_root_))
 
 
 OmegaConf.register_new_resolver("run_name", _run_name, replace=True)

@@ -184,6 +184,11 @@ def valid_keys(cls: type) -> list[str]:
     return [key for key, _ in _keys(cls)]
 
 
+def schema_in(cfg: DictConfig) -> type:
+    """The dataclass that a composed configuration is typed by; `dict` for none."""
+    return OmegaConf.get_type(cfg) or dict
+
+
 def schema_of(paper: str, config: Mapping[str, Any]) -> type:
     """The dataclass behind a stored configuration: of the `SCHEMAS` that `<paper>/config.py` names, by command, the one
     with the most of its keys; `RunConfig` for a paper that is not here.

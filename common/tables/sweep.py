@@ -18,7 +18,7 @@ from common.run import results
 from common.run.entry import explain
 from common.run.folder import CHECKPOINTS
 from common.run.progress import duration
-from common.run.schema import RunConfig, plain
+from common.run.schema import RunConfig, plain, schema_in
 from common.tables.published import FILE, Overrides, Table, key_of, merged
 
 Compose = Callable[[Sequence[str]], DictConfig]
@@ -105,7 +105,7 @@ def plan(overrides: Iterable[Overrides], compose: Compose) -> list[Job]:
         settings = settings_of(config)
         if finished is None:
             finished = finished_below(Path(str(settings["loop"]["root"])))
-        digest = results.config_hash(settings, OmegaConf.get_type(config))
+        digest = results.config_hash(settings, schema_in(config))
         method = (settings.get("method") or {}).get("name", "")
         kind = (str(settings.get("experiment")), str(settings.get("scale")), str(method))
         jobs.setdefault(digest, Job(words, folder, digest, kind, finished.get(digest)))
@@ -133,7 +133,7 @@ def keys_of(config: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: values that its dataclasses refuse.
     """
-    return results.hashed_keys(settings_of(config), OmegaConf.get_type(config))
+    return results.hashed_keys(settings_of(config), schema_in(config))
 
 
 def finished_below(root: Path) -> dict[str, Path]:
