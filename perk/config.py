@@ -6,11 +6,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-import common.run.run_name  # noqa: F401 - registers the resolver that names run folders
 from common.data.splits import SPLITS
 from common.engine.settings import InnerConfig, Schedule
 from common.engine.settings import OuterConfig as CommonOuterConfig
 from common.errors import UserError
+from common.fields import UNHASHED
 from common.language.config import AnswersConfig, LoraConfig
 from common.language.config import ModelConfig as CommonModelConfig
 from common.run.schema import RunConfig
@@ -264,7 +264,7 @@ class DataConfig:
 
     name: str = "qa1"
     task: Task = Task.babilong
-    root: str | None = None
+    root: str | None = field(default=None, metadata=UNHASHED)
     """Folder of real data; default: the environment variable INNERLOOP_DATA."""
     files: SplitFiles = field(default_factory=SplitFiles)
     """With train null everything is generated. With dev or test null they are cut from train."""
@@ -287,9 +287,9 @@ class DataConfig:
     """Questions asked of one context: of student records, and of generated BabiLong."""
     seed: int = 0
     """The training seed does not change the data."""
-    cache: str | None = None
+    cache: str | None = field(default=None, metadata=UNHASHED)
     """Folder where built splits are kept; null builds each problem when it is asked for."""
-    export: str | None = None
+    export: str | None = field(default=None, metadata=UNHASHED)
     """With generated data: folder into which `python -m perk.data` writes them in the official form."""
     babilong: BabilongConfig = field(default_factory=BabilongConfig)
     students: StudentsConfig = field(default_factory=StudentsConfig)
@@ -388,6 +388,10 @@ class TrainConfig(RunConfig):
                 f"model.yarn={self.model.yarn} with method.learner=perk: it reads segments and questions alone, whose "
                 "positions would be rotated otherwise than in training; use 0"
             )
+
+
+SCHEMAS = {"train": TrainConfig}
+"""Command that makes runs -> what they are configured by."""
 
 
 def kept_steps(length: int, shrink: int) -> int:

@@ -1,10 +1,8 @@
-"""The problems of the three splits: read or generated, checked, cached.
+"""Build the problems of the three splits, read or generated, check and count them, show one example and chance levels.
 
-`python -m perk.data +experiment=babilong_qa1` builds them, counts, shows one example and prints chance levels.
-
-    python -m perk.data +experiment=babilong_qa1 scale=cpu                           everything generated, no file
-    python -m perk.data +experiment=babilong_qa2 data=babilong_books data.root=...   real bAbI in real books
-    python -m perk.data +experiment=student_recall scale=cpu data.export=records     official files, no more
+python -m perk.data +experiment=babilong_qa1 scale=cpu                           everything generated, no file
+python -m perk.data +experiment=babilong_qa2 data=babilong_books data.root=...   real bAbI in real books
+python -m perk.data +experiment=student_recall scale=cpu data.export=records     official files, no more
 """
 
 import logging
@@ -20,7 +18,8 @@ from common.data.splits import SPLITS, build_digest, check_disjoint
 from common.errors import UserError
 from common.run.entry import entry
 from common.run.files import remove_if_empty, write_atomic
-from common.run.schema import flat, plain, to_typed
+from common.run.results import hashed_keys
+from common.run.schema import plain, to_typed
 from perk import jsonl
 from perk.apis import build as apis
 from perk.babilong import build as babilong
@@ -85,8 +84,8 @@ def _cache_folder(config: DataConfig) -> Path | None:
     parts = {task.value for task in Task if task is not config.task}
     keys = {
         key: value
-        for key, value in flat(plain(config)).items()
-        if key not in ("root", "cache", "export") and key.split(".")[0] not in {*parts, "templates"}
+        for key, value in hashed_keys(plain(config), DataConfig).items()
+        if key.split(".")[0] not in {*parts, "templates"}
     }
     files = {}
     for name in _named(config):

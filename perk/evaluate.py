@@ -1,8 +1,9 @@
-"""Answers of a learner on a split, and `python -m perk.evaluate run=<run folder>`.
+"""Answer a split with the selected weights of a run; its folder gets `evaluation-<split>.json`.
+
+    python -m perk.evaluate run=<run folder> inner_steps=6                the test split, with more inner steps
+    python -m perk.evaluate run=<run folder> 'lengths=[16384,32768]'      further lengths of the test contexts
 
 Evaluation never changes a weight: contexts are written into functional copies without an outer graph.
-
-    python -m perk.evaluate run=<run folder> 'lengths=[16384,32768]'      further lengths of the test contexts
 """
 
 from __future__ import annotations
@@ -222,7 +223,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     splits = data.load(trained.data)
     look(parts, splits, trained)
     if isinstance(parts.learner, Perk):
-        parts.learner.writer.evaluation_steps = trained.evaluation.inner_steps or trained.inner.steps
+        parts.learner.writer.inner_steps = trained.evaluation.inner_steps or trained.inner.steps
         parts.learner.micro_batch = trained.evaluation.micro_batch
     with seeding.applied(trained.runtime, trained.seed):
         metrics, _ = measure(parts, splits[config.split], trained, config.split)

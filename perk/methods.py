@@ -46,7 +46,7 @@ class Perk(MemoryLearner[Problem]):
             inner,
             lambda weights, segments: context_loss(self.memorised, weights, segments),
             pad=templates.eos,
-            evaluation_steps=evaluation.inner_steps,
+            inner_steps=evaluation.inner_steps,
             others=[] if weigher is None else list(weigher.parameters()),
         )
         super().__init__(model, templates.tokenizer, writer, meta=method.meta)

@@ -1,17 +1,16 @@
-"""The network, which is `common.language`'s.
+"""Say how large the network is, which weights are fast, and whether training it fits.
 
-`python -m perk.model +experiment=babilong_qa1` says how large it is, which weights are fast, and whether it fits.
+python -m perk.model +experiment=babilong_qa1                            Qwen2.5-0.5B
+python -m perk.model +experiment=babilong_qa1 model=qwen2_7b runtime=gpu
 """
 
 import sys
 from pathlib import Path
 
-import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common.language.model import skeleton
 from common.run.entry import entry
 from common.run.files import remove_if_empty
 from common.run.schema import to_typed
@@ -23,6 +22,9 @@ ConfigStore.instance().store(name="perk_schema", node=TrainConfig)  # each paper
 @entry("pkg://conf.perk")
 def main(cfg: DictConfig) -> None:
     """Print how large the model is and whether training it fits."""
+    import torch
+
+    from common.language.model import skeleton
     from perk.sizes import report, shape_of
 
     config = to_typed(cfg, TrainConfig)

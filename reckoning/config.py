@@ -9,10 +9,11 @@ from omegaconf import OmegaConf
 
 from common.engine.settings import InnerConfig, OuterConfig
 from common.errors import UserError
+from common.fields import UNHASHED
 from common.language.config import AnswersConfig, ModelConfig
-from common.run.run_name import run_name as run_name  # which also registers the resolver
 from common.run.schema import RunConfig
 from reckoning.clutrr.config import ClutrrConfig
+from reckoning.cost_config import CostConfig
 from reckoning.proofwriter.config import GeneratorConfig
 
 
@@ -183,7 +184,7 @@ class DataConfig:
 
     name: str = "owa_proof_3_hop"
     format: Format = Format.proofwriter
-    root: str | None = None
+    root: str | None = field(default=None, metadata=UNHASHED)
     """Folder of real data; default: the environment variable INNERLOOP_DATA."""
     files: SplitFiles = field(default_factory=SplitFiles)
     support: SplitFiles = field(default_factory=SplitFiles)
@@ -218,9 +219,9 @@ class DataConfig:
     """Depths that generated training theories have besides `generator.depths`, e.g. [0] for stated facts."""
     limit: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     """Use only the first so many problems of a split; 0 uses all."""
-    cache: str | None = None
+    cache: str | None = field(default=None, metadata=UNHASHED)
     """Folder where built splits are kept; null builds them anew each time."""
-    export: str | None = None
+    export: str | None = field(default=None, metadata=UNHASHED)
     """With format=generated: folder into which `python -m reckoning.data` writes them in the official format."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     clutrr: ClutrrConfig = field(default_factory=ClutrrConfig)
@@ -293,6 +294,10 @@ class TrainConfig(RunConfig):
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+SCHEMAS = {"train": TrainConfig, "cost": CostConfig}
+"""Command that makes runs -> what they are configured by."""
 
 
 def inner_steps(hops: int | None) -> int:

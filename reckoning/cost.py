@@ -1,10 +1,10 @@
-"""The run-time study (paper, section 4.4): what reading knowledge once costs, and what every question does.
+"""Measure what reading knowledge once costs, and what every question does (paper, section 4.4).
 
-python -m reckoning.cost                                     GPT-2 small, 1024 tokens, its files needed
-python -m reckoning.cost scale=cpu                           the embedded model, 512 tokens
-python -m reckoning.cost -m scale=cpu inner.steps=1,2,4
-python -m reckoning.cost -m +sweep=run_time scale=cpu        the runs behind a table of published.yaml
-python -m reckoning.cost shape.layers=4 shape.width=256 repeats=5
+    python -m reckoning.cost                                     GPT-2 small, 1024 tokens, its files needed
+    python -m reckoning.cost scale=cpu                           the embedded model, 512 tokens
+    python -m reckoning.cost -m scale=cpu inner.steps=1,2,4
+    python -m reckoning.cost -m +sweep=run_time scale=cpu        the runs behind a table of published.yaml
+    python -m reckoning.cost shape.layers=4 shape.width=256 repeats=5
 
 A run folder like any other. `results.json` has, for every way to answer,
 
@@ -36,7 +36,7 @@ from omegaconf import DictConfig
 from common.errors import UserError
 from common.run.entry import entry
 from common.run.results import Interval
-from common.run.schema import plain, to_typed
+from common.run.schema import to_typed
 from common.tables.breakeven import Line, break_even
 from reckoning.cost_config import CostConfig
 
@@ -227,7 +227,7 @@ def study(config: CostConfig, folder: Path) -> Results:
     from reckoning.reading import LETTERS, example_of, ways
 
     who = RunIdentity("reckoning", config.experiment, METHOD, config.scale, config.seed)
-    with Run(folder, plain(config), config.runtime, config.tracker, config.loop, who) as run:
+    with Run(folder, config, config.runtime, config.tracker, config.loop, who) as run:
         if run.finished:
             return run.results
         where: dict[str, Any] = {"device": run.device, "dtype": run.dtype}

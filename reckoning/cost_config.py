@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from common.engine.settings import InnerConfig
 from common.errors import UserError
+from common.fields import HASHED_IF_SET, UNNAMED
 from common.language.config import ModelConfig
-from common.run.run_name import run_name as run_name  # which registers the resolver
-from common.run.schema import RunConfig
+from common.run.schema import RunConfig, RuntimeConfig
 
 
 @dataclass
@@ -33,10 +33,19 @@ class ShapeConfig:
 
 
 @dataclass
+class CostRuntime(RuntimeConfig):
+    """Where times are measured, all of which changes them."""
+
+    threads: int = field(default=1, metadata=HASHED_IF_SET)
+    deterministic: bool = field(default=True, metadata=HASHED_IF_SET)
+
+
+@dataclass
 class CostConfig(RunConfig):
     """What `python -m reckoning.cost` reads."""
 
-    experiment: str = "run_time"
+    experiment: str = field(default="run_time", metadata=UNNAMED)
+    runtime: CostRuntime = field(default_factory=CostRuntime)
     model: ModelConfig = field(default_factory=ModelConfig)
     shape: ShapeConfig = field(default_factory=ShapeConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
@@ -53,7 +62,7 @@ class CostConfig(RunConfig):
     """Rounds before them."""
     confidence: float = 0.95
     threads: int = 1
-    """runtime.threads once more, which the hash of other runs leaves out."""
+    """runtime.threads once more, as the hash of all runs has it."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be measured.

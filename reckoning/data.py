@@ -1,7 +1,5 @@
-"""The problems of the three splits: read, generated, checked, cached.
-
-`python -m reckoning.data +experiment=proofwriter` builds them, counts, shows one example with its scored tokens and
-audits shortcuts.
+"""Build the problems of the three splits, read or generated, check and count them, show one example with its scored
+tokens, and audit shortcuts.
 
     python -m reckoning.data +experiment=proofwriter data=jsonl data.files.train=my.jsonl     own data
     python -m reckoning.data +experiment=proofwriter scale=cpu data.export=theories           official files, no more
@@ -23,7 +21,8 @@ from common.data.textfile import read_json_lines
 from common.errors import UserError
 from common.run.entry import entry
 from common.run.files import remove_if_empty, write_json_lines
-from common.run.schema import flat, plain, to_typed
+from common.run.results import hashed_keys
+from common.run.schema import plain, to_typed
 from reckoning.choices import annotations_beside, read_choices
 from reckoning.clutrr import splits as clutrr
 from reckoning.config import SPLITS, DataConfig, Format, TrainConfig, Variant
@@ -103,7 +102,8 @@ def _cache_folder(config: DataConfig) -> Path | None:
     """Where the built splits lie: named by everything that decides them."""
     if config.cache is None:
         return None
-    keys = {k: v for k, v in flat(plain(config)).items() if not k.startswith(("templates.", "root", "cache", "export"))}
+    counting = hashed_keys(plain(config), DataConfig)
+    keys = {key: value for key, value in counting.items() if not key.startswith("templates.")}
     names = [name for name in (*plain(config.files).values(), *plain(config.support).values()) if name]
     found = {name: find(config.root, name) for name in names if clutrr.HOPS not in name}
     found |= {path.name: path for path in clutrr.files(config, find)}

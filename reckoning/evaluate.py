@@ -1,8 +1,9 @@
-"""Answers of a learner on a split, and `python -m reckoning.evaluate run=<run folder>`.
+"""Answer a split with the selected weights of a run; its folder gets `evaluation-<split>.json`.
+
+    python -m reckoning.evaluate run=<run folder> inner_steps=6               the test split, with more inner steps
+    python -m reckoning.evaluate run=<run folder> data=prontoqa split=all     transfer to another data set
 
 Evaluation never changes a weight: inner steps work on functional copies without an outer graph.
-
-    python -m reckoning.evaluate run=<run folder> data=prontoqa split=all     transfer to another data set
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from common.errors import UserError
 from common.run.entry import entry
+from common.run.run_name import file_name
 from common.run.schema import Device, plain, to_typed
-from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig, TrainConfig, run_name
+from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig, TrainConfig
 
 if TYPE_CHECKING:
     from common.language.learner import Responses
@@ -175,7 +177,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     put_back(best, parts.tracked, folder, trained.model.name)
     with seeding.applied(trained.runtime, trained.seed):
         metrics, _ = measure(parts, problems, trained)
-    asked = config.split if config.data is None else f"{run_name(config.data.name)}-{config.split}"
+    asked = config.split if config.data is None else f"{file_name(config.data.name)}-{config.split}"
     who = RunIdentity("reckoning", trained.experiment, trained.method.name, trained.scale, trained.seed)
     changed = {"inner_steps": config.inner_steps}
     evaluation.report(folder, asked, changed, metrics, who, plain(trained), trained.tracker)

@@ -75,9 +75,9 @@ class Reckoning(MemoryLearner[Problem]):
         inner: InnerConfig,
         method: MethodConfig,
         knowledge: GivenKnowledge,
-        evaluation_steps: int = 0,
+        inner_steps: int = 0,
     ) -> None:
-        """`evaluation_steps`: inner steps at test time, 0 for as many as in training."""
+        """`inner_steps`: inner steps at test time, 0 for as many as in training."""
         self.templates, self.method, self.knowledge = templates, method, knowledge
         writer = Writer(
             model,
@@ -86,7 +86,7 @@ class Reckoning(MemoryLearner[Problem]):
             lambda weights, facts: knowledge_loss(model.losses, weights, facts),
             pad=templates.eos,
             answer_weight=method.answer_weight,
-            evaluation_steps=evaluation_steps,
+            inner_steps=inner_steps,
         )
         super().__init__(model, templates.tokenizer, writer, meta=method.meta)
 

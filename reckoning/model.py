@@ -1,17 +1,16 @@
-"""The network, which is `common.language`'s.
+"""Say how large the network is, which weights are fast, and whether training it fits.
 
-`python -m reckoning.model +experiment=proofwriter` says how large it is, which weights are fast, and whether it fits.
+python -m reckoning.model +experiment=proofwriter                        GPT-2 small
+python -m reckoning.model +experiment=proofwriter inner.unroll=recompute runtime=gpu
 """
 
 import sys
 from pathlib import Path
 
-import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common.language.model import skeleton
 from common.run.entry import entry
 from common.run.files import remove_if_empty
 from common.run.schema import to_typed
@@ -23,6 +22,9 @@ ConfigStore.instance().store(name="schema", node=TrainConfig)
 @entry("pkg://conf.reckoning")
 def main(cfg: DictConfig) -> None:
     """Print how large the model is and whether training it fits."""
+    import torch
+
+    from common.language.model import skeleton
     from reckoning.sizes import report, shape_of
 
     config = to_typed(cfg, TrainConfig)

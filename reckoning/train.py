@@ -1,7 +1,8 @@
-"""The entry: configuration to objects, then the whole loop from the first batch to the last result.
+"""Train one method on one data set with one seed, select on dev, test once. The same command continues a run.
 
-python -m reckoning.train +experiment=proofwriter              the published set-up
-python -m reckoning.train +experiment=proofwriter scale=cpu    all of it on two cores, no files needed
+python -m reckoning.train +experiment=proofwriter                          the published set-up
+python -m reckoning.train +experiment=proofwriter scale=cpu                all of it on two cores, no files needed
+python -m reckoning.train -m +sweep=table1 scale=cpu hydra/launcher=local  the runs behind a table
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from common.run.entry import entry
-from common.run.schema import plain, to_typed
+from common.run.schema import to_typed
 from reckoning.config import Learner, TrainConfig
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
 
     who = RunIdentity("reckoning", config.experiment, config.method.name, config.scale, config.seed)
     settings = (config.runtime, config.tracker, config.loop)
-    with Run(folder, plain(config), *settings, who, SELECTION, config.evaluation.patience) as run:
+    with Run(folder, config, *settings, who, SELECTION, config.evaluation.patience) as run:
         if run.finished:
             return run.results
         splits = data.load(config.data)

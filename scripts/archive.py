@@ -29,10 +29,11 @@ from typing import Any
 import yaml
 
 from common.errors import UserError
+from common.fields import counts
 from common.run import rate_record, results
 from common.run.files import temporary_beside, write_atomic
 from common.run.folder import CONFIG, ENVIRONMENT, METRICS
-from common.run.schema import TrackerConfig, flat, plain
+from common.run.schema import TrackerConfig, flat, plain, schema_of
 from common.tables import sweep
 from common.tables.runs import Run, command_of, read_runs
 from scripts.report.cost import CURVE
@@ -142,9 +143,10 @@ def unpack(paper: str, root: Path) -> list[Path]:
 
 def packed_of(run: Run) -> Packed:
     """A finished run without what tells where it was made."""
-    settings = plain_config(run.config)
+    schema = schema_of(run.results.paper, run.config)
+    settings = plain_config(run.config, schema)
     environment = json.loads((run.folder / ENVIRONMENT).read_text())
-    environment |= {"command": plain_command(command_of(run.folder))}
+    environment |= {"command": plain_command(command_of(run.folder), schema)}
     found = json.loads((run.folder / results.RESULTS).read_text())
     for each in (environment, found):
         each["hardware"] = {key: value for key, value in (each.get("hardware") or {}).items() if key != "host"}
@@ -156,9 +158,8 @@ def packed_of(run: Run) -> Packed:
     return Packed(str(place), files)
 
 
-def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def plain_config(config: Mapping[str, Any], schema: type) -> dict[str, Any]:
     """The configuration with the usual folders and no account; its hash stays the same."""
-    hashed = results.hashed_keys(config)
 
     def kept(value: Any, key: str) -> Any:
         if key == "tracker":
@@ -166,15 +167,16 @@ def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict) and value:
             return {name: kept(each, f"{key}.{name}" if key else str(name)) for name, each in value.items()}
         name = key if key in CANONICAL else key.rpartition(".")[2]
-        return CANONICAL[name] if value is not None and name in CANONICAL and key not in hashed else value
+        return CANONICAL[name] if value is not None and name in CANONICAL and not counts(key, schema) else value
 
     return dict(kept(dict(config), ""))
 
 
-def plain_command(command: str) -> str:
+def plain_command(command: str, schema: type) -> str:
     """The command without words that cannot change a number, such as folders."""
     words = shlex.split(command)
-    changing = [word for word in words if "=" not in word or results.hashed_keys({_key(word): None})]
+    own = [word for word in words if not _key(word).startswith("hydra.")]
+    changing = [word for word in own if "=" not in word or counts(_key(word), schema)]
     return shlex.join(word for word in changing if "=" in word or not ABSOLUTE.match(word))
 
 

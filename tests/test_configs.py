@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ def choices(folder: Path) -> Iterator[tuple[str, str]]:
             yield path.parent.relative_to(folder).as_posix(), path.stem
 
 
+def own(folder: Path) -> list[tuple[str, str]]:
+    """The choices of a primary config's folder that are not those of another command's below it."""
+    other = {path.parent.relative_to(folder).parts[0] for path in folder.glob("*/config.yaml")}
+    return [(group, name) for group, name in choices(folder) if group.partition("/")[0] not in other]
+
+
 def word(group: str, name: str) -> str:
     return f"+{group}={name}" if group in APPENDED else f"{group}={name}"
 
@@ -33,24 +40,21 @@ def word(group: str, name: str) -> str:
 CASES = [
     pytest.param(paper, group, name, id=f"{paper} {word(group, name)}")
     for paper in PAPERS
-    for group, name in [*choices(CONF / paper), *choices(CONF / "common")]
-    if not (CONF / paper / group.partition("/")[0] / "config.yaml").exists()  # another command's, below
+    for group, name in [*own(CONF / paper), *choices(CONF / "common")]
 ]
 
 
 def composed(paper: str, *words: str, command: str = "train") -> Any:
-    """The typed configuration and Hydra's own, for one command line."""
+    """The typed configuration, its folder, and Hydra's own, for one command line."""
     entry = command if (CONF.parent / paper / f"{command}.py").exists() else "data"  # a paper that is not finished
     importlib.import_module(f"{paper}.{entry}")  # registers the schema
-    folder, schema = f"conf.{paper}", (f"{paper}.config", "TrainConfig")
-    if command != "train":
-        folder, schema = f"{folder}.{command}", (f"{paper}.{command}_config", f"{command.capitalize()}Config")
+    folder = f"conf.{paper}" if command == "train" else f"conf.{paper}.{command}"
     with initialize_config_module(folder, version_base="1.3"):
         cfg = compose("config", overrides=list(words), return_hydra_config=True)
-    hydra = cfg.hydra
+    hydra, place = cfg.hydra, cfg.hydra.run.dir
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
-    return to_typed(cfg, getattr(importlib.import_module(schema[0]), schema[1])), hydra
+    return to_typed(cfg, importlib.import_module(f"{paper}.config").SCHEMAS[command]), place, hydra
 
 
 def test_there_is_something_to_test() -> None:
@@ -61,7 +65,7 @@ def test_there_is_something_to_test() -> None:
 def test_every_file_composes_at_every_scale(paper: str, group: str, name: str) -> None:
     for scale in [name] if group == "scale" else [path.stem for path in (CONF / paper / "scale").glob("*.yaml")]:
         words = [word(group, name)] if group == "scale" else [f"scale={scale}", word(group, name)]
-        config, _ = composed(paper, *words)
+        config, *_ = composed(paper, *words)
         assert config.scale == scale
         if group == "experiment":
             assert config.experiment == name, "an experiment file gives its runs their folder"
@@ -69,18 +73,57 @@ def test_every_file_composes_at_every_scale(paper: str, group: str, name: str) -
 
 @pytest.mark.parametrize("scale", ["paper", "gpu", "cpu"])
 def test_the_run_time_study_has_the_scales_of_the_training(scale: str) -> None:
-    config, _ = composed("reckoning", f"scale={scale}", command="cost")
+    config, *_ = composed("reckoning", f"scale={scale}", command="cost")
     assert config.scale == scale and (CONF / "reckoning" / "scale" / f"{scale}.yaml").exists()
 
 
-SWEEPS = [(paper, path.stem) for paper in PAPERS for path in (CONF / paper / "sweep").glob("*.yaml")]
+COMMANDS = sorted(
+    f"{paper}.{path.stem}"
+    for paper in PAPERS
+    for path in (CONF.parent / paper).glob("*.py")
+    if "@entry(" in path.read_text()
+)
+
+
+def groups_of(command: str) -> set[tuple[str, str]]:
+    """(group, choice) on disk of what a command can choose from."""
+    paper, name = command.split(".")
+    shared = {*choices(CONF / "common"), *choices(CONF / "language")}
+    hydra = {(group, choice) for group, choice in shared if group.startswith("hydra/")}
+    papers = set(own(CONF / paper))
+    if name == "evaluate":  # of a run, whose settings stand: at most on other data
+        return hydra | {each for each in papers if paper == "reckoning" and each[0] == "data"}
+    if name == "cost":  # no problems, no methods
+        return {*own(CONF / paper / name), *shared, *(each for each in papers if each[0] in ("model", "inner"))}
+    return papers | shared
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_a_command_does_with_two_examples_and_every_choice(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [command, "--help"])
+    importlib.import_module(command).main()
+    shown, errors = capsys.readouterr()
+    purpose, examples = shown.split("\n\n")[:2]
+    assert len(purpose.splitlines()) <= 2 and purpose.endswith(".")
+    assert len(re.findall(rf"^ *python -m {re.escape(command)}(?= )", examples, re.MULTILINE)) >= 2
+    told: set[tuple[str, str]] = set()
+    listed = shown.partition("is chosen without:\n")[2].partition("\n\n")[0]
+    for group, names in re.findall(r"^  (\S+)(?: \(.+?\))? +((?:.+\n?)(?: {10}.+\n?)*)", listed, re.MULTILINE):
+        assert group.startswith("+") == (group[1:] in APPENDED)
+        told |= {(group.lstrip("+"), name) for name in names.replace("\n", " ").replace(" ", "").split(",")}
+    assert told == groups_of(command) and not errors
+
+
+SWEEPS = [(paper, path.stem) for paper in PAPERS for path in (CONF / paper).rglob("sweep/*.yaml")]
 
 
 @pytest.mark.parametrize(("paper", "name"), SWEEPS)
 def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, name: str) -> None:
     tables = published.read(paper).tables if (CONF.parent / paper / published.FILE).exists() else {}
     command = tables[name].command if name in tables else "train"
-    _, hydra = composed(paper, f"+sweep={name}", command=command)
+    *_, hydra = composed(paper, f"+sweep={name}", command=command)
     assert hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     if "table" in hydra.sweeper:
         assert (hydra.sweeper.paper, hydra.sweeper.table) == (paper, name)
@@ -94,8 +137,7 @@ def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, 
     folders = set()
     for cell in cells:
         scale = "cpu" if small is None or cell in small else "paper"
-        config, its = composed(paper, f"+sweep={name}", f"scale={scale}", *cell, command=command)
-        folders.add((config.experiment, its.job.override_dirname))
+        folders.add(composed(paper, f"+sweep={name}", f"scale={scale}", *cell, command=command)[1])
     assert len(folders) == len(cells)
 
 

@@ -181,15 +181,13 @@ def test_every_command_of_perk_composes(capsys: pytest.CaptureFixture[str], word
 
 
 def test_the_run_folders_it_names_are_those_that_its_commands_make(newcomer: Path) -> None:
-    from reckoning.config import run_name
-
     made = set()
     for words in HYDRA:
         if words[0] == "reckoning.train" and "--config-dir" not in words and not any("mine" in word for word in words):
             for cell in cells([word for word in words[1:] if "=" in word]):
                 with initialize_config_module("conf.reckoning", version_base="1.3"):
                     cfg = compose("config", cell, return_hydra_config=True)
-                made.add(f"runs/reckoning/{cfg.experiment}/{run_name(cfg.hydra.job.override_dirname)}")
+                made.add(cfg.hydra.run.dir)
     named = {word.removeprefix("run=").strip('"') for words in HYDRA for word in words if word.startswith("run=")}
     assert named and named <= made
 

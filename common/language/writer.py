@@ -34,7 +34,7 @@ class Writer:
         *,
         pad: int,
         answer_weight: float = 1.0,
-        evaluation_steps: int = 0,
+        inner_steps: int = 0,
         others: Sequence[Tensor] = (),
     ) -> None:
         """Every problem on its own unless `inner.stack`.
@@ -46,11 +46,11 @@ class Writer:
             loss: what is minimised: loss(fast weights, rows).
             pad: token that fills up shorter rows.
             answer_weight: weight of an answer's token in the mean over its row.
-            evaluation_steps: inner steps at test time, 0 for as many as in training.
+            inner_steps: inner steps at test time, 0 for as many as in training.
             others: what else of `loss` learns and is no weight of the network.
         """
         self.model, self.rates, self.inner = model, rates, inner
-        self.evaluation_steps = evaluation_steps or inner.steps
+        self.inner_steps = inner_steps or inner.steps
         self.rule = make_rule(inner)
         self.unroll, self.keep, self.stacked = inner.unroll, inner.keep, inner.stack
         self.slow = fast_weights(model.network, inner.weights)
@@ -96,7 +96,7 @@ class Writer:
             UserError: `steps` is below 1.
         """
         unroll = self.unroll if training else Unroll.none
-        own = self.inner.steps if training else self.evaluation_steps
+        own = self.inner.steps if training else self.inner_steps
         adapted = adapt(
             self.loss,
             self.start(tasks) if start is None else start,

@@ -21,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from common.errors import SweepError, UserError
-from common.run import local  # noqa: F401 -- registers the resolver of conf/common/hydra/launcher/local.yaml
+from common.run import local, run_name  # noqa: F401 -- register the resolvers of conf/common
 from common.run.schema import flat, unknown_key
+from common.run.usage import usage
 
 USER_ERROR = 2
 """Exit code of a mistake in what the user gave; 1 stays for mistakes of ours, and for a sweep with runs that failed."""
@@ -38,7 +39,12 @@ def entry(config_path: str, config_name: str = "config") -> Callable[[Task], Cal
     """Decorate the task function of a `python -m <paper>.<room>` command.
 
     `hydra.main` and `guard`, and in addition errors of composing the configuration and those that end a sweep are
-    one message instead of a stack trace. Set HYDRA_FULL_ERROR=1 for the trace.
+    one message instead of a stack trace. Set HYDRA_FULL_ERROR=1 for the trace. `--help` shows the module's docstring
+    and the choices of every group.
+
+    Args:
+        config_path: package of the primary config, as `pkg://conf.<paper>`.
+        config_name: its name.
     """
 
     def decorate(task: Task) -> Callable[[], None]:
@@ -46,6 +52,9 @@ def entry(config_path: str, config_name: str = "config") -> Callable[[Task], Cal
 
         @functools.wraps(task)
         def main() -> None:
+            if {"-h", "--help"} & set(sys.argv[1:]):
+                sys.stdout.write(usage(task.__globals__["__doc__"], config_path, config_name))
+                return
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 composed()
                 return

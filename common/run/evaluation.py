@@ -12,7 +12,7 @@ from common.run.files import write_atomic
 from common.run.folder import read_environment
 from common.run.progress import Progress
 from common.run.results import Interval, RunIdentity
-from common.run.run_name import run_name
+from common.run.run_name import file_name
 from common.run.schema import TrackerConfig
 from common.run.tracker import make_tracker
 
@@ -59,7 +59,7 @@ def report(
     name: `evaluation-test+inner_steps-6.json`."""
     words = [f"{key}-{'_'.join(map(str, value)) if isinstance(value, list) else value}"
              for key, value in changed.items() if value]  # fmt: skip
-    asked = run_name("+".join([split, *words]))
+    asked = file_name("+".join([split, *words]))
     text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
     write_atomic(folder / f"evaluation-{asked}.json", f"{text}\n")
     tracked = make_tracker(tracker, folder, dict(config), who, read_environment(folder), evaluating=True)

@@ -74,7 +74,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def check_settings(folder: Path, config: Mapping[str, Any], *, began: bool) -> None:
+def check_settings(folder: Path, config: Mapping[str, Any], schema: type, *, began: bool) -> None:
     """Refuse a folder whose results or checkpoints (`began`) were made with other settings.
 
     Raises:
@@ -83,10 +83,10 @@ def check_settings(folder: Path, config: Mapping[str, Any], *, began: bool) -> N
     mark = results.finished_hash(folder)
     if mark is None and not began:
         return
-    there = results.hashed_keys(read_config(folder))
-    now = results.hashed_keys(config)
+    there = results.hashed_keys(read_config(folder), schema)
+    now = results.hashed_keys(config, schema)
     differing = [key for key in {**there, **now} if there.get(key, ABSENT) != now.get(key, ABSENT)]
-    if not differing and mark in (None, results.config_hash(config)):
+    if not differing and mark in (None, results.config_hash(config, schema)):
         return
     shown = ", ".join(f"{key}={there.get(key, ABSENT)} (now {now.get(key, ABSENT)})" for key in differing[:5])
     more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""

@@ -3,39 +3,19 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.fields import HASHED, IF_SET, counts, fields_along
 from common.run.files import write_atomic, write_json_lines
-from common.run.schema import flat
+from common.run.schema import flat, plain
 
 SCHEMA = 2
 """Of `results.json` and `predictions.jsonl`; 2: items with scores and slices."""
 RESULTS, PREDICTIONS, SETS, FINISHED = "results.json", "predictions.jsonl", "sets.json", "FINISHED"
-
-UNHASHED = (
-    "tracker",  # where metrics are mirrored
-    "hydra",  # launcher, logging, folders
-    "runtime.threads",  # changes the order of float sums, the last bits only; a requeued job may get other cores
-    "runtime.deterministic",  # the same
-    "loop.root",
-    "loop.log_every",
-    "loop.save_every",
-    "loop.save_seconds",
-    "loop.keep",
-    "*.root",  # where data lie, not what they are
-    "*.cache",
-    "*.export",
-)
-"""Keys that cannot change a number, as shell patterns; a pattern covers everything below a key it matches.
-
-Device and dtype are hashed: dropout draws other masks on CUDA, and bfloat16 rounds. So is evaluate_every, which decides
-which weights are selected.
-"""
 
 
 @dataclass(frozen=True)
@@ -123,15 +103,31 @@ def of_run(
     )
 
 
-def config_hash(config: Mapping[str, Any]) -> str:
+def config_hash(config: Mapping[str, Any], schema: type) -> str:
     """Hash of every key that can change a number, whatever the order of keys."""
-    text = json.dumps(hashed_keys(config), sort_keys=True, ensure_ascii=False)
+    text = json.dumps(hashed_keys(config, schema), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def hashed_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted key -> value of the keys that count."""
-    return {key: value for key, value in flat(dict(config)).items() if not _covered(key, UNHASHED)}
+def hashed_keys(config: Mapping[str, Any], schema: type) -> dict[str, Any]:
+    """Dotted key -> value of the keys that count.
+
+    Args:
+        config: a configuration as plain data, maybe of an earlier version: keys that `schema` lacks count.
+        schema: its dataclass, whose fields say what does not count (`common.fields`).
+    """
+    leaves = flat(dict(config)).items()
+    return {key: value for key, value in leaves if counts(key, schema) and not _unset(key, value, schema)}
+
+
+def _unset(key: str, value: Any, schema: type) -> bool:
+    """Is it one that counts only when set, with its default?"""
+    for own, field in fields_along(key, schema):
+        if field.metadata.get(HASHED) == IF_SET:
+            factory = field.default_factory
+            default = plain(field.default if factory is dataclasses.MISSING else factory())
+            return bool(flat({own: default}).get(key, dataclasses.MISSING) == value)
+    return False
 
 
 def write(folder: Path, results: Results, predictions: Iterable[Mapping[str, Any]]) -> None:
@@ -188,9 +184,3 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
     from common.data.textfile import read_json_lines
 
     return [record for _, record in read_json_lines(folder / read(folder).per_item, remedy="run again")]
-
-
-def _covered(key: str, patterns: Sequence[str]) -> bool:
-    parts = key.split(".")
-    ancestors = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in ancestors)

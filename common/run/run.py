@@ -1,6 +1,6 @@
 """One run: its folder, device, seeds, steps, metrics, checkpoints and end.
 
-    with Run(folder, plain(config), config.runtime, config.tracker, config.loop, identity) as run:
+    with Run(folder, config, config.runtime, config.tracker, config.loop, identity) as run:
         if run.finished:
             return
         run.track("model", model)
@@ -33,7 +33,7 @@ from common.run.opening import open_folder
 from common.run.progress import Progress, duration
 from common.run.results import ACCURACY, Interval, Results, Selection
 from common.run.results import RunIdentity as RunIdentity
-from common.run.schema import LoopConfig, RuntimeConfig, TrackerConfig
+from common.run.schema import LoopConfig, RuntimeConfig, TrackerConfig, plain
 from common.run.state import RunState, Stateful
 from common.run.stop import StopSignal
 from common.run.tracker import NoTracker, Tracker, make_tracker, summary_of
@@ -51,7 +51,7 @@ class Run:
     def __init__(
         self,
         folder: Path | str,
-        config: Mapping[str, Any],
+        config: Any,
         runtime: RuntimeConfig,
         tracker: TrackerConfig,
         loop: LoopConfig,
@@ -63,7 +63,7 @@ class Run:
 
         Args:
             folder: the run folder; made if need be.
-            config: the whole resolved configuration as plain data (`common.run.schema.plain`).
+            config: the whole configuration, a dataclass; of plain data in its place every key counts for the hash.
             runtime: device, precision, threads.
             tracker: mirror of the metrics.
             loop: when to log, evaluate and save.
@@ -72,11 +72,12 @@ class Run:
             patience: stop after so many dev evaluations without improvement; 0 never.
         """
         self.folder = Path(folder)
-        self.config = dict(config)
+        self.config: dict[str, Any] = plain(config)
+        self._schema = type(config)
         self.identity = identity
         self.selection = selection
         self.loop = loop
-        self.config_hash = results.config_hash(self.config)
+        self.config_hash = results.config_hash(self.config, self._schema)
         self.finished = False
         self.state = RunState(self.folder, loop.keep)
         self._runtime, self._tracker_config, self._patience = runtime, tracker, patience
@@ -100,7 +101,7 @@ class Run:
         environment.refuse_several_processes()
         self._began = self._saved_at = time.monotonic()
         began = bool(checkpoint.steps(self.folder / CHECKPOINTS))
-        check_settings(self.folder, self.config, began=began)
+        check_settings(self.folder, self.config, self._schema, began=began)
         self.finished = results.finished_hash(self.folder) is not None
         self.device = environment.pick_device(self._runtime.device)
         self.dtype: torch.dtype = getattr(torch, self._runtime.dtype.name)

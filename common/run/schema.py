@@ -2,8 +2,9 @@
 
 import dataclasses
 import difflib
+import importlib
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from common.errors import UserError
+from common.fields import UNHASHED, UNNAMED, dataclass_in, fields_of
 
 T = TypeVar("T")
 
@@ -54,13 +56,17 @@ class TrackerMode(StrEnum):
 
 @dataclasses.dataclass
 class RuntimeConfig:
-    """Where a run computes: conf/common/runtime."""
+    """Where a run computes: conf/common/runtime.
+
+    Device and dtype are hashed: dropout draws other masks on CUDA, and bfloat16 rounds. What is not changes the order
+    of float sums, the last bits only, and a requeued job may get other cores.
+    """
 
     device: Device = Device.auto
     dtype: Precision = Precision.float32
-    threads: int = 1
+    threads: int = dataclasses.field(default=1, metadata=UNHASHED)
     """CPU threads of torch per process; 0 leaves torch's own choice. Small models are fastest with one."""
-    deterministic: bool = True
+    deterministic: bool = dataclasses.field(default=True, metadata=UNHASHED)
     """Reproducible kernels only; False may be faster on CUDA, and a continued run is then no longer bit-identical."""
 
     def __post_init__(self) -> None:
@@ -108,17 +114,17 @@ class TrackerConfig:
 class LoopConfig:
     """When a run logs, evaluates and saves. Steps are outer steps; the last step always counts as due."""
 
-    root: str = "runs"
+    root: str = dataclasses.field(default="runs", metadata=UNHASHED)
     """Folder of all run folders."""
-    log_every: int = 10
+    log_every: int = dataclasses.field(default=10, metadata=UNHASHED)
     """Training metrics every so many steps; 0 never."""
     evaluate_every: int = 100
     """Dev evaluation, which selects the model, every so many steps; 0 only after the last one."""
-    save_every: int = 0
+    save_every: int = dataclasses.field(default=0, metadata=UNHASHED)
     """A checkpoint every so many steps; 0 leaves it to save_seconds."""
-    save_seconds: float = 120.0
+    save_seconds: float = dataclasses.field(default=120.0, metadata=UNHASHED)
     """A checkpoint when this much time has passed since the last; 0 leaves it to save_every."""
-    keep: int = 2
+    keep: int = dataclasses.field(default=2, metadata=UNHASHED)
     """Newest checkpoints kept; the best one stays besides."""
 
     def __post_init__(self) -> None:
@@ -138,14 +144,14 @@ class LoopConfig:
 class RunConfig:
     """What every run reads, whatever it is a run of."""
 
-    experiment: str = "none"
-    """Set by the experiment file."""
+    experiment: str = dataclasses.field(default="none", metadata=UNNAMED)
+    """Set by the experiment file; its runs have a folder of their own."""
     scale: str = "paper"
     """Set by the scale file."""
     seed: int = 0
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
-    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
-    tracker: TrackerConfig = dataclasses.field(default_factory=TrackerConfig)
+    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig, metadata=UNNAMED)
+    tracker: TrackerConfig = dataclasses.field(default_factory=TrackerConfig, metadata=UNHASHED)
 
 
 def to_typed(cfg: DictConfig, cls: type[T]) -> T:
@@ -193,14 +199,27 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def valid_keys(cls: type, prefix: str = "") -> list[str]:
+def valid_keys(cls: type) -> list[str]:
     """All dotted keys that `cls` knows, groups included."""
-    keys = []
-    for name, kind in _fields(cls):
-        keys.append(prefix + name)
-        if nested := _dataclass_in(kind):
-            keys += valid_keys(nested, f"{prefix}{name}.")
-    return keys
+    return [key for key, _ in _keys(cls)]
+
+
+def schema_in(cfg: DictConfig) -> type:
+    """The dataclass that a composed configuration is typed by; `dict` for none."""
+    return OmegaConf.get_type(cfg) or dict
+
+
+def schema_of(paper: str, config: Mapping[str, Any]) -> type:
+    """The dataclass behind a stored configuration: of the `SCHEMAS` that `<paper>/config.py` names, by command, the one
+    with the most of its keys; `RunConfig` for a paper that is not here.
+    """
+    try:
+        schemas: Mapping[str, type] = importlib.import_module(f"{paper}.config").SCHEMAS
+    except ModuleNotFoundError as error:
+        if error.name not in (paper, f"{paper}.config"):
+            raise
+        return RunConfig
+    return max(schemas.values(), key=lambda cls: len(set(config) & set(fields_of(cls))))
 
 
 def unknown_key(key: str, valid: Iterable[str]) -> UserError:
@@ -229,23 +248,24 @@ def explain(error: OmegaConfBaseException, cls: type | None = None) -> UserError
     if message.startswith("Key '") and cls is not None:
         return unknown_key(key, valid_keys(cls))
     kind = ""
-    if cls is not None and (declared := dict(_leaves(cls)).get(key)) is not None:
+    if cls is not None and (declared := dict(_keys(cls)).get(key)) is not None:
         kind = f"; {key} takes {_words(declared)}"
     return UserError(f"{key}: {message}{kind}")
 
 
 def _unknown_keys(config: dict[str, Any], cls: type, prefix: str = "") -> Iterator[str]:
-    known = dict(_fields(cls))
+    known = fields_of(cls)
     for key, value in config.items():
         if key not in known:
             yield f"{prefix}{key}"
             continue
-        nested = _dataclass_in(known[key])
+        _, kind = known[key]
+        nested = dataclass_in(kind)
         if nested is None or value is None:
             continue
-        if nested is known[key] and not isinstance(value, dict):
-            raise UserError(f"{prefix}{key}={value}: a group of keys is needed ({', '.join(dict(_fields(nested)))})")
-        origin = typing.get_origin(known[key])
+        if nested is kind and not isinstance(value, dict):
+            raise UserError(f"{prefix}{key}={value}: a group of keys is needed ({', '.join(fields_of(nested))})")
+        origin = typing.get_origin(kind)
         if origin is dict and isinstance(value, dict):
             for name, entry in value.items():
                 yield from _unknown_keys(entry, nested, f"{prefix}{key}.{name}.")
@@ -256,24 +276,12 @@ def _unknown_keys(config: dict[str, Any], cls: type, prefix: str = "") -> Iterat
             yield from _unknown_keys(value, nested, f"{prefix}{key}.")
 
 
-def _fields(cls: type) -> list[tuple[str, Any]]:
-    hints = typing.get_type_hints(cls)
-    return [(field.name, hints[field.name]) for field in dataclasses.fields(cls)]
-
-
-def _leaves(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, kind in _fields(cls):
+def _keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key -> type of all keys, groups included."""
+    for name, (_, kind) in fields_of(cls).items():
         yield prefix + name, kind
-        if nested := _dataclass_in(kind):
-            yield from _leaves(nested, f"{prefix}{name}.")
-
-
-def _dataclass_in(kind: Any) -> type | None:
-    """The dataclass in `D`, `D | None`, `list[D]` or `dict[str, D]`."""
-    for part in (kind, *typing.get_args(kind)):
-        if isinstance(part, type) and dataclasses.is_dataclass(part):
-            return part
-    return None
+        if nested := dataclass_in(kind):
+            yield from _keys(nested, f"{prefix}{name}.")
 
 
 def _words(kind: Any) -> str:

@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.run import folder as folders
 from common.run import results
 from common.run.items import read_items, read_of_all, slice_of
+from common.run.schema import schema_of
 from common.tables.cells import Measure, Role
 from common.tables.estimates import Jackknife, Scores
 from common.tables.published import Method, Paper, known
@@ -105,7 +106,11 @@ def read_runs(root: Path, paper: str | None, experiment: str | None) -> tuple[li
         found = results.read(folder)
         config = folders.read_config(folder)
         if paper in (None, found.paper) and experiment in (None, found.experiment):
-            keys = {key: value for key, value in results.hashed_keys(config).items() if key != "seed"}
+            keys = {
+                key: value
+                for key, value in results.hashed_keys(config, schema_of(found.paper, config)).items()
+                if key != "seed"
+            }
             finished.append(Run(folder, found, config, keys))
     return finished, unfinished
 

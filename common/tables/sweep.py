@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -19,7 +18,7 @@ from common.run import results
 from common.run.entry import explain
 from common.run.folder import CHECKPOINTS
 from common.run.progress import duration
-from common.run.schema import RunConfig, plain
+from common.run.schema import RunConfig, plain, schema_in
 from common.tables.cells import FILE, Overrides, Table, key_of, merged
 
 Compose = Callable[[Sequence[str]], DictConfig]
@@ -106,7 +105,7 @@ def plan(overrides: Iterable[Overrides], compose: Compose) -> list[Job]:
         settings = settings_of(config)
         if finished is None:
             finished = finished_below(Path(str(settings["loop"]["root"])))
-        digest = results.config_hash(settings)
+        digest = results.config_hash(settings, schema_in(config))
         method = (settings.get("method") or {}).get("name", "")
         kind = (str(settings.get("experiment")), str(settings.get("scale")), str(method))
         jobs.setdefault(digest, Job(words, folder, digest, kind, finished.get(digest)))
@@ -114,14 +113,7 @@ def plan(overrides: Iterable[Overrides], compose: Compose) -> list[Job]:
 
 
 def _folder_of(config: DictConfig) -> Path:
-    """The job's run folder; its name is made of ${hydra:...}, which reads Hydra's current configuration."""
-    current = HydraConfig.instance()
-    before = current.cfg
-    current.set_config(config)
-    try:
-        return Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
-    finally:
-        current.cfg = before
+    return Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
@@ -133,6 +125,15 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     with open_dict(config):
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     return dict(plain(OmegaConf.to_object(own)))
+
+
+def keys_of(config: DictConfig) -> dict[str, Any]:
+    """Dotted key -> value of what counts in a composed configuration.
+
+    Raises:
+        UserError: values that its dataclasses refuse.
+    """
+    return results.hashed_keys(settings_of(config), schema_in(config))
 
 
 def finished_below(root: Path) -> dict[str, Path]:

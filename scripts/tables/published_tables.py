@@ -8,7 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from common.run import results
 from common.run.progress import duration
 from common.tables import published, sweep
 from common.tables.cells import FILE, Overrides, Source, Table, key_of
@@ -109,7 +108,7 @@ def fill(table: Table, runs: Sequence[Run], scale: str) -> Joined:
         @cache
         def settings(words: Overrides) -> dict[str, Any]:
             with sweep.naming(table, words):
-                keys = results.hashed_keys(sweep.settings_of(compose([f"scale={scale}", *words])))
+                keys = sweep.keys_of(compose([f"scale={scale}", *words]))
             return {key: value for key, value in keys.items() if key != "seed"}
 
         return join(table.at(scale), runs, settings, scale)

@@ -85,7 +85,7 @@ def test_other_inner_steps_and_another_confidence(run: Path, monkeypatch: pytest
     taken: list[int] = []
     respond = Perk.respond
     monkeypatch.setattr(
-        Perk, "respond", lambda self, *given: (taken.append(self.writer.evaluation_steps), respond(self, *given))[1]
+        Perk, "respond", lambda self, *given: (taken.append(self.writer.inner_steps), respond(self, *given))[1]
     )
     for words in ([], ["inner_steps=6", "confidence=0.5"]):
         assert run_here(main, f"run={run}", "split=dev", "device=cpu", *words) == 0

@@ -13,8 +13,10 @@ import yaml
 from common.errors import UserError
 from common.run import results
 from common.run.items import Item
+from common.run.schema import schema_of
 from common.tables import sweep
 from common.tables.runs import read_runs
+from reckoning.config import TrainConfig
 from scripts import archive
 from scripts.tables import __main__ as tables
 from tests.scripts.tables.test_tables import write_run
@@ -84,7 +86,8 @@ def test_nothing_in_it_says_where_or_by_whom_a_run_was_made() -> None:
     assert not [secret for secret in SECRETS if secret in text]
     archive.unpack("reckoning", Path("back"))
     found = yaml.safe_load(Path("back/reckoning/demo/ft_icr-0/config.yaml").read_text())
-    assert results.config_hash(found) == results.config_hash(yaml.safe_load((folder / "config.yaml").read_text()))
+    original = yaml.safe_load((folder / "config.yaml").read_text())
+    assert results.config_hash(found, TrainConfig) == results.config_hash(original, TrainConfig)
     assert found["data"]["root"] is None and found["loop"] == {"root": "runs"}
     command = json.loads(Path("back/reckoning/demo/ft_icr-0/environment.json").read_text())["command"]
     assert command == "python -m reckoning.train -m +sweep=table1 scale=cpu hydra/launcher=local"
@@ -241,7 +244,8 @@ def test_every_kept_run_is_found_by_its_hash_and_its_items_have_the_contracts_fo
     for run in runs:
         found = json.loads(run.files["results.json"])
         settings = yaml.load(run.files["config.yaml"], yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
-        assert run.digest == found["config_hash"] == results.config_hash(settings), run.place
+        schema = schema_of(paper, settings)
+        assert run.digest == found["config_hash"] == results.config_hash(settings, schema), run.place
         assert found["schema"] == results.SCHEMA
         items = [json.loads(line) for line in run.files["predictions.jsonl"].splitlines()]
         metrics = {metric for item in map(Item.of, items) for metric in item.scores}

@@ -6,7 +6,6 @@ import pytest
 
 from common.data.dataroot import ROOT_VARIABLE, find
 from common.errors import UserError
-from common.run.run_name import run_name
 
 
 @pytest.fixture
@@ -47,10 +46,3 @@ def test_a_path_that_is_there_needs_no_root(root: Path, monkeypatch: pytest.Monk
 def test_what_is_missing_is_named_with_the_way_out(root: Path) -> None:
     with pytest.raises(UserError, match="set/c.txt is not below it; put it there, or do without"):
         find(str(root), "set/c.txt", "do without")
-
-
-def test_a_run_name_can_be_typed() -> None:
-    assert run_name("") == "default"
-    assert run_name("method-a+seed-1") == "method-a+seed-1"
-    assert run_name("data.x-[1, 2]") == "data.x-_1_2"
-    assert len(run_name("a" * 999)) < 220

@@ -35,12 +35,12 @@ def model() -> LanguageModel:
     return found
 
 
-def writer_of(model: LanguageModel, *, others: Any = (), evaluation_steps: int = 0, **inner: Any) -> Writer:
+def writer_of(model: LanguageModel, *, others: Any = (), inner_steps: int = 0, **inner: Any) -> Writer:
     config = InnerConfig(**{"steps": 2, "lr": 0.05, **inner})
     names = [name for name, p in model.network.named_parameters() if p.requires_grad]
     rates = make_rates(config, names).double()
     loss = lambda weights, rows: mean_loss(model.losses, weights, rows)  # noqa: E731
-    return Writer(model, rates, config, loss, pad=PAD, others=others, evaluation_steps=evaluation_steps)
+    return Writer(model, rates, config, loss, pad=PAD, others=others, inner_steps=inner_steps)
 
 
 def same(found: Weights, expected: Weights) -> bool:
@@ -86,7 +86,7 @@ def test_writing_is_adapting_and_touches_no_weight(model: LanguageModel) -> None
 
 def test_test_time_may_take_more_steps_and_smaller_parts(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    writer = writer_of(model, evaluation_steps=3, micro_batch=2)
+    writer = writer_of(model, inner_steps=3, micro_batch=2)
     plain = writer.loss
     monkeypatch.setattr(writer, "loss", lambda weights, rows: (sizes.append(len(rows.ids)), plain(weights, rows))[1])
     rows = writer.rows([LONG])

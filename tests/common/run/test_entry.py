@@ -1,4 +1,4 @@
-"""The command line of a small application: messages instead of traces, and both launchers of conf/common."""
+"""The command line of a small paper: messages instead of traces, folders, help, and both launchers of conf/common."""
 
 import os
 import subprocess
@@ -14,43 +14,43 @@ CHECKOUT = Path(__file__).parents[3]
 CONFIG = """
 defaults:
   - schema
+  - run
   - runtime: cpu
   - tracker: none
   - _self_
-  - override hydra/job_logging: stdout
 hydra:
   searchpath: ["pkg://conf.common"]
-  output_subdir: null
-  run: {dir: runs/single}
-  sweep: {dir: runs/sweep, subdir: "${hydra.job.override_dirname}"}
-  job: {chdir: false, config: {override_dirname: {exclude_keys: [hydra/launcher, hydra.launcher.n_jobs]}}}
 """
-PROGRAM = '''
-"""A small application."""
-import sys
+SCHEMA = """
 from dataclasses import dataclass, field
-from pathlib import Path
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-from common.run.entry import entry, in_sweep
-from common.errors import UserError
-from common.run.schema import RuntimeConfig, TrackerConfig, to_typed
+from common.run.schema import RunConfig
 
 @dataclass
 class Inner:
     steps: int = 4
 
 @dataclass
-class Config:
-    seed: int = 0
+class Config(RunConfig):
     inner: Inner = field(default_factory=Inner)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+"""
+PROGRAM = '''
+"""Add nothing up.
+
+    python -m toy.train seed=1
+"""
+import sys
+from pathlib import Path
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from common.run.entry import entry, in_sweep
+from common.errors import UserError
+from common.run.schema import to_typed
+from toy.config import Config
 
 ConfigStore.instance().store(name="schema", node=Config)
 
-@entry("conf_app")
+@entry("pkg://toy.conf")
 def main(cfg: DictConfig) -> None:
     config = to_typed(cfg, Config)
     assert "torch" not in sys.modules
@@ -68,23 +68,30 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
-    (tmp_path / "app.py").write_text(PROGRAM)
-    (tmp_path / "conf_app").mkdir()
-    (tmp_path / "conf_app" / "config.yaml").write_text(CONFIG)
+    files = {"config.py": SCHEMA, "train.py": PROGRAM, "conf/__init__.py": "", "conf/config.yaml": CONFIG}
+    for name, text in {**files, "conf/model/small.yaml": "{}", "conf/experiment/sum.yaml": "{}"}.items():
+        path = tmp_path / "toy" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     return tmp_path
 
 
 def command(app: Path, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     return subprocess.run(
-        [sys.executable, "app.py", *words], cwd=app, env=environment, capture_output=True, text=True, timeout=100
+        [sys.executable, "-m", "toy.train", *words],
+        cwd=app,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
 
 
 def test_a_good_command_runs_in_its_folder(app: Path) -> None:
     done = command(app, "inner.steps=7")
     assert (done.returncode, done.stderr) == (0, "")
-    assert (app / "runs" / "single" / "result").read_text() == "0 7 False"
+    assert (app / "runs" / "toy" / "none" / "inner.steps-7" / "result").read_text() == "0 7 False"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +122,16 @@ def test_a_mistake_of_ours_keeps_its_trace(app: Path) -> None:
 
 def test_help_and_cfg_work(app: Path) -> None:
     assert "steps: 4" in command(app, "--cfg", "job").stdout
-    assert "steps: 4" in command(app, "--help").stdout
+    assert "pkg://conf.common" in command(app, "--info", "searchpath").stdout
+    assert "--multirun" in command(app, "--hydra-help").stdout
+    for flag in ("--help", "-h"):
+        done = command(app, flag, "+experiment=gone")
+        assert (done.returncode, done.stderr) == (0, "")
+        purpose, example, groups, ending = done.stdout.split("\n\n")
+        assert (purpose, example.strip()) == ("Add nothing up.", "python -m toy.train seed=1")
+        assert "  +experiment            sum\n" in groups and "  runtime (cpu)          auto, cpu, gpu\n" in groups
+        assert "model" not in groups, "not among its defaults: nothing to choose"
+        assert "--cfg job" in ending
 
 
 @pytest.mark.parametrize("launcher", ["basic", "local"])
@@ -124,7 +140,7 @@ def test_one_bad_job_does_not_stop_the_others(app: Path, launcher: str) -> None:
     assert done.returncode == 2
     assert "error: seed=13: choose another" in done.stderr and "Traceback" not in done.stderr
     for seed in (1, 2):
-        assert (app / "runs" / "sweep" / f"seed={seed}" / "result").read_text() == f"{seed} 4 True"
+        assert (app / "runs" / "toy" / "none" / f"seed-{seed}" / "result").read_text() == f"{seed} 4 True"
 
 
 def test_the_number_of_processes_follows_the_variable_and_the_device(
@@ -155,7 +171,7 @@ def test_a_slurm_preset_composes_without_slurm(
     app: Path, monkeypatch: pytest.MonkeyPatch, preset: str, lines: list[str]
 ) -> None:
     monkeypatch.setenv("SLURM_PARTITION", "long")
-    shown = command(app, f"hydra/launcher={preset}", "--cfg", "hydra", "-p", "hydra.launcher", "--resolve").stdout
+    shown = command(app, f"hydra/launcher={preset}", "--cfg", "all", "-p", "hydra.launcher", "--resolve").stdout
     for line in ("SlurmLauncher", "partition: long", "max_num_timeout: 20", "requeue: true", *lines):
         assert line in shown
 

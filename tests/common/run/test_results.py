@@ -3,20 +3,42 @@
 import errno
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.errors import UserError
+from common.fields import HASHED_IF_SET, UNHASHED
 from common.run import results
 from common.run.items import Item, read_items
 from common.run.results import ACCURACY, Interval, Results, Selection, config_hash, hashed_keys
+from common.run.schema import LoopConfig, RuntimeConfig, TrackerConfig
+
+
+@dataclass
+class Data:
+    name: str = "x"
+    root: str | None = field(default=None, metadata=UNHASHED)
+    cut: int = field(default=3, metadata=HASHED_IF_SET)
+    limits: dict[str, int] = field(default_factory=lambda: {"train": 0}, metadata=HASHED_IF_SET)
+
+
+@dataclass
+class Config:
+    data: Data = field(default_factory=Data)
+    further: dict[str, Data] = field(default_factory=dict)
+    other: Data | None = None
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig, metadata=UNHASHED)
+
 
 CONFIG: dict[str, Any] = {
     "seed": 1,
     "inner": {"steps": 4, "lr": 1e-5},
-    "data": {"name": "x", "root": "here", "cache": None},
+    "data": {"name": "x", "root": "here"},
     "loop": {"root": "runs", "evaluate_every": 5, "log_every": 1, "save_every": 1, "save_seconds": 1.0, "keep": 1},
     "runtime": {"device": "cpu", "dtype": "float32", "threads": 1, "deterministic": True},
     "tracker": {"name": "none", "tags": []},
@@ -31,7 +53,7 @@ def results_of_a_run(**changed: Any) -> Results:
             "method": "method",
             "scale": "cpu",
             "seed": 1,
-            "config_hash": config_hash(CONFIG),
+            "config_hash": config_hash(CONFIG, Config),
             "revision": "unknown",
             "dirty": None,
             "hardware": {"cores": 2},
@@ -52,7 +74,10 @@ def changed(key: str, value: Any) -> dict[str, Any]:
     "key, value",
     [
         ("data.root", "there"),
-        ("data.cache", "there"),
+        ("data.cut", 3),
+        ("data.limits", {"train": 0}),
+        ("further", {"a": {"root": "there"}}),
+        ("other", {"root": "there", "cut": 3}),
         ("loop.root", "there"),
         ("loop.log_every", 2),
         ("loop.save_every", 2),
@@ -63,11 +88,10 @@ def changed(key: str, value: Any) -> dict[str, Any]:
         ("tracker.name", "wandb"),
         ("tracker.tags", ["a"]),
         ("tracker", {}),
-        ("hydra", {"launcher": {"n_jobs": 2}}),
     ],
 )
 def test_what_changes_no_number_changes_no_hash(key: str, value: Any) -> None:
-    assert config_hash(changed(key, value)) == config_hash(CONFIG)
+    assert config_hash(changed(key, value), Config) == config_hash(CONFIG, Config)
 
 
 @pytest.mark.parametrize(
@@ -78,19 +102,32 @@ def test_what_changes_no_number_changes_no_hash(key: str, value: Any) -> None:
         ("inner.lr", 1.0000001e-5),
         ("inner.new", None),
         ("data.name", "y"),
+        ("data.cache", None),
+        ("data.cut", 4),
+        ("data.limits", {"train": 1}),
+        ("data.limits", {"train": 0, "dev": 0}),
+        ("data.limits", {}),
+        ("further", {"root": {"name": "x"}}),
+        ("other", {"cut": 4}),
+        ("rooted", "there"),
         ("loop.evaluate_every", 6),
         ("runtime.device", "cuda"),
         ("runtime.dtype", "bfloat16"),
     ],
 )
 def test_what_changes_a_number_changes_the_hash(key: str, value: Any) -> None:
-    assert config_hash(changed(key, value)) != config_hash(CONFIG)
+    assert config_hash(changed(key, value), Config) != config_hash(CONFIG, Config)
 
 
 def test_the_hash_does_not_depend_on_the_order_of_keys_and_is_the_same_tomorrow() -> None:
-    assert config_hash(dict(reversed(CONFIG.items()))) == config_hash(CONFIG)
-    assert config_hash({"a": {"b": 1, "c": [1.5, None, "é"]}}) == "d6e5ce871eaf7ea6"
-    assert hashed_keys({"a": {"root": 1, "b": 2}, "rooted": 3}) == {"a.b": 2, "rooted": 3}
+    assert config_hash(dict(reversed(CONFIG.items())), Config) == config_hash(CONFIG, Config)
+    assert config_hash({"a": {"b": 1, "c": [1.5, None, "é"]}}, Config) == "d6e5ce871eaf7ea6"
+
+
+def test_keys_that_no_schema_knows_count_as_they_are() -> None:
+    known = {"data": {"root": 1, "name": "x", "cut": 3, "gone": {"root": 2}}, "gone": {}}
+    assert hashed_keys(known, Config) == {"data.name": "x", "data.gone.root": 2, "gone": {}}
+    assert hashed_keys(known, dict) == {**hashed_keys(known, Config), "data.root": 1, "data.cut": 3}
 
 
 def test_results_come_back_as_they_were_written_and_follow_the_contract(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from common.run import checkpoint, progress, stop
 from common.run.folder import selection_of
 from common.run.results import Interval, Selection
 from common.run.run import Run, RunIdentity
-from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerName
+from common.run.schema import Device, LoopConfig, RunConfig, RuntimeConfig, TrackerConfig, TrackerName
 
 CHECKOUT = Path(__file__).parents[3]
 WHO = RunIdentity(paper="paper", experiment="experiment", method="method", scale="cpu", seed=3)
@@ -367,8 +367,15 @@ def test_a_folder_made_with_other_settings_is_refused_with_the_first_differences
     (tmp_path / "FINISHED").unlink()  # checkpoints alone are worth the same care
     with pytest.raises(UserError, match=expected), open_run(tmp_path, config=other):
         pass
-    with open_run(tmp_path, config={"inner": {"steps": 4}, "seed": 3, "tracker": {"name": "wandb"}}) as run:
-        assert not run.finished
+
+
+def test_a_folder_made_with_settings_that_change_no_number_is_continued(tmp_path: Path) -> None:
+    count(tmp_path, 2, config=RunConfig())
+    tracked = RunConfig(tracker=TrackerConfig(TrackerName.wandb), loop=LoopConfig(keep=1))
+    with open_run(tmp_path, config=tracked) as run:
+        assert run.finished
+    with pytest.raises(UserError, match=r"other settings: seed=0 \(now 1\); go back"):
+        open_run(tmp_path, config=RunConfig(seed=1)).__enter__()
 
 
 def test_a_folder_without_checkpoint_or_result_takes_new_settings(tmp_path: Path) -> None:

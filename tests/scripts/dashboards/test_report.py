@@ -16,6 +16,7 @@ from common.tables import published, sweep
 from common.tables.cells import Table
 from common.tables.join import Filled, Joined, Verdict
 from common.tables.runs import Run
+from reckoning.config import TrainConfig
 from scripts.dashboards import report as dashboard
 from scripts.tables.published_tables import every_paper
 
@@ -118,7 +119,7 @@ def test_a_run_folder_fills_its_row_in_words_and_is_shown_by_its_id(
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "environment.json").write_text("{}")
     found = results.Results(
-        "reckoning", "proofwriter_repaired", "no_facts", "cpu", 0, config_hash=results.config_hash(config),
+        "reckoning", "proofwriter_repaired", "no_facts", "cpu", 0, config_hash=results.config_hash(config, TrainConfig),
         revision="", dirty=None, hardware={}, wall_seconds=1.0, peak_memory_bytes=1,
         test={"accuracy": Interval(0.75, 4, 0.2, 0.9)},
     )  # fmt: skip

@@ -20,6 +20,7 @@ from common.tables import published, sweep
 from common.tables.join import Joined
 from common.tables.runs import Run, read_runs
 from common.tables.summary import summarise
+from reckoning.config import TrainConfig
 from scripts.report import __main__ as report
 from scripts.report import charts, cost, curves, rates
 from scripts.report.colours import Colours
@@ -84,7 +85,7 @@ COMMAND = "python -m reckoning.cost model=tiny"
 
 def write(root: Path, settings: dict[str, Any], items: list[Item], test: dict[str, Interval]) -> Path:
     """A finished run folder."""
-    folder = root / "reckoning" / settings["experiment"] / results.config_hash(settings)
+    folder = root / "reckoning" / settings["experiment"] / results.config_hash(settings, TrainConfig)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     started = {"command": COMMAND, "started": "2026-01-02T03:04:05+00:00"}
@@ -93,7 +94,7 @@ def write(root: Path, settings: dict[str, Any], items: list[Item], test: dict[st
     identity = results.RunIdentity("reckoning", settings["experiment"], method, "cpu", settings["seed"])
     seed = settings["seed"]
     written = results.Results(
-        **vars(identity), config_hash=results.config_hash(settings), revision="0123456789abcdef", dirty=seed == 1,
+        **vars(identity), config_hash=folder.name, revision="0123456789abcdef", dirty=seed == 1,
         hardware=CORES, wall_seconds=50.0 + seed, peak_memory_bytes=500_000_000, test=test,
     )  # fmt: skip
     results.write(folder, written, [item.to_json() for item in items])

@@ -18,6 +18,7 @@ from common.tables.comparison import verdict as said_of
 from common.tables.estimates import over_values
 from common.tables.intervals import share_interval
 from common.tables.runs import read_runs
+from reckoning.config import TrainConfig
 from scripts.tables import __main__ as tables
 
 LABELS = {"true": "yes", "false": "no"}
@@ -66,7 +67,7 @@ def write_run(
             recalled = {"recall_exact": (int(i < 10), 1)} if method == "reckoning" else {}
             scores = {"accuracy": (int(i < right), 1), **recalled}
             items.append(Item(f"q{i}", f"t{i // 2}", scores, {"answer": LABELS[gold(i)]}))
-    hashed = results.config_hash(config)
+    hashed = results.config_hash(config, TrainConfig)
     identity = results.RunIdentity("reckoning", "demo", method, "cpu", seed)
     written = results.Results(
         **vars(identity), config_hash=hashed, revision="", dirty=None, hardware={}, wall_seconds=60.0 + seed,
