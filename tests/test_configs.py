@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from common.run.schema import to_typed
+from common.run.results import config_hash
+from common.run.schema import schema_of, to_typed
 from common.tables import published
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -145,6 +147,26 @@ def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, 
 def test_every_table_is_a_sweep(paper: str) -> None:
     with_runs = {name for name, table in published.read(paper).tables.items() if table.jobs()}
     assert with_runs == {name for its, name in SWEEPS if its == paper and name in published.read(paper).tables}
+
+
+KEPT = sorted((CONF.parent / "docs" / "results").glob("*.runs.tar.xz"))
+
+
+@pytest.mark.parametrize("archive", KEPT, ids=lambda path: path.name)
+def test_todays_schema_finds_every_kept_run(archive: Path) -> None:
+    paper, files = archive.name.partition(".")[0], dict[str, dict[str, bytes]]()
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            folder, _, name = member.name.rpartition("/")
+            if name in ("FINISHED", "config.yaml") and (content := tar.extractfile(member)):
+                files.setdefault(folder, {})[name] = content.read()
+    assert len(files) >= {"reckoning": 350, "perk": 102}.get(paper, 1)
+    for folder, its in files.items():
+        config = yaml.safe_load(its["config.yaml"])
+        schema = schema_of(paper, config)
+        command = "cost" if "/run_time/" in folder else "train"
+        assert schema is importlib.import_module(f"{paper}.config").SCHEMAS[command], folder
+        assert config_hash(config, schema) == its["FINISHED"].decode().strip(), folder
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
