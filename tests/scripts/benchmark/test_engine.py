@@ -125,7 +125,7 @@ def test_a_case_that_fails_says_why() -> None:
 
 def test_an_unknown_group_is_named() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.benchmark.engine", "nothing"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "scripts.benchmark", "engine", "nothing"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "no group nothing here; choose from sgd, others" in done.stderr
 
