@@ -7,7 +7,6 @@ from common.run.results import Interval
 from common.tables.summary import summarise
 from reckoning.audit import CHANCE, audit
 from reckoning.config import TrainConfig
-from reckoning.data import Splits
 from reckoning.problems import Problem
 from reckoning.scoring import slices_of
 
@@ -19,7 +18,9 @@ def labels_of(splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> l
     return sorted({q.answer for problems in splits.values() for problem in problems for q in problem.questions})
 
 
-def shortcut_rows(splits: Splits, config: TrainConfig) -> tuple[dict[str, Interval], list[Item]]:
+def shortcut_rows(
+    splits: Mapping[str, Sequence[Problem]], config: TrainConfig
+) -> tuple[dict[str, Interval], list[Item]]:
     """`accuracy_<rule>` with intervals for chance, majority, fixed rules and classifiers, and an item a question.
 
     Rules that learn see the training split alone. Chance is exact: its interval has no width, and no item has it.

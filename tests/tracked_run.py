@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.run import results
+from common.run.items import Item
 from common.run.results import Interval, RunIdentity
 
 WHO = RunIdentity(paper="paper", experiment="experiment", method="method", scale="cpu", seed=3)
@@ -34,8 +35,11 @@ def finished_folder(folder: Path) -> list[dict[str, Any]]:
         **vars(WHO), config_hash="h", revision="r", dirty=None, hardware={}, wall_seconds=2.0, peak_memory_bytes=7,
         test={"accuracy": Interval(0.75, 4, 0.5, 1.0)},
     )  # fmt: skip
-    items = [{"question": f"q{i}", "correct": i > 0, "recall": {"exact": 1} if i else None} for i in range(4)]
-    results.write(folder, found, items)
+    items = [
+        Item(f"q{i}", f"t{i // 2}", {"accuracy": (int(i > 0), 1), **({"recall": (3, 4)} if i else {})}, {"depth": 2})
+        for i in range(4)
+    ]
+    results.write(folder, found, [item.to_json() for item in items])
     return records
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._guards import detect_fake_mode
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,6 +21,24 @@ from common.engine.rules import UpdateRule
 from common.engine.settings import Snapshots, Unroll
 from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights, leaves
+
+
+class Hollow(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Whatever tensor an operation reads enters `mode` without its data.
+
+    On its own that mode computes for real with integers of no dimension, and would write to batch norm's count.
+    """
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._mode = mode
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = pytree.tree_map_only(Tensor, self._enter, (args, kwargs or {}))
+        return function(*args, **kwargs)
+
+    def _enter(self, x: Tensor) -> Tensor:
+        return x if isinstance(x, FakeTensor) else self._mode.from_tensor(x)
 
 
 class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -138,7 +156,7 @@ def footprint(
     weights: Weights = hollow({name: w.detach() for name, w in start.items()})
     data = [hollow(part) for part in parts]
     largest = max(data, key=lambda part: sum(x.numel() for x in pytree.tree_leaves(part) if isinstance(x, Tensor)))
-    with mode:
+    with mode, Hollow(mode):
         _, first = _counted(lambda: plain_gradient(inner, weights, largest))
         vector = [torch.empty_like(w) for w in weights.values()]
         _, product = _counted(lambda: plain_product(inner, weights, largest, vector, also))

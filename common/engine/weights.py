@@ -43,28 +43,25 @@ def buffers_of(module: nn.Module) -> Weights:
     return {name: value.detach().clone() for name, value in module.named_buffers()}
 
 
-def call(
-    module: nn.Module,
-    weights: Mapping[str, Tensor],
-    *args: Any,
-    buffers: Mapping[str, Tensor] | None = None,
-    **kwargs: Any,
-) -> Any:
+def call(module: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
     """`module(*args, **kwargs)` with `weights` in place of its own; parameters not named keep their values.
 
     A tied parameter is replaced wherever it is used.
 
-    A layer that writes buffers in its forward pass (batch norm in training mode) writes to those of `buffers`, in
-    place, and where that does not name them to the module's own. Under `torch.func.vmap` the buffers it writes must
-    have a task axis in memory, as those of `stack_of` have, and those of `stack` have not.
+    `weights` may name buffers too: `{**weights, **buffers}`. A layer that writes buffers in its forward pass (batch
+    norm in training mode) then writes to these tensors, in place; those not named are the module's own, and it writes
+    there. Under `torch.func.vmap` buffers that are written to must have a task axis in memory, as those of `stack_of`
+    have, and those of `stack` have not.
 
     Raises:
-        ValueError: the module has no parameter, or no buffer, of one of the names.
+        ValueError: the module has no parameter or buffer of one of the names.
     """
-    _refuse_unknown(module, "parameter", weights, [n for n, _ in module.named_parameters(remove_duplicate=False)])
-    if buffers:
-        _refuse_unknown(module, "buffer", buffers, [n for n, _ in module.named_buffers(remove_duplicate=False)])
-    return functional_call(module, {**weights, **(buffers or {})}, args, kwargs, tie_weights=True)
+    known = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    if not weights.keys() <= known:
+        known |= {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    if not weights.keys() <= known:  # torch would ignore them, and they would never learn
+        raise ValueError(f"{type(module).__name__} has no parameter or buffer {sorted(weights.keys() - known)}")
+    return functional_call(module, dict(weights), args, kwargs, tie_weights=True)
 
 
 def stack(weights: Weights, tasks: int) -> Weights:
@@ -123,12 +120,6 @@ def leaves(weights: Weights) -> Weights:
 def norm(tensors: Sequence[Tensor]) -> Tensor:
     """Euclidean norm over all entries of all `tensors`, without graph; shape []; 0 of none."""
     return nn.utils.get_total_norm(tensors)
-
-
-def _refuse_unknown(module: nn.Module, kind: str, given: Mapping[str, Tensor], known: Sequence[str]) -> None:
-    """torch would ignore them, and they would never learn."""
-    if unknown := given.keys() - set(known):
-        raise ValueError(f"{type(module).__name__} has no {kind} {sorted(unknown)}")
 
 
 def _hint(module: nn.Module, pattern: str) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ class Item:
     """What else is worth keeping of it: what was said, the whole response."""
 
     def __post_init__(self) -> None:
+        for metric, (part, whole) in self.scores.items():
+            if not (isfinite(part) and isfinite(whole) and whole >= 0):
+                raise ValueError(
+                    f"{metric} of item {self.id} is {part} of {whole}: finite numbers are needed, the whole not below "
+                    "0; cap a quality that has no end"
+                )
         if strange := [name for name in self.slices if "_" in name or "@" in name]:
             raise ValueError(f"slice {strange[0]!r} of item {self.id}: a name without _ and @ is needed")
         if self.further and self.further not in self.slices:
@@ -46,6 +53,11 @@ class Item:
         record: dict[str, Any] = {"id": self.id, "group": self.group}
         record |= {"scores": {metric: list(pair) for metric, pair in self.scores.items()}, "slices": dict(self.slices)}
         return record | ({"further": self.further} if self.further else {}) | dict(self.more)
+
+    def row(self) -> dict[str, Any]:
+        """The item as a row of a table, each score as one number."""
+        scores = {metric: part / whole for metric, (part, whole) in self.scores.items() if whole}
+        return {"id": self.id, "group": self.group, **scores, **self.slices, **self.more}
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Item":

@@ -173,14 +173,3 @@ def read(folder: Path) -> Results:
         return Results(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not results of this version ({error}); delete the folder and run again") from error
-
-
-def read_predictions(folder: Path) -> list[dict[str, Any]]:
-    """The items of a finished run as they stand in its file, in the order of the test split.
-
-    Raises:
-        UserError: the file is missing or malformed.
-    """
-    from common.data.textfile import read_json_lines
-
-    return [record for _, record in read_json_lines(folder / read(folder).per_item, remedy="run again")]

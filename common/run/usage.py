@@ -29,8 +29,9 @@ def usage(purpose: str, config: str, name: str) -> str:
     for group in sorted(found):
         word = f"+{group}" if group in APPENDED else group
         word += f" ({chosen[group]})" if chosen.get(group) else ""
-        first = f"  {word:22} "
-        lines.append(textwrap.fill(", ".join(found[group]), WIDTH, initial_indent=first, subsequent_indent=" " * 25))
+        first, rest = f"  {word:22} ", " " * 25
+        names = ", ".join(found[group])
+        lines.append(textwrap.fill(names, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False))
     heading = "Groups, chosen as group=name, those with a plus sign as +group=name; in brackets what is chosen without:"
     return "\n".join([purpose.strip(), "", heading, *lines, "", ENDING, ""])
 

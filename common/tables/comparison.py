@@ -1,19 +1,20 @@
-"""Runs of one experiment side by side, whatever was published: which are comparable, their rows, a verdict."""
+"""Runs of one experiment side by side, whatever was published: which are comparable, their rows."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from common.errors import UserError
 from common.run.items import read_items
 from common.run.results import Interval
-from common.tables.cells import QUIET, Measure, Role
+from common.tables.cells import FILE, Measure, Role
 from common.tables.estimates import Jackknife, Scores, over_items, over_values
 from common.tables.intervals import Kind, ratio_interval
-from common.tables.published import Comparison, Paper, known
+from common.tables.published import Comparison, known
 from common.tables.runs import Run, scores_of
 
-CONFIDENCE, STRICT = 0.95, 0.99
+CONFIDENCE = 0.95
 BLOCKS = (Role.method, Role.baseline, Role.control, Role.rule, Role.chance)
 """The order of rows, before that of their values."""
 
@@ -170,7 +171,11 @@ def _shown(value: Any) -> str:
 
 
 def rows_of(table: Table) -> list[Row]:
-    """The lines of a table, in their order."""
+    """The lines of a table, in their order.
+
+    Raises:
+        UserError: runs that do not have the metric of the paper's first column.
+    """
     methods: dict[str, dict[int, Run]] = {}
     rules: dict[int, Run] = {}
     for run in table.runs:
@@ -217,6 +222,11 @@ def _rule_rows(runs: Sequence[Run], shows: Comparison) -> list[Row]:
 def _row(title: str, role: Role, runs: Sequence[Run], metric: str, shows: Comparison) -> Row:
     named = [run.results.test[metric] for run in runs if metric in run.results.test]
     scores = [found for run in runs if (found := scores_of(run, metric)) is not None]
+    if not scores and not named:
+        raise UserError(
+            f"{runs[0].folder}: no {metric}; name a metric of its runs as the first column under `comparison` of "
+            f"{runs[0].results.paper}/{FILE}"
+        )
     seeds = [_counted(run, metric, shows.by) for run in runs]
     if any(item.whole for items in seeds for item in items):
         seeds = [[item for item in items if item.whole] for items in seeds]
@@ -245,36 +255,6 @@ def _mean(runs: Sequence[Run], metric: str) -> float | None:
         return sum(pair[0] for pair in pairs) / whole
     named = [run.results.test[metric].value for run in runs if metric in run.results.test]
     return sum(named) / len(named) if len(named) == len(runs) else None
-
-
-def verdict(rows: Sequence[Row], paper: Paper) -> str:
-    """One sentence: does the paper's method beat what needs no reasoning?"""
-    name, (title, main) = paper.title, paper.comparison.main
-    ours = [row for row in rows if row.role is Role.method]
-    rules = [row for row in rows if row.role in QUIET]
-    if not ours:
-        return f"No finished run of {name} here."
-    row = next((row for row in ours if row.method == paper.first(Role.method)), ours[0])
-    got, unit = row.interval(STRICT), f" {main.measure.unit}".rstrip()
-    value, low, high = (_text(main.measure, each) for each in (got.value, got.low, got.high))
-    text = f"{row.title}: {title} {value}{unit}, 99 % interval {low} to {high}"
-    if not rules:
-        return f"{text}; no finished run of method={paper.first(Role.rule)} to compare it with."
-    values = {str(place): rule.interval().value for place, rule in enumerate(rules)}
-    best = rules[int(main.measure.best(values))]
-    rule, most = best.title[0].lower() + best.title[1:], best.interval().value
-    if got.low > most:
-        relation = f"{name} lies above it, beyond the interval"
-    elif got.high < most:
-        relation = f"{name} lies below it, beyond the interval"
-    else:
-        relation = f"it lies inside the interval, so {name} is not shown to beat it"
-    their = f"{_text(main.measure, most)}{unit}"
-    return f"{text}; the best of {len(rules)} rules without reasoning ({rule}) gets {their}: {relation}."
-
-
-def _text(measure: Measure, value: float) -> str:
-    return measure.text(measure.factor * value)
 
 
 def unequal(rows: Sequence[Row]) -> list[str]:

@@ -1,9 +1,6 @@
 """bAbI's words, then more of the same kind; the labels that the official metric knows."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from perk.babilong.config import WorldConfig
+from typing import Protocol
 
 PERSONS = ("Mary", "John", "Sandra", "Daniel", "Julie", "Fred", "Bill", "Jeff")
 GIVERS = ("Bill", "Fred", "Jeff", "Mary", "Julie", "John", "Sandra", "Daniel")
@@ -16,7 +13,15 @@ GIVES = ("gave", "handed", "passed")
 OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 
 
-def labels_of(task: int, world: "WorldConfig | None" = None) -> tuple[str, ...]:
+class World(Protocol):
+    """How many of each a generated world has: `perk.babilong.config.WorldConfig`."""
+
+    persons: int
+    places: int
+    objects: int
+
+
+def labels_of(task: int, world: World | None = None) -> tuple[str, ...]:
     """Every answer that bAbI task 1 to 5 has, the labels of the official BABILong metric; or that the task has in a
     generated `world`."""
     persons, places, objects = (4, 6, 3) if world is None else (world.persons, world.places, world.objects)

@@ -1,18 +1,31 @@
 """The engines that this one is compared with, each for one outer gradient of a `Bench`."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.engine.rates import LearnedRates
 from common.engine.weights import Weights
 from common.errors import UserError
-from scripts.benchmark.engine_groups import EPS, RATE
+from scripts.benchmark.engine_groups import EPS, RATE, Case
 
-if TYPE_CHECKING:
-    from scripts.benchmark.engine_case import Bench
+
+class Bench(Protocol):
+    """What these engines are given, by `scripts.benchmark.engine_case`."""
+
+    case: Case
+    network: nn.Module
+    start: Weights
+    rates: LearnedRates
+    facts: Tensor
+    questions: Tensor
+
+    def task_loss(self, weights: Weights, ids: Tensor) -> Tensor:
+        """Of one task."""
+        ...
 
 
 def next_token_loss(logits: Tensor, ids: Tensor) -> Tensor:
@@ -48,7 +61,7 @@ def make_plain(network: nn.Module) -> None:
             setattr(network.get_submodule(parent), child, PlainLora(layer))
 
 
-def higher(bench: "Bench") -> None:
+def higher(bench: Bench) -> None:
     """The library that the released codes patch; its one Adam has no decoupled decay, and another place for eps."""
     patches = library("higher")
     for facts, question in zip(bench.facts, bench.questions, strict=True):
@@ -63,7 +76,7 @@ def higher(bench: "Bench") -> None:
             next_token_loss(fast(input_ids=question, use_cache=False).logits, question).backward()
 
 
-def torch_func(bench: "Bench") -> None:
+def torch_func(bench: Bench) -> None:
     """Plain torch: functional calls, the graph of all steps, the rule written out in differentiable operations."""
     for facts, question in zip(bench.facts, bench.questions, strict=True):
         weights: Weights = bench.start
@@ -88,7 +101,7 @@ def torch_func(bench: "Bench") -> None:
         bench.task_loss(weights, question).backward()
 
 
-def torchopt(bench: "Bench") -> None:
+def torchopt(bench: Bench) -> None:
     """TorchOpt's MetaSGD; one constant rate, as it learns none."""
     functions, network = library("torchopt"), bench.network
     for facts, question in zip(bench.facts, bench.questions, strict=True):

@@ -1,19 +1,32 @@
 """PERK's outer step as one writes it with `higher`: what the released code is built on."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.engine.rates import LearnedRates
+from common.engine.settings import InnerConfig
+from common.engine.weights import Weights
+from perk.objective import Weigher
 from scripts.benchmark.engine_others import library
 
-if TYPE_CHECKING:
-    from scripts.benchmark.perk_case import Training
+
+class Training(Protocol):
+    """What this engine is given, by `scripts.benchmark.perk_case`."""
+
+    inner: InnerConfig
+    network: nn.Module
+    start: Weights
+    rates: LearnedRates
+    weigher: Weigher
+    segments: Tensor
+    question: Tensor
 
 
-def higher(bench: "Training") -> Callable[[], None]:
+def higher(bench: Training) -> Callable[[], None]:
     """One outer gradient with differentiable AdamW; in truncated steps the gradient's graph is made and cut off."""
     patches = library("higher")
     patches.register_optim(torch.optim.AdamW, _differentiable_adamw(patches))
@@ -35,7 +48,7 @@ def higher(bench: "Training") -> Callable[[], None]:
     return outer_step
 
 
-def _memorised(fast: nn.Module, bench: "Training") -> Tensor:
+def _memorised(fast: nn.Module, bench: Training) -> Tensor:
     """Next-token loss of all segments, weighted by token."""
     losses, states = _next_token(fast, bench.segments)
     return (losses * bench.weigher(states[:, 1:].to(losses.dtype))).mean()

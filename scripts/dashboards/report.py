@@ -83,7 +83,7 @@ def panels(joined: Joined) -> Iterator[Any]:
     seeds: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
     metrics = metrics_of(joined)
     units = dict.fromkeys("shares of 1" if unit == "%" else unit for unit in _units(table))
-    title = f"{', '.join(metrics)}: reproduced, {', '.join(units)}"
+    title = ", ".join([f"{', '.join(metrics)}: reproduced", *units])
     yield wr.BarPlot(title=title, metrics=list(metrics), layout=wr.Layout(0, 0, half, tall), **seeds)
     yield wr.MarkdownPanel(render(grid_of(joined), "md"), layout=wr.Layout(half, 0, half, tall))
     small: list[Any] = [

@@ -14,12 +14,14 @@ from pathlib import Path
 from common.errors import UserError
 from common.run.progress import duration
 from common.tables.cells import QUIET, Measure, Role
-from common.tables.comparison import Row, Table, rows_of, tables_of, unequal, verdict
-from common.tables.published import known
+from common.tables.comparison import Row, Table, rows_of, tables_of, unequal
+from common.tables.published import Paper, known
 from common.tables.runs import Run, repeated
 from scripts.tables.grids import Grid, render
 
 MOST_CLASSES = 10
+STRICT = 0.99
+"""Confidence of the sentence below a table."""
 
 
 def cells(table: Table, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -77,24 +79,54 @@ def show_csv(tables: Sequence[tuple[Table, list[Row]]], papers: Iterable[str]) -
     seconds.
     """
     shown = [known(paper).comparison for paper in dict.fromkeys(papers)]
-    names = [name.replace(" ", "_") for each in shown for name in each.columns if name != each.main[0]]
-    head = ["table", "method", "class", *(each.main[0] for each in shown), "low", "high", "seeds"]
+    names = [_key(name) for each in shown for name in each.columns if name != each.main[0]]
+    head = ["table", "method", "class", *(_key(each.main[0]) for each in shown), "low", "high", "seeds"]
     head += [*(each.items for each in shown), *names, "wall_seconds"]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(head)), lineterminator="\n")
     writer.writeheader()
     for table, rows in tables:
-        title, items = table.shows.main[0], table.shows.items
+        title, items = _key(table.shows.main[0]), table.shows.items
         for row in rows:
             got, seeds = row.interval(), len(row.seeds)
             line = {"table": table.name, "method": row.title, "class": "all", title: got.value, "seeds": seeds}
-            line |= {name.replace(" ", "_"): value for name, value in row.others.items()}
+            line |= {_key(name): value for name, value in row.others.items()}
             line |= {"low": got.low, "high": got.high, items: row.items, "wall_seconds": row.seconds}
             writer.writerow(line)
             for name, (value, count) in row.by_slice().items():
                 line = {"table": table.name, "method": row.title, "class": name, title: value, "seeds": seeds}
                 writer.writerow(line | {items: count})
     sys.stdout.write(text.getvalue())
+
+
+def verdict(rows: Sequence[Row], paper: Paper) -> str:
+    """One sentence: does the paper's method beat what needs no reasoning?"""
+    name, (title, main) = paper.title, paper.comparison.main
+    ours = [row for row in rows if row.role is Role.method]
+    rules = [row for row in rows if row.role in QUIET]
+    if not ours:
+        return f"No finished run of {name} here."
+    row = next((row for row in ours if row.method == paper.first(Role.method)), ours[0])
+    got, unit = row.interval(STRICT), f" {main.measure.unit}".rstrip()
+    value, low, high = (_text(main.measure, each) for each in (got.value, got.low, got.high))
+    text = f"{row.title}: {title} {value}{unit}, 99 % interval {low} to {high}"
+    if not rules:
+        return f"{text}; no finished run of method={paper.first(Role.rule)} to compare it with."
+    values = {str(place): rule.interval().value for place, rule in enumerate(rules)}
+    best = rules[int(main.measure.best(values))]
+    rule, most = best.title[0].lower() + best.title[1:], best.interval().value
+    if got.low > most:
+        relation = f"{name} lies above it, beyond the interval"
+    elif got.high < most:
+        relation = f"{name} lies below it, beyond the interval"
+    else:
+        relation = f"it lies inside the interval, so {name} is not shown to beat it"
+    their = f"{_text(main.measure, most)}{unit}"
+    return f"{text}; the best of {len(rules)} rules without reasoning ({rule}) gets {their}: {relation}."
+
+
+def _key(title: str) -> str:
+    return title.replace(" ", "_")
 
 
 def _time(seconds: float | None) -> str:

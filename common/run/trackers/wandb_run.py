@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from common.run import media, rate_record, results
 from common.run.folder import read_records, selection_of
+from common.run.items import read_items
 from common.run.results import RunIdentity
 from common.run.schema import TrackerConfig, TrackerMode, flat
 from common.run.trackers.names import EVALUATE, TRAIN, group_of, run_id
@@ -99,8 +100,8 @@ class WandbRun:
 
         records = read_records(folder)
         row: dict[str, Any] = {}
-        if results.finished_hash(folder) is not None and (items := results.read_predictions(folder)):
-            row["tables/predictions"] = self._table(items[:ITEMS_SHOWN])
+        if results.finished_hash(folder) is not None and (items := read_items(folder)):
+            row["tables/predictions"] = self._table(item.row() for item in items[:ITEMS_SHOWN])
         if (rates := rate_record.read(folder)) is not None:
             row["tables/rates"] = self._table(rates.rows())
             row["plots/rates"] = self._wandb.Image(figures.pixels(figures.rates_map(rates)))

@@ -42,7 +42,7 @@ def data() -> tuple[Tensor, Tensor]:
 
 
 def of_client(network: nn.Module, weights: Weights, buffers: Weights, x: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(call(network, weights, x, buffers=buffers), y)
+    return F.cross_entropy(call(network, {**weights, **buffers}, x), y)
 
 
 def test_stacked_clients_with_batch_norm_are_a_loop_over_them(clients: list[nn.Module]) -> None:
@@ -52,7 +52,7 @@ def test_stacked_clients_with_batch_norm_are_a_loop_over_them(clients: list[nn.M
     weights = leaves(stack_of([select(client) for client in clients]))
     buffers = stack_of([buffers_of(client) for client in clients])
 
-    outputs = torch.func.vmap(lambda w, b, x: call(network, w, x, buffers=b))(weights, buffers, x)
+    outputs = torch.func.vmap(lambda w, b, x: call(network, {**w, **b}, x))(weights, buffers, x)
     gradients = dict(zip(weights, torch.autograd.grad(outputs.sin().sum(), list(weights.values())), strict=True))
     for task, client in enumerate(clients):
         theirs = client(x[task])
@@ -95,16 +95,16 @@ def test_buffers_that_are_not_given_are_the_modules_own(clients: list[nn.Module]
     twin = deepcopy(client)
     given = buffers_of(client)
     part = {name: value for name, value in given.items() if name.startswith("1.")}
-    torch.testing.assert_close(call(client, {}, x, buffers=part), twin(x), **CLOSE)
+    torch.testing.assert_close(call(client, part, x), twin(x), **CLOSE)
     own, wanted = dict(client.named_buffers()), dict(twin.named_buffers())
     for name in own:
         torch.testing.assert_close(part[name] if name in part else own[name], wanted[name], **CLOSE)
     assert own["1.num_batches_tracked"] == 2 and part["1.num_batches_tracked"] == 3, "written to once, and there"
 
 
-def test_names_that_are_no_buffers_are_refused() -> None:
-    with pytest.raises(ValueError, match=re.escape("BatchNorm1d has no buffer ['weight']")):
-        call(nn.BatchNorm1d(3), {}, torch.randn(2, 3), buffers={"weight": torch.ones(3)})
+def test_names_that_are_neither_parameters_nor_buffers_are_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("BatchNorm1d has no parameter or buffer ['running_men']")):
+        call(nn.BatchNorm1d(3), {"running_men": torch.ones(3)}, torch.randn(2, 3))
 
 
 def test_a_stack_without_memory_of_its_own_cannot_hold_running_statistics() -> None:
@@ -113,7 +113,7 @@ def test_a_stack_without_memory_of_its_own_cannot_hold_running_statistics() -> N
     weights = stack(select(module), CLIENTS)
     for buffers, axis in ((stack(buffers_of(module), CLIENTS), 0), (buffers_of(module), None)):
         with pytest.raises(RuntimeError, match="refers to a single memory location|were not batched"):
-            torch.func.vmap(lambda w, b, x: call(module, w, x, buffers=b), in_dims=(0, axis, 0))(weights, buffers, x)
+            torch.func.vmap(lambda w, b, x: call(module, {**w, **b}, x), in_dims=(0, axis, 0))(weights, buffers, x)
 
 
 # ---- stacks of different tasks, and their average

@@ -11,7 +11,7 @@ from common.engine.inner import adapt
 from common.engine.rates import LearnedRates
 from common.engine.rules import AdamW
 from common.engine.settings import Unroll
-from common.engine.weights import Weights, select
+from common.engine.weights import Weights, call, select
 from scripts.benchmark.engine_case import Bench, Case
 from scripts.benchmark.measuring import allocated_peak, settle
 
@@ -79,3 +79,14 @@ def test_nothing_is_changed_by_looking() -> None:
     assert torch.equal(seeds, torch.get_rng_state())
     for name, weight in bench.network.named_parameters():
         assert torch.equal(weight, before[name]) and weight.grad is None
+
+
+def test_no_running_statistics_change_by_looking() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    def loss(weights: Weights, x: Tensor) -> Tensor:
+        return call(network, weights, x).sum()
+
+    footprint(loss, lambda w: loss(w, torch.rand(4, 3)), select(network), [torch.rand(4, 3)], AdamW())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -84,7 +84,7 @@ def test_parameters_not_named_keep_their_values_and_their_gradient(module: Tied)
 
 
 def test_a_name_that_the_module_does_not_have_is_refused(module: Tied) -> None:
-    with pytest.raises(ValueError, match=re.escape("Tied has no parameter ['mix.weigth']")):
+    with pytest.raises(ValueError, match=re.escape("Tied has no parameter or buffer ['mix.weigth']")):
         call(module, {"mix.weigth": module.mix.weight}, IDS)
 
 

@@ -55,6 +55,11 @@ def test_a_score_is_the_sum_of_parts_over_that_of_wholes() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        (
+            {"scores": {"psnr": (float("inf"), 1)}},
+            "psnr of item q1 is inf of 1: .* cap a quality",
+        ),
+        ({"scores": {"recall": (0, -1)}}, "recall of item q1 is 0 of -1"),
         ({"slices": {"hop_count": 3}}, "slice 'hop_count' of item q1: a name without _ and @"),
         ({"further": "length"}, "a further pass over 'length', which is none of its slices"),
     ],

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from common.run import results
 from common.run.items import Item, OfAll, write_of_all
 from common.tables import published
 from common.tables.cells import Role
-from common.tables.comparison import Table, rows_of, tables_of, verdict
+from common.tables.comparison import Table, rows_of, tables_of
 from common.tables.intervals import Kind
 from common.tables.runs import read_runs
 from common.tables.summary import summarise
-from scripts.tables.comparison import grid_of
+from scripts.tables.comparison import grid_of, verdict
 from tests.scripts.tables.test_tables import write_run
 
 FILE = """
@@ -96,6 +97,13 @@ def test_the_sentence_names_the_papers_method_and_the_rule_with_the_lowest_loss(
     said = verdict(rows_of(table), published.read("reckoning"))
     assert said.startswith("RECKONING (multi-task): loss 1.25 nats, 99 % interval ")
     assert "the best of 2 rules without reasoning (shortcut: last) gets 3.15 nats: it lies inside the interval" in said
+
+
+def test_runs_without_the_first_columns_metric_are_named_with_the_way_out(table: Table, tmp_path: Path) -> None:
+    write_run(tmp_path, "no_facts", 3)
+    (found,) = tables_of(read_runs(tmp_path, None, None)[0])
+    with pytest.raises(UserError, match="no_facts-0: no loss; name a metric .* of reckoning/published.yaml"):
+        rows_of(found)
 
 
 def test_settings_that_a_method_does_not_read_are_not_compared(table: Table) -> None:

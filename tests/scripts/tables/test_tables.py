@@ -14,12 +14,12 @@ from common.run.items import Item
 from common.run.results import Interval
 from common.tables import published
 from common.tables.comparison import Row, Table, rows_of, tables_of
-from common.tables.comparison import verdict as said_of
 from common.tables.estimates import over_values
 from common.tables.intervals import share_interval
 from common.tables.runs import read_runs
 from reckoning.config import TrainConfig
 from scripts.tables import __main__ as tables
+from scripts.tables.comparison import verdict as said_of
 
 LABELS = {"true": "yes", "false": "no"}
 METHODS = {

@@ -209,8 +209,8 @@ def test_tables_hold_predictions_and_rates(tmp_path: Path, wandb: Any, monkeypat
     tables = {
         path.name.partition("_")[0]: json.loads(path.read_text()) for path in (tmp_path / "wandb").rglob("*.table.json")
     }
-    assert tables["predictions"]["columns"] == ["question", "correct", "recall.exact"]
-    assert tables["predictions"]["data"] == [["q0", False, None], ["q1", True, 1]]
+    assert tables["predictions"]["columns"] == ["id", "group", "accuracy", "depth", "recall"]
+    assert tables["predictions"]["data"] == [["q0", "t0", 0, 2, None], ["q1", "t0", 1, 2, 0.75]]
     assert tables["rates"]["columns"] == ["layer", "name", "inner_step", "start", "tested"]
     assert tables["rates"]["data"] == [["a", "a.weight", 1, 0.1, 0.1], ["a", "a.weight", 2, 0.2, 0.2]]
 
