@@ -82,7 +82,7 @@ def client_loss(net: nn.Module, buffers: Weights) -> Callable[[Weights, tuple[Te
     """Cross-entropy of every client [clients] of a stack, each with its own running statistics, which it moves."""
 
     def one(weights: Weights, own: Weights, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(call(net, weights, x, buffers=own), y)
+        return F.cross_entropy(call(net, weights | own, x), y)
 
     return lambda weights, part: torch.func.vmap(one)(weights, buffers, *part)
 
