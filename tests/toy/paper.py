@@ -111,12 +111,17 @@ def items_of(net: nn.Module, seed: int, split: str, count: int) -> list[Item]:
 
 
 def shift_of(net: nn.Module, seed: int, split: str, count: int) -> OfAll:
-    """How far attacks move the mean of what is predicted; of all pictures together, and without each of them."""
+    """How far attacks move the mean prediction of each class; of all pictures together, and without each of them."""
     x, y = pictures(seed, split, 0, count)
     with torch.no_grad():
         moved = net(attacked(net, {}, x, y, EPS, steps=20)).softmax(-1) - net(x).softmax(-1)
-    rest = {f"picture {i}": float((moved.sum(0) - moved[i]).div(count - 1).norm()) for i in range(count)}
-    return OfAll(float(moved.mean(0).norm()), rest)
+    classes = F.one_hot(y, CLASSES).to(moved)
+
+    def distance(kept: Tensor) -> float:
+        return float((classes[kept].T @ moved[kept] / classes[kept].sum(0)[:, None]).norm())
+
+    every = torch.arange(count)
+    return OfAll(distance(every), {f"picture {i}": distance(every[every != i]) for i in range(count)})
 
 
 def save_gif(path: Path, x: Tensor, worst: Tensor) -> None:
