@@ -30,6 +30,7 @@ from common.engine.settings import RateGroup, RateSpace, Snapshots, Unroll
 from common.engine.twice import activation, attention, linear, norm, policy
 from common.engine.twice.lean import make_lean
 from common.engine.weights import Weights, call, select, stack
+from common.language.attention import ATTENTION, register
 
 logger = logging.getLogger(__name__)  # measured errors: pytest --log-cli-level=INFO
 VOCABULARY, LENGTH, ROWS = 13, 5, 3
@@ -105,7 +106,7 @@ def network_of(fast: str, tied: bool, dropout: str, lean: bool) -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    attention.register()
+    register()
     outside, inside = DROPOUT[dropout]
     config = GPT2Config(
         vocab_size=VOCABULARY,
@@ -120,7 +121,7 @@ def network_of(fast: str, tied: bool, dropout: str, lean: bool) -> nn.Module:
         resid_pdrop=outside,
         attn_pdrop=inside,
         tie_word_embeddings=tied,
-        attn_implementation=policy.ATTENTION if lean else "eager",
+        attn_implementation=ATTENTION if lean else "eager",
     )
     network: nn.Module = GPT2LMHeadModel(config)
     if fast == "lora":
