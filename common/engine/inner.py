@@ -103,6 +103,8 @@ def adapt(
             )
         if unroll is Unroll.truncate:
             weights = _identity_jacobian(weights, start)
+    if stored == steps:
+        weights = _apart(weights)
     for index in range(steps - stored, steps):
         constant = unroll is Unroll.first_order or (unroll is Unroll.tgu and index < steps - keep)
         gradients, value = _gradients(loss, weights, parts_at(parts, index), create_graph=not constant)
@@ -110,7 +112,7 @@ def adapt(
         with torch.enable_grad():
             weights, state = step(rule, weights, gradients, state, rates(index))
             if project is not None:
-                weights = projected(project, weights)
+                weights = _apart(projected(project, weights))
     return Adapted(weights, losses, state)
 
 
@@ -135,9 +137,8 @@ def _gradients(
     if not create_graph:
         found, value = gradient(loss, weights, parts)
         return dict(zip(weights, found, strict=True)), value
+    weights = {name: w if w.requires_grad else w.detach().requires_grad_() for name, w in weights.items()}
     with torch.enable_grad(), needing(Need.second):
-        # nodes of their own: other weights, or the loss itself, may depend on these tensors by another way
-        weights = {n: w.view_as(w) if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
         value = loss(weights, parts[0])
         for part in parts[1:]:
             value = value + loss(weights, part)
@@ -145,6 +146,13 @@ def _gradients(
             value.sum(), list(weights.values()), create_graph=True, allow_unused=True, materialize_grads=True
         )
     return dict(zip(weights, graphed, strict=True)), value.detach()
+
+
+def _apart(weights: Weights) -> Weights:
+    """The same as nodes of their own: others of them, or the loss, may depend on these tensors by another way, which is
+    no part of the inner gradient."""
+    with torch.enable_grad():
+        return {name: w.view_as(w) for name, w in weights.items()}
 
 
 def _identity_jacobian(weights: Weights, start: Weights) -> Weights:
