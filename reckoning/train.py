@@ -54,7 +54,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
             metrics, items = shortcut_rows(splits, config)
-            return run.finish(metrics, [item.to_json() for item in items])
+            return run.finish(metrics, items)
 
         parts = build(config, splits, run.device, run.dtype)
         learner, rates = parts.learner, parts.rates
@@ -85,7 +85,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
         rate_record.select(run.folder, step)
         export_selected(run.folder, parts)
         metrics, items = measure(parts, splits["test"], config)
-        return run.finish(metrics, [item.to_json() for item in items])
+        return run.finish(metrics, items)
 
 
 def evaluate_dev(run: Run, parts: Parts, splits: Splits, config: TrainConfig) -> float:

@@ -10,7 +10,7 @@
                 run.select(score)           # keeps the best model, and stops when patience is out
             run.save_if_due(step)           # also on a stop signal
         run.restore_best("model")
-        run.finish(test, predictions)
+        run.finish(test, items)
 
 A folder with a checkpoint is continued, one with a FINISHED mark is skipped, one made with other settings is refused.
 """
@@ -29,6 +29,7 @@ from common.engine.cuda.sizes import forget_peak_memory, peak_memory_bytes
 from common.run import checkpoint, environment, results
 from common.run.entry import in_sweep
 from common.run.folder import CHECKPOINTS, LogFile, Metrics, check_settings, number
+from common.run.items import Item
 from common.run.opening import open_folder
 from common.run.progress import Progress, duration
 from common.run.results import ACCURACY, Interval, Results, Selection
@@ -115,8 +116,8 @@ class Run:
             forget_peak_memory(self.device)
             threads = torch.get_num_threads()
             log.info("config %s on %s, %d thread(s), %s", self.config_hash, self.device, threads, self.folder)
-            settings = self._tracker_config
-            self._tracker = make_tracker(settings, self.folder, self.config, self.identity, self._environment)
+            about = (self.folder, self.config, self.identity, self._environment)
+            self._tracker = make_tracker(self._tracker_config, *about)
             self._stop.install()
             self._stack = stack.pop_all()
         return self
@@ -135,8 +136,8 @@ class Run:
             self._metrics.close()
         self._stack.close()
 
-    def finish(self, test: Mapping[str, Interval], predictions: Iterable[Mapping[str, Any]] = ()) -> Results:
-        """Log the `test` metrics, then write `predictions.jsonl`, `results.json` and the FINISHED mark.
+    def finish(self, test: Mapping[str, Interval], items: Iterable[Item] = ()) -> Results:
+        """Log the `test` metrics, then write `items` into `predictions.jsonl`, `results.json` and the FINISHED mark.
 
         Raises:
             UserError: the disk is full; the run stays unfinished.
@@ -146,7 +147,7 @@ class Run:
         written = results.of_run(
             self.identity, self.config_hash, self._environment, self.device.type, self.seconds, peak, test
         )
-        results.write(self.folder, written, predictions)
+        results.write(self.folder, written, (item.to_json() for item in items))
         self._tracker.summarise(summary_of(written))
         self._tracker.attach(self.folder)
         self.finished = True
@@ -206,9 +207,8 @@ class Run:
         """The steps after the checkpoint up to `total`, counted from 1, with progress on the way."""
         self.restore()
         self._total = total
-        several = in_sweep()  # their bars would overwrite each other, and logs keep no bars
-        name = self.folder.name if several else ""
-        with self._stop.deferred(), Progress(self.step, total, bar=False if several else None, name=name) as progress:
+        name = self.folder.name if in_sweep() else ""  # bars of several runs would overwrite each other
+        with self._stop.deferred(), Progress(self.step, total, bar=False if name else None, name=name) as progress:
             self._progress = progress
             while self.step < total and not self.state.ended:
                 self.state.step += 1

@@ -159,4 +159,4 @@ def train(config: ToyConfig, folder: Path) -> Results:
         write_of_all(run.folder, {"shift": shift})
         metrics = summarise(items, 0.95, by={"pgd20": ["class"]})
         metrics["shift"] = Interval(shift.value, len(shift.without), shift.value, shift.value)
-        return run.finish(metrics, [item.to_json() for item in items])
+        return run.finish(metrics, items)

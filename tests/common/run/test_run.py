@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from torch import nn
 from common.run.checkpoint import Shards
+from common.run.items import Item
 from common.run.results import Interval
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig
@@ -94,7 +95,7 @@ with Run(folder, {"total": total}, runtime, TrackerConfig(), loop, identity) as 
     best = run.restore_best("model")
     test = model.eval()(torch.ones(1, 8)).item()
     found = {"value": Interval(test, 1, test, test), "best": Interval(best, 1, best, best)}
-    run.finish(found, [{"id": 0, "value": test}])
+    run.finish(found, [Item("0", "0", {"value": (test, 1)})])
 """
 
 
