@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from common.errors import UserError
+from common.run.keys import closest, valid_keys
 from common.run.schema import (
     Device,
     LoopConfig,
@@ -16,11 +17,9 @@ from common.run.schema import (
     TrackerConfig,
     TrackerMode,
     TrackerName,
-    closest,
     flat,
     plain,
     to_typed,
-    valid_keys,
 )
 
 
