@@ -10,8 +10,9 @@ from typing import Any, TypeVar, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from common.engine.settings import Kernels
 from common.errors import UserError
-from common.fields import UNHASHED, UNNAMED, fields_of
+from common.fields import HASHED_IF_SET, UNHASHED, UNNAMED, fields_of
 from common.run.keys import explain, unknown_key, unknown_keys, valid_keys
 
 T = TypeVar("T")
@@ -57,8 +58,8 @@ class TrackerMode(StrEnum):
 class RuntimeConfig:
     """Where a run computes: conf/common/runtime.
 
-    Device and dtype are hashed: dropout draws other masks on CUDA, and bfloat16 rounds. What is not changes the order
-    of float sums, the last bits only, and a requeued job may get other cores.
+    Device, dtype and autocast are hashed: dropout draws other masks on CUDA, and bfloat16 rounds. What is not changes
+    the order of float sums, the last bits only, and a requeued job may get other cores.
     """
 
     device: Device = Device.auto
@@ -67,15 +68,31 @@ class RuntimeConfig:
     """CPU threads of torch per process; 0 leaves torch's own choice. Small models are fastest with one."""
     deterministic: bool = dataclasses.field(default=True, metadata=UNHASHED)
     """Reproducible kernels only; False may be faster on CUDA, and a continued run is then no longer bit-identical."""
+    kernels: Kernels = dataclasses.field(default=Kernels.auto, metadata=UNHASHED)
+    """What makes the updates of the inner rule: other kernels round in another order."""
+    capture: bool = dataclasses.field(default=False, metadata=UNHASHED)
+    """CUDA: record the inner loop at test time as a graph, and replay the same kernels while shapes stay the same."""
+    autocast: bool = dataclasses.field(default=False, metadata=HASHED_IF_SET)
+    """Multiply matrices in bfloat16 inside losses; weights, fast ones too, gradients and moments stay float32."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.
 
         Raises:
-            UserError: a negative number of threads.
+            UserError: a negative number of threads, or two keys that contradict each other.
         """
         if self.threads < 0:
             raise UserError(f"runtime.threads={self.threads}: use 0 (torch's own choice) or more")
+        if self.autocast and self.dtype is not Precision.float32:
+            raise UserError(
+                f"runtime.autocast=true with runtime.dtype={self.dtype}: it rounds float32 weights for their products; "
+                "use runtime.dtype=float32, or runtime.autocast=false"
+            )
+        if self.capture and self.kernels is Kernels.fused:
+            raise UserError(
+                "runtime.capture=true with runtime.kernels=fused: a graph cannot hold the kernels' table of addresses, "
+                "which comes from the CPU; use runtime.kernels=foreach, or runtime.capture=false"
+            )
 
 
 @dataclasses.dataclass
