@@ -53,7 +53,8 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
 
     bars.disable_progress_bar()  # they would cut the run's own in two
     tokenizer = load_tokenizer(config.model)
-    model = models.load(while_training(config.network), len(tokenizer), device=device, dtype=dtype)
+    network, autocast = while_training(config.network), config.runtime.autocast
+    model = models.load(network, len(tokenizer), device=device, dtype=dtype, autocast=autocast)
     templates = Templates(config.data.templates, tokenizer, model.window)
     if config.method.learner is not Learner.perk:
         stretch = Stretch(model, templates, config.model) if config.model.yarn else None
@@ -68,7 +69,9 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
         rates.requires_grad_(False)  # nothing would reach them
     elif config.inner.unroll.second_order:
         models.check_second_derivative(model)
-    learner = Perk(model, rates, templates, config.inner, config.method, config.evaluation, weigher)
+    learner = Perk(
+        model, rates, templates, config.inner, config.method, config.evaluation, weigher, capture=config.runtime.capture
+    )
     return Parts(model, rates, weigher, templates, learner)
 
 

@@ -35,8 +35,10 @@ class Perk(MemoryLearner[Problem]):
         method: MethodConfig,
         evaluation: EvaluationConfig,
         weigher: Weigher | None,
+        *,
+        capture: bool = False,
     ) -> None:
-        """`weigher`: None weighs all tokens the same."""
+        """`weigher`: None weighs all tokens the same; `capture` is as in `Writer`."""
         self.templates, self.method = templates, method
         self.micro_batch = evaluation.micro_batch
         self.memorised: Losses = model.losses if weigher is None else WeightedLosses(model.losses, weigher)
@@ -48,6 +50,7 @@ class Perk(MemoryLearner[Problem]):
             pad=templates.eos,
             inner_steps=evaluation.inner_steps,
             others=[] if weigher is None else list(weigher.parameters()),
+            capture=capture,
         )
         super().__init__(model, templates.tokenizer, writer, meta=method.meta)
         if weigher is not None:

@@ -54,18 +54,20 @@ def step_of(network: nn.Module, config: TrainConfig, shape: Shape) -> Step:
         UserError: the device is not there.
     """
     method, inner, device = config.method, config.inner, pick_device(config.runtime.device)
+    autocast = config.runtime.autocast
     if method.learner is not Learner.perk:
         found = min(method.segments or shape.rows, shape.rows)
-        return Step(network, replace(shape, rows=found), config.outer.batch_problems, None, device)
+        return Step(network, replace(shape, rows=found), config.outer.batch_problems, None, device, autocast=autocast)
     if not method.meta:
         together = config.outer.batch_problems if inner.stack else 1
-        return Step(network, replace(shape, rows=0), together, None, device)
+        return Step(network, replace(shape, rows=0), together, None, device, autocast=autocast)
     memorised: Losses | None = None
     others: list[Tensor] = []
     if method.token_weights:
         weigher = _weigher(network)
-        memorised, others = WeightedLosses(TokenLosses(network), weigher), list(weigher.parameters())
-    return Step(network, shape, config.outer.batch_problems, inner, device, memorised, others)
+        losses = TokenLosses(network, autocast=autocast)
+        memorised, others = WeightedLosses(losses, weigher), list(weigher.parameters())
+    return Step(network, shape, config.outer.batch_problems, inner, device, memorised, others, autocast)
 
 
 def report(network: nn.Module, config: TrainConfig, shape: Shape) -> str:

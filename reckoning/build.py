@@ -47,7 +47,7 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
 
     bars.disable_progress_bar()  # they would cut the run's own in two
     tokenizer = load_tokenizer(config.model)
-    model = models.load(config.model, len(tokenizer), device=device, dtype=dtype)
+    model = models.load(config.model, len(tokenizer), device=device, dtype=dtype, autocast=config.runtime.autocast)
     templates = Templates(config.data.templates, config.data.labels or {}, tokenizer, model.window)
     knowledge = GivenKnowledge(config.method.knowledge, splits, config.data.seed)
     rates: LearnedRates | None = None
@@ -57,8 +57,9 @@ def build(config: TrainConfig, splits: Splits, device: torch.device, dtype: torc
         rates = make_rates(config.inner, list(fast_weights(model.network, config.inner.weights)))
         rates = rates.to(device, torch.promote_types(dtype, torch.float32))
         learner = Reckoning(
-            model, rates, templates, config.inner, config.method, knowledge, config.evaluation.inner_steps
-        )
+            model, rates, templates, config.inner, config.method, knowledge, config.evaluation.inner_steps,
+            capture=config.runtime.capture,
+        )  # fmt: skip
         if not config.method.meta:
             rates.requires_grad_(False)  # nothing would reach them
         elif config.inner.unroll.second_order:

@@ -230,7 +230,7 @@ def study(config: CostConfig, folder: Path) -> Results:
     with Run(folder, config, config.runtime, config.tracker, config.loop, who) as run:
         if run.finished:
             return run.results
-        where: dict[str, Any] = {"device": run.device, "dtype": run.dtype}
+        where: dict[str, Any] = {"device": run.device, "dtype": run.dtype, "autocast": config.runtime.autocast}
         if config.shape.layers:
             sizes = config.shape.layers, config.shape.width, config.shape.heads, config.shape.vocabulary
             if config.shape.vocabulary < LETTERS:
@@ -244,7 +244,7 @@ def study(config: CostConfig, folder: Path) -> Results:
             )
         model.network.eval()
         example = example_of(config.tokens, config.facts, max(config.questions), seed=config.seed, device=run.device)
-        there = ways(model, config.inner, example)
+        there = ways(model, config.inner, example, capture=config.runtime.capture)
         measured = measure(example, there, config, run.device)
         peaks = {
             name: {n: _peak(way, example.questions[:n], run.device) for n in _numbers(way, config)}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from common.engine.settings import InnerConfig
+from common.engine.settings import InnerConfig, Kernels
 from common.errors import UserError
 from common.fields import HASHED_IF_SET, UNNAMED
 from common.language.config import ModelConfig
@@ -38,6 +38,8 @@ class CostRuntime(RuntimeConfig):
 
     threads: int = field(default=1, metadata=HASHED_IF_SET)
     deterministic: bool = field(default=True, metadata=HASHED_IF_SET)
+    kernels: Kernels = field(default=Kernels.auto, metadata=HASHED_IF_SET)
+    capture: bool = field(default=False, metadata=HASHED_IF_SET)
 
 
 @dataclass

@@ -76,8 +76,10 @@ class Reckoning(MemoryLearner[Problem]):
         method: MethodConfig,
         knowledge: GivenKnowledge,
         inner_steps: int = 0,
+        *,
+        capture: bool = False,
     ) -> None:
-        """`inner_steps`: inner steps at test time, 0 for as many as in training."""
+        """`inner_steps`: inner steps at test time, 0 for as many as in training; `capture` is as in `Writer`."""
         self.templates, self.method, self.knowledge = templates, method, knowledge
         writer = Writer(
             model,
@@ -87,6 +89,7 @@ class Reckoning(MemoryLearner[Problem]):
             pad=templates.eos,
             answer_weight=method.answer_weight,
             inner_steps=inner_steps,
+            capture=capture,
         )
         super().__init__(model, templates.tokenizer, writer, meta=method.meta)
 

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from common.engine.compiled import Compiled
+from common.engine.cuda.graphs import GraphedDescent
 from common.engine.inner import adapt
 from common.engine.rates import make_rates
 from common.engine.rules import make_rule
 from common.engine.settings import InnerConfig, Unroll
 from common.engine.twice.policy import Need, needing
+from common.engine.unroll.descent import descend
 from common.engine.weights import Weights, select
 from common.errors import UserError
 from common.language.adapter import fast_weights
@@ -68,9 +70,9 @@ class Way:
     """Nothing is kept: every question costs the whole context."""
 
 
-def ways(model: LanguageModel, inner: InnerConfig, example: Example) -> dict[str, Way]:
-    """All ways that are compared, by name."""
-    context, encoding = _InContext(model, example), _Encoding(model, inner, example)
+def ways(model: LanguageModel, inner: InnerConfig, example: Example, *, capture: bool = False) -> dict[str, Way]:
+    """All ways that are compared, by name; `capture` replays the inner steps as a CUDA graph."""
+    context, encoding = _InContext(model, example), _Encoding(model, inner, example, capture)
     return {
         "ft_icr": Way(lambda: None, context.reread, rereads=True),
         "ft_icr_cached": Way(context.kept.read, context.kept.one_by_one),
@@ -100,7 +102,7 @@ class _InContext:
 class _Encoding:
     """RECKONING: the facts, as a batch, go into the weights."""
 
-    def __init__(self, model: LanguageModel, inner: InnerConfig, example: Example) -> None:
+    def __init__(self, model: LanguageModel, inner: InnerConfig, example: Example, capture: bool) -> None:
         self.network, self.inner = model.network, inner
         self.start = fast_weights(model.network, inner.weights)
         self.rates = make_rates(inner, list(self.start)).to(example.facts.device)
@@ -111,6 +113,7 @@ class _Encoding:
         scored = torch.ones(example.facts.shape, device=example.facts.device)
         rows = Rows(example.facts, scored, scored.new_full((len(scored),), 1 / len(scored)))
         self.parts = micro_batches(rows, inner.micro_batch)
+        self.descent = GraphedDescent() if capture else descend
 
     def read(self) -> Weights:
         """The weights after the inner steps."""
@@ -122,6 +125,7 @@ class _Encoding:
             rule=self.rule,
             rates=self.rates,
             unroll=Unroll.none,
+            descent=self.descent,
         ).weights
 
     def one_by_one(self, fast: Weights, questions: Tensor) -> Tensor:

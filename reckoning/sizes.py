@@ -44,7 +44,8 @@ def step_of(network: nn.Module, config: TrainConfig, shape: Shape) -> Step:
         UserError: the device is not there.
     """
     inner = config.inner if config.method.learner is Learner.reckoning else None
-    return Step(network, shape, config.outer.batch_problems, inner, pick_device(config.runtime.device))
+    device, autocast = pick_device(config.runtime.device), config.runtime.autocast
+    return Step(network, shape, config.outer.batch_problems, inner, device, autocast=autocast)
 
 
 def report(network: nn.Module, config: TrainConfig, shape: Shape) -> str:

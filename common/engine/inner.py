@@ -12,7 +12,7 @@ from common.engine.rates import Rates, rates_of
 from common.engine.rules import RuleState, UpdateRule
 from common.engine.settings import Snapshots, Unroll
 from common.engine.twice.policy import Need, needing
-from common.engine.unroll.descent import FRESH, descend
+from common.engine.unroll.descent import FRESH, Descent, descend
 from common.engine.unroll.projection import Projection, projected
 from common.engine.unroll.rebuilt import rebuilt
 from common.engine.unroll.step import step
@@ -45,6 +45,7 @@ def adapt(
     keep: int = 0,
     also: Sequence[Tensor] = (),
     snapshots: Snapshots = Snapshots.device,
+    descent: Descent = descend,
 ) -> Adapted:
     """Take `steps` steps of `rule` on `loss` from `start`; `start` and `state` are never written to.
 
@@ -74,6 +75,7 @@ def adapt(
         also: with `Unroll.recompute`, what else of loss and projection learns (a part of the network that is not fast,
             say, or the centre of a ball); the other unrolls find it by themselves.
         snapshots: with `Unroll.recompute`, where the steps are remembered.
+        descent: with `Unroll.none` and `Unroll.truncate`, what takes the steps without graph.
 
     Raises:
         UserError: `steps` or `keep` out of range.
@@ -98,7 +100,7 @@ def adapt(
                 also=also, snapshots=snapshots,
             )  # fmt: skip
         else:
-            weights, state, losses = descend(
+            weights, state, losses = descent(
                 loss, start, parts, steps=count, rule=rule, rates=rates, state=state, project=project
             )
         if unroll is Unroll.truncate:

@@ -49,6 +49,19 @@ class Snapshots(StrEnum):
     """In host memory (pinned, on a stream of its own on CUDA): nothing on the device."""
 
 
+class Kernels(StrEnum):
+    """How the tensors of one update are walked over. The numbers agree to rounding."""
+
+    auto = "auto"
+    """`foreach` on CUDA, `reference` elsewhere."""
+    reference = "reference"
+    """One after the other in plain torch."""
+    foreach = "foreach"
+    """A few of torch's multi-tensor operations for all of them (`common.engine.cuda.foreach`)."""
+    fused = "fused"
+    """One Triton kernel for all of them (`common.engine.cuda.fused`): CUDA and float32 only."""
+
+
 class RateSpace(StrEnum):
     """How a stored number becomes a rate."""
 

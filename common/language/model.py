@@ -33,11 +33,13 @@ class LanguageModel:
     """Longest sequence it reads, in tokens."""
     adapter: Adapter | None = None
     """LoRA on a frozen network; None: the whole network learns."""
+    autocast: bool = False
+    """Its losses multiply matrices in bfloat16."""
     losses: TokenLosses = field(init=False)
     """Next-token losses, in chunks where the vocabulary is large."""
 
     def __post_init__(self) -> None:
-        self.losses = TokenLosses(self.network)
+        self.losses = TokenLosses(self.network, autocast=self.autocast)
 
     @property
     def width(self) -> int:
@@ -55,8 +57,11 @@ class LanguageModel:
         return self.adapter.exported(folder) if self.adapter else self.network
 
 
-def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch.dtype) -> LanguageModel:
-    """Load the model onto `device`; `tokens` is the size of the tokenizer that will feed it.
+def load(
+    config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch.dtype, autocast: bool = False
+) -> LanguageModel:
+    """Load the model onto `device`; `tokens` is the size of the tokenizer that will feed it, `autocast` is as in
+    `TokenLosses`.
 
     Raises:
         UserError: the weights are not there, are not a causal language model, have fewer embeddings than the tokenizer
@@ -84,7 +89,7 @@ def load(config: ModelConfig, tokens: int, *, device: torch.device, dtype: torch
             f"model.tokenizer={config.tokenizer or config.name} has {tokens} tokens, model.name={config.name} "
             f"embeds {settings.vocab_size}; use the tokenizer that belongs to the model"
         )
-    return _ready(network, config, device)
+    return _ready(network, config, device, autocast)
 
 
 def of_shape(
@@ -97,6 +102,7 @@ def of_shape(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    autocast: bool = False,
 ) -> LanguageModel:
     """A GPT-2 of random weights and these sizes; `config` says how it is dropped out and whether it has LoRA."""
     from transformers import AutoModelForCausalLM, GPT2Config
@@ -108,16 +114,16 @@ def of_shape(
     )  # fmt: skip
     config.adjust(settings)
     network = AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION, dtype=dtype)
-    return _ready(network, config, device)
+    return _ready(network, config, device, autocast)
 
 
-def _ready(network: nn.Module, config: ModelConfig, device: torch.device) -> LanguageModel:
+def _ready(network: nn.Module, config: ModelConfig, device: torch.device, autocast: bool) -> LanguageModel:
     """With LoRA where wanted, lean, on its device, and known to have a second derivative."""
     adapter = _with_lora(network, config)
     _finished(network, adapter)
     network.to(device)
     window = getattr(network.config, "max_position_embeddings", None) or sys.maxsize  # None: no limit
-    return LanguageModel(network, int(window), adapter)
+    return LanguageModel(network, int(window), adapter, autocast)
 
 
 def _with_lora(network: nn.Module, config: ModelConfig) -> Adapter | None:

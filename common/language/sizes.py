@@ -65,6 +65,8 @@ class Step:
     """What the inner loop minimises; None for the losses of the tokens as they are."""
     others: Sequence[Tensor] = ()
     """What else of it learns and is no weight of the network."""
+    autocast: bool = False
+    """As in `TokenLosses`."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _carried_on(small: Footprint, large: Footprint, times: float) -> Footprint:
 def _counted(step: Step) -> Footprint:
     inner, shape, network = step.inner or InnerConfig(), step.shape, step.network
     tasks = (step.problems,) if inner.stack else ()
-    losses, start = TokenLosses(network), fast_weights(network, inner.weights)
+    losses, start = TokenLosses(network, autocast=step.autocast), fast_weights(network, inner.weights)
     memorised = losses if step.memorised is None else step.memorised
     read, questions = (
         _blank(tasks, *size) for size in ((shape.rows, shape.row_tokens), (shape.questions, shape.question_tokens))

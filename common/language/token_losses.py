@@ -1,12 +1,14 @@
 """Next-token losses of a causal language model, as a module that can be called with other weights."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from common.engine.cuda import bf16
 from common.engine.lora import over_tasks
 from common.engine.twice.linear import Linear
 from common.engine.weights import Weights, call
@@ -22,9 +24,10 @@ class TokenLosses(nn.Module):
     is found out here by one forward pass; a model that does more keeps its own logits, which are then held in full.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, autocast: bool = False) -> None:
+        """`autocast`: matrix products in bfloat16, whatever follows them in float32 (`common.engine.cuda.bf16`)."""
         super().__init__()
-        self.network = network
+        self.network, self.autocast = network, autocast
         head = _causal(network).get_output_embeddings()
         large = len(head.weight) >= cross_entropy.SMALL_VOCABULARY
         self.chunked = large and _ends_in(network, head)
@@ -40,14 +43,13 @@ class TokenLosses(nn.Module):
         if ids.shape[1] < 2:
             raise ValueError("rows of one token have nothing to predict")
         given, targets = ids[:, :-1], ids[:, 1:]
-        if self.chunked:
-            causal = _causal(self.network)
-            head = causal.get_output_embeddings()
-            hidden = causal.base_model(input_ids=given, use_cache=False).last_hidden_state
-            losses = cross_entropy.token_losses(hidden.flatten(0, 1), head.weight, targets.flatten(), head.bias)
-        else:
-            logits = self.network(input_ids=given, use_cache=False).logits
-            losses = cross_entropy.composite(logits.flatten(0, 1), targets.flatten())
+        with self._products(ids.device):
+            if self.chunked:
+                hidden = _causal(self.network).base_model(input_ids=given, use_cache=False).last_hidden_state
+                losses = self._of_states(hidden, targets)
+            else:
+                logits = self.network(input_ids=given, use_cache=False).logits
+                losses = cross_entropy.composite(logits.flatten(0, 1), targets.flatten())
         return losses.view_as(targets)
 
     def with_states(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,15 +60,14 @@ class TokenLosses(nn.Module):
         if ids.shape[1] < 2:
             raise ValueError("rows of one token have nothing to predict")
         targets = ids[:, 1:]
-        if self.chunked:
-            causal = _causal(self.network)
-            head = causal.get_output_embeddings()
-            states = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            losses = cross_entropy.token_losses(states[:, :-1].flatten(0, 1), head.weight, targets.flatten(), head.bias)
-        else:
-            output = self.network(input_ids=ids, use_cache=False, output_hidden_states=True)
-            states = output.hidden_states[-1]
-            losses = cross_entropy.composite(output.logits[:, :-1].flatten(0, 1), targets.flatten())
+        with self._products(ids.device):
+            if self.chunked:
+                states = _causal(self.network).base_model(input_ids=ids, use_cache=False).last_hidden_state
+                losses = self._of_states(states[:, :-1], targets)
+            else:
+                output = self.network(input_ids=ids, use_cache=False, output_hidden_states=True)
+                states = output.hidden_states[-1]
+                losses = cross_entropy.composite(output.logits[:, :-1].flatten(0, 1), targets.flatten())
         return losses.view_as(targets), states
 
     def under(self, weights: Weights, ids: Tensor) -> Tensor:
@@ -81,6 +82,17 @@ class TokenLosses(nn.Module):
             return losses
 
         return over_tasks(self.network, one_task, weights, ids)
+
+    def _of_states(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """[rows, length, width] -> [rows * length]."""
+        head = _causal(self.network).get_output_embeddings()
+        weight = head.weight
+        if self.autocast:  # `token_losses` multiplies what it is given, whatever autocast says
+            hidden, weight = hidden.bfloat16(), weight.bfloat16()
+        return cross_entropy.token_losses(hidden.flatten(0, 1), weight, targets.flatten(), head.bias)
+
+    def _products(self, device: torch.device) -> AbstractContextManager[Any]:
+        return bf16(device) if self.autocast else nullcontext()
 
 
 def _causal(network: Any) -> Any:

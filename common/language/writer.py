@@ -6,6 +6,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from common.engine.compiled import Compiled
+from common.engine.cuda.graphs import GraphedDescent
 from common.engine.derivatives import InnerLoss
 from common.engine.footprint import footprint
 from common.engine.inner import Adapted, adapt
@@ -13,6 +14,7 @@ from common.engine.plan import budget_of, choose, stacking_pays
 from common.engine.rates import LearnedRates
 from common.engine.rules import RuleState, make_rule
 from common.engine.settings import InnerConfig, Unroll
+from common.engine.unroll.descent import descend
 from common.engine.weights import Weights, stack
 from common.language.adapter import fast_weights
 from common.language.batch import LENGTHS, Row, Rows, Shares, micro_batches, tensors_for, to_rows, to_stack
@@ -36,6 +38,7 @@ class Writer:
         answer_weight: float = 1.0,
         inner_steps: int = 0,
         others: Sequence[Tensor] = (),
+        capture: bool = False,
     ) -> None:
         """Every problem on its own unless `inner.stack`.
 
@@ -48,6 +51,7 @@ class Writer:
             answer_weight: weight of an answer's token in the mean over its row.
             inner_steps: inner steps at test time, 0 for as many as in training.
             others: what else of `loss` learns and is no weight of the network.
+            capture: on CUDA, record the steps at test time and replay them while the rows keep their shape.
         """
         self.model, self.rates, self.inner = model, rates, inner
         self.inner_steps = inner_steps or inner.steps
@@ -60,6 +64,9 @@ class Writer:
         self.loss: InnerLoss = Compiled(loss, model.network) if inner.compile else loss
         self.multiple = LENGTHS if inner.compile else 1
         self.tensors = tensors_for(model.network, pad, answer_weight)
+        graphed = capture and self.tensors["device"].type == "cuda"
+        self.descents = {mode: GraphedDescent() for mode in (True, False)} if graphed else {}
+        """By mode of the network, which a recording holds: with dropout or without."""
 
     def start(self, tasks: int) -> Weights:
         """The weights before the first step, a stack of them where tasks are stacked."""
@@ -108,6 +115,7 @@ class Writer:
             keep=self.keep if training else 0,
             also=self.also,
             snapshots=self.inner.snapshots,
+            descent=descend if training else self.descents.get(self.model.network.training, descend),
         )
         return replace(adapted, state=RuleState())  # no text goes on from here: its moments need not be held
 

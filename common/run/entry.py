@@ -22,7 +22,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from common.errors import SweepError, UserError
 from common.run import local, run_name  # noqa: F401 -- register the resolvers of conf/common
-from common.run.schema import flat, unknown_key
+from common.run.keys import unknown_key
+from common.run.schema import flat
 from common.run.usage import usage
 
 USER_ERROR = 2

@@ -1,5 +1,6 @@
 """What a run ran on: versions, revision of the code, hardware, command line. Written to `environment.json`."""
 
+import importlib.util
 import os
 import platform
 import shlex
@@ -14,10 +15,11 @@ from typing import Any
 import torch
 
 from common.engine.cuda.sizes import host_memory_bytes
+from common.engine.settings import Kernels
 from common.errors import UserError
 from common.run.entry import local_jobs
 from common.run.local import claim_gpu
-from common.run.schema import Device
+from common.run.schema import Device, RuntimeConfig
 
 LIBRARIES = (
     "torch", "numpy", "scipy", "scikit-learn", "transformers", "tokenizers", "peft", "diffusers", "datasets",
@@ -119,3 +121,24 @@ def pick_device(device: Device) -> torch.device:
             "a CUDA build of torch and check nvidia-smi"
         )
     return torch.device("cuda" if there and device is not Device.cpu else "cpu")
+
+
+def device_for(runtime: RuntimeConfig) -> torch.device:
+    """The device of a run, on which all that `runtime` asks for is there.
+
+    Raises:
+        UserError: CUDA, or what needs it, is asked for and is not there.
+    """
+    device = pick_device(runtime.device)
+    if device.type != "cuda" and (runtime.capture or runtime.kernels is Kernels.fused):
+        key, value, other = ("capture", "true", "false") if runtime.capture else ("kernels", "fused", "auto")
+        raise UserError(
+            f"runtime.{key}={value} needs a CUDA device, and this run is on the {device}; use runtime=gpu on a "
+            f"machine that has one, or runtime.{key}={other}"
+        )
+    if runtime.kernels is Kernels.fused and importlib.util.find_spec("triton") is None:
+        raise UserError(
+            "runtime.kernels=fused: its kernels are Triton's, which is not installed (CUDA builds of torch for Linux "
+            "bring it); install one, or use runtime.kernels=auto"
+        )
+    return device

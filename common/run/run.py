@@ -104,7 +104,7 @@ class Run:
         began = bool(checkpoint.steps(self.folder / CHECKPOINTS))
         check_settings(self.folder, self.config, self._schema, began=began)
         self.finished = results.finished_hash(self.folder) is not None
-        self.device = environment.pick_device(self._runtime.device)
+        self.device = environment.device_for(self._runtime)
         self.dtype: torch.dtype = getattr(torch, self._runtime.dtype.name)
         if self.finished:
             log.info("%s is finished: skipped", self.folder)

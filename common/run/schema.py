@@ -1,19 +1,19 @@
 """Configuration shared by every paper, and the one way from a composed configuration to typed objects."""
 
 import dataclasses
-import difflib
 import importlib
-import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
+from common.engine.settings import Kernels
 from common.errors import UserError
-from common.fields import UNHASHED, UNNAMED, dataclass_in, fields_of
+from common.fields import HASHED_IF_SET, UNHASHED, UNNAMED, fields_of
+from common.run.keys import explain, unknown_key, unknown_keys, valid_keys
 
 T = TypeVar("T")
 
@@ -58,8 +58,8 @@ class TrackerMode(StrEnum):
 class RuntimeConfig:
     """Where a run computes: conf/common/runtime.
 
-    Device and dtype are hashed: dropout draws other masks on CUDA, and bfloat16 rounds. What is not changes the order
-    of float sums, the last bits only, and a requeued job may get other cores.
+    Device, dtype and autocast are hashed: dropout draws other masks on CUDA, and bfloat16 rounds. What is not changes
+    the order of float sums, the last bits only, and a requeued job may get other cores.
     """
 
     device: Device = Device.auto
@@ -68,15 +68,31 @@ class RuntimeConfig:
     """CPU threads of torch per process; 0 leaves torch's own choice. Small models are fastest with one."""
     deterministic: bool = dataclasses.field(default=True, metadata=UNHASHED)
     """Reproducible kernels only; False may be faster on CUDA, and a continued run is then no longer bit-identical."""
+    kernels: Kernels = dataclasses.field(default=Kernels.auto, metadata=UNHASHED)
+    """What makes the updates of the inner rule: other kernels round in another order."""
+    capture: bool = dataclasses.field(default=False, metadata=UNHASHED)
+    """CUDA: record the inner loop at test time as a graph, and replay the same kernels while shapes stay the same."""
+    autocast: bool = dataclasses.field(default=False, metadata=HASHED_IF_SET)
+    """Multiply matrices in bfloat16 inside losses; weights, fast ones too, gradients and moments stay float32."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.
 
         Raises:
-            UserError: a negative number of threads.
+            UserError: a negative number of threads, or two keys that contradict each other.
         """
         if self.threads < 0:
             raise UserError(f"runtime.threads={self.threads}: use 0 (torch's own choice) or more")
+        if self.autocast and self.dtype is not Precision.float32:
+            raise UserError(
+                f"runtime.autocast=true with runtime.dtype={self.dtype}: it rounds float32 weights for their products; "
+                "use runtime.dtype=float32, or runtime.autocast=false"
+            )
+        if self.capture and self.kernels is Kernels.fused:
+            raise UserError(
+                "runtime.capture=true with runtime.kernels=fused: a graph cannot hold the kernels' table of addresses, "
+                "which comes from the CPU; use runtime.kernels=foreach, or runtime.capture=false"
+            )
 
 
 @dataclasses.dataclass
@@ -165,7 +181,7 @@ def to_typed(cfg: DictConfig, cls: type[T]) -> T:
     """
     try:
         plain_config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        for key in _unknown_keys(cast(dict[str, Any], plain_config), cls):
+        for key in unknown_keys(cast(dict[str, Any], plain_config), cls):
             raise unknown_key(key, valid_keys(cls))
         typed = cfg if OmegaConf.get_type(cfg) is cls else OmegaConf.merge(OmegaConf.structured(cls), plain_config)
         return cast(T, OmegaConf.to_object(typed))
@@ -199,11 +215,6 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def valid_keys(cls: type) -> list[str]:
-    """All dotted keys that `cls` knows, groups included."""
-    return [key for key, _ in _keys(cls)]
-
-
 def schema_in(cfg: DictConfig) -> type:
     """The dataclass that a composed configuration is typed by; `dict` for none."""
     return OmegaConf.get_type(cfg) or dict
@@ -220,78 +231,3 @@ def schema_of(paper: str, config: Mapping[str, Any]) -> type:
             raise
         return RunConfig
     return max(schemas.values(), key=lambda cls: len(set(config) & set(fields_of(cls))))
-
-
-def unknown_key(key: str, valid: Iterable[str]) -> UserError:
-    """The error for a key nobody knows, with the closest one that exists."""
-    close = closest(key.lstrip("+~"), valid)
-    hint = f"did you mean {close}?" if close else "remove it;"
-    return UserError(f"unknown key {key}: {hint} `--cfg job` lists every key (a leading + does not make a key known)")
-
-
-def closest(key: str, valid: Iterable[str]) -> str | None:
-    """The valid key most like `key`: by its full path, else by its last part anywhere."""
-    candidates = list(valid)
-    if near := difflib.get_close_matches(key, candidates, n=1, cutoff=0.75):
-        return near[0]
-    last = {name.rpartition(".")[2]: name for name in reversed(candidates)}
-    near = difflib.get_close_matches(key.rpartition(".")[2], list(last), n=1, cutoff=0.75)
-    return last[near[0]] if near else None
-
-
-def explain(error: OmegaConfBaseException, cls: type | None = None) -> UserError:
-    """OmegaConf's error as one line that names the key and the way out."""
-    key = error.full_key or "the configuration"
-    message = str(error.msg or error).splitlines()[0].strip()
-    if isinstance(error, MissingMandatoryValue):
-        return UserError(f"{key} has no value: give one, as {key}=... on the command line or in the experiment file")
-    if message.startswith("Key '") and cls is not None:
-        return unknown_key(key, valid_keys(cls))
-    kind = ""
-    if cls is not None and (declared := dict(_keys(cls)).get(key)) is not None:
-        kind = f"; {key} takes {_words(declared)}"
-    return UserError(f"{key}: {message}{kind}")
-
-
-def _unknown_keys(config: dict[str, Any], cls: type, prefix: str = "") -> Iterator[str]:
-    known = fields_of(cls)
-    for key, value in config.items():
-        if key not in known:
-            yield f"{prefix}{key}"
-            continue
-        _, kind = known[key]
-        nested = dataclass_in(kind)
-        if nested is None or value is None:
-            continue
-        if nested is kind and not isinstance(value, dict):
-            raise UserError(f"{prefix}{key}={value}: a group of keys is needed ({', '.join(fields_of(nested))})")
-        origin = typing.get_origin(kind)
-        if origin is dict and isinstance(value, dict):
-            for name, entry in value.items():
-                yield from _unknown_keys(entry, nested, f"{prefix}{key}.{name}.")
-        elif origin is list and isinstance(value, list):
-            for index, entry in enumerate(value):
-                yield from _unknown_keys(entry, nested, f"{prefix}{key}[{index}].")
-        elif isinstance(value, dict):
-            yield from _unknown_keys(value, nested, f"{prefix}{key}.")
-
-
-def _keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key -> type of all keys, groups included."""
-    for name, (_, kind) in fields_of(cls).items():
-        yield prefix + name, kind
-        if nested := dataclass_in(kind):
-            yield from _keys(nested, f"{prefix}{name}.")
-
-
-def _words(kind: Any) -> str:
-    """A type in a user's words."""
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return "one of " + ", ".join(kind.__members__)
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
-    if kind in names:
-        return names[kind]
-    parts = typing.get_args(kind)
-    if typing.get_origin(kind) in (list, tuple):
-        return f"a list ({_words(parts[0])})"
-    return " or ".join(map(_words, parts)) if parts else "a group of keys"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.engine.cuda import using
 from common.run.schema import RuntimeConfig
 
 CUBLAS_WORKSPACE = ":4096:8"
@@ -42,7 +43,8 @@ def applied(runtime: RuntimeConfig, seed: int) -> Iterator[None]:
     torch.set_num_threads(runtime.threads or threads)
     seed_everything(seed)
     try:
-        yield
+        with using(runtime.kernels):
+            yield
     finally:
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(threads)

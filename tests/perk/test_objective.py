@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from common.engine.weights import select
+from common.language.writer import Writer
 from perk.build import Parts
 from perk.methods import Perk
 from perk.objective import Weigher, WeightedLosses
@@ -107,3 +108,29 @@ def test_weigher_and_rates_are_float32_beside_bfloat16_weights(folder: Path) -> 
     assert next(parts.weigher.parameters()).dtype == parts.rates.numbers.dtype == torch.float32
     losses = parts.learner.memorised.under(parts.learner.writer.start(1), ids_of(parts))
     assert losses.dtype == torch.float32 and losses.isfinite().all()
+
+
+def test_keys_of_the_runtime_reach_losses_and_writer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the network that weighs tokens stays out of bfloat16."""
+    from common.run.schema import RuntimeConfig
+    from perk.build import build
+    from perk.config import AdapterConfig, ModelConfig, TrainConfig
+
+    captured: list[bool] = []
+    monkeypatch.setattr("perk.methods.Writer", lambda *a, **kw: captured.append(kw["capture"]) or Writer(*a, **kw))
+    model = ModelConfig(
+        name=str(folder), tokenizer=str(folder / "words"), pretrained=False, lora=AdapterConfig(rank=2, dropout=0.0)
+    )
+    runtime = RuntimeConfig(capture=True, autocast=True)
+    parts = build(TrainConfig(model=model, runtime=runtime), torch.device("cpu"), torch.float32)
+    assert isinstance(parts.learner, Perk) and parts.weigher is not None and captured == [True]
+    start, ids, seen, found = parts.learner.writer.start(1), ids_of(parts), [], []
+    parts.weigher.hidden.register_forward_hook(lambda _, given, hidden: seen.append((given[0].dtype, hidden.dtype)))
+    assert parts.model.losses.autocast
+    parts.model.network.eval()
+    for autocast in (True, False):
+        parts.model.losses.autocast = autocast
+        found.append(parts.learner.memorised.under(start, ids))
+    assert seen == [(torch.float32, torch.float32)] * 2
+    torch.testing.assert_close(*found, rtol=0.02, atol=0.02)
+    assert not found[0].equal(found[1])

@@ -52,6 +52,27 @@ def test_every_task_trains(mini: Any, tmp_path: Path, experiment: str) -> None:
     assert results["experiment"] == experiment and ("label_match" in results["test"]) is experiment.startswith("babi")
 
 
+def test_products_in_bfloat16_train(mini: Any, tmp_path: Path) -> None:
+    losses = []
+    for autocast in ("false", "true"):
+        words = [*FEW, "model.lora.dropout=0", f"runtime.autocast={autocast}"]
+        assert mini.train(tmp_path / autocast, *words) == 0
+        records = metrics_of(only_run(tmp_path / autocast), "train")
+        losses.append([record["train/outer_loss"] for record in records])
+    exact, rounded = losses
+    assert rounded == pytest.approx(exact, rel=0.01) and rounded != exact
+
+
+@pytest.mark.cuda
+def test_captured_test_time_steps_answer_as_the_plain_ones_on_a_gpu(mini: Any, tmp_path: Path) -> None:
+    said = []
+    for capture in ("false", "true"):
+        root = tmp_path / capture
+        assert mini.train(root, *FEW, "runtime=gpu", f"runtime.capture={capture}") == 0
+        said.append((only_run(root) / "predictions.jsonl").read_text())
+    assert said[0] == said[1]
+
+
 def test_a_finished_folder_holds_everything(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()} - {".lock", "evaluation-test.json", "evaluation-dev.json"}
     assert names == FILES

@@ -80,6 +80,46 @@ def test_half_precision_trains(mini: Any, tmp_path: Path, stack: str) -> None:
     assert first["rates/max"] != second["rates/max"] != 0.01, "rates move by less than bfloat16 can show"
 
 
+def test_other_kernels_take_the_same_steps(mini: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from common.engine.cuda import foreach
+
+    walked = []
+    advance = foreach._adamw_advance
+    monkeypatch.setattr(foreach, "_adamw_advance", lambda *given: walked.append(1) or advance(*given))
+    assert mini.train(tmp_path, *EXACT, "runtime.kernels=foreach", "inner.unroll=recompute") == 0
+    records = metrics_of(only_run(tmp_path), "train")
+    assert walked and only_run(tmp_path).name.count("kernels") == 0
+    for name, expected in RECORDED["reckoning"].items():
+        assert [record[f"train/{name}"] for record in records] == pytest.approx(expected, rel=1e-6)
+
+
+BRIEF = ["model.dropout=0", "outer.steps=2", "evaluation.max_new_tokens=2", "loop.evaluate_every=0"]
+
+
+@pytest.mark.parametrize("method", RECORDED)
+def test_products_in_bfloat16_train(mini: Any, tmp_path: Path, method: str) -> None:
+    losses = []
+    for autocast in ("false", "true"):
+        root = tmp_path / autocast
+        assert mini.train(root, *BRIEF, f"method={method}", f"runtime.autocast={autocast}") == 0
+        losses.append([record["train/outer_loss"] for record in metrics_of(only_run(root), "train")])
+    exact, rounded = losses
+    assert rounded == pytest.approx(exact, rel=0.01) and rounded != exact
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("setting", ["kernels=fused", "capture=true", "autocast=true"])
+def test_every_cuda_key_trains_and_answers_on_a_gpu(mini: Any, tmp_path: Path, setting: str) -> None:
+    if setting == "kernels=fused":
+        pytest.importorskip("triton", reason="the fused kernels are Triton's, which is not installed")
+    losses = []
+    for words in ([], [f"runtime.{setting}"]):
+        root = tmp_path / str(len(words))
+        assert mini.train(root, *BRIEF, "runtime=gpu", *words) == 0
+        losses.append([record["train/outer_loss"] for record in metrics_of(only_run(root), "train")])
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
 def test_shortcut_rows_are_the_recorded_ones(mini: Any, tmp_path: Path) -> None:
     assert mini.train(tmp_path, "method=shortcuts") == 0
     folder = only_run(tmp_path)

@@ -1,14 +1,15 @@
 """What a CUDA device changes, picked by device: the one place that asks. Plain torch is the CPU path and the oracle."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 
 from common.engine.cuda import foreach, reference
 from common.engine.rules import Buffers, UpdateRule
+from common.engine.settings import Kernels
 
 Advance = Callable[[UpdateRule, Sequence[Tensor], Sequence[Tensor], Sequence[float], Sequence[Buffers], int], None]
 """(rule, weights, gradients, rates, buffers, count): `UpdateRule.advance` of every tensor, one entry a weight."""
@@ -20,17 +21,6 @@ Pull = Callable[
     list[Tensor],
 ]  # fmt: skip
 """(rule, weights, gradients, rates, after, count, bars, buffer bars) -> rate bars: `UpdateRule.pull` of each tensor."""
-
-
-class Kernels(StrEnum):
-    """How the tensors of one update are walked over."""
-
-    reference = "reference"
-    """One after the other in plain torch."""
-    foreach = "foreach"
-    """A few of torch's multi-tensor operations for all of them (`common.engine.cuda.foreach`)."""
-    fused = "fused"
-    """One Triton kernel for all of them (`common.engine.cuda.fused`)."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +39,37 @@ class Updates:
 
 _REFERENCE = Updates(reference.advance, reference.pull, 0)  # a CPU gains nothing from more, and holds less at a time
 _FOREACH = Updates(foreach.advance, foreach.pull, foreach.TOGETHER)
+_chosen = Kernels.auto  # of the process, as autograd runs the backward pass on CUDA in threads of its own
+
+
+@contextmanager
+def using(kernels: Kernels) -> Iterator[None]:
+    """Updates inside the block are made by `kernels`, in all threads; `fused` is for tensors on CUDA, and those on a
+    CPU are updated as by `auto`.
+    """
+    global _chosen
+    before, _chosen = _chosen, kernels
+    try:
+        yield
+    finally:
+        _chosen = before
 
 
 def updates(device: torch.device, kernels: Kernels | None = None) -> Updates:
-    """The update functions for tensors on `device`: plain torch on a CPU, torch's multi-tensor operations on CUDA.
+    """The update functions for tensors on `device` by `kernels`, None for what `using` says.
 
     A rule that has no multi-tensor form goes tensor by tensor in plain torch on every device, and so does a subclass of
-    one that has: forms belong to the exact class.
-
-    `kernels` overrules that, for comparisons: `fused` reads and writes memory less often, but the two have never been
-    timed on a GPU; until then `foreach` is the choice, as it needs no compiler.
+    one that has: forms belong to the exact class. `fused` reads and writes memory less often than `foreach`, but the
+    two have never been timed on a GPU; until then `auto` takes `foreach`, which needs no compiler.
 
     Raises:
         ModuleNotFoundError: `fused` is asked for and Triton is not installed.
     """
+    on_cuda = device.type == "cuda"
     if kernels is None:
-        kernels = Kernels.foreach if device.type == "cuda" else Kernels.reference
+        kernels = Kernels.auto if _chosen is Kernels.fused and not on_cuda else _chosen
+    if kernels is Kernels.auto:
+        kernels = Kernels.foreach if on_cuda else Kernels.reference
     if kernels is not Kernels.fused:
         return _FOREACH if kernels is Kernels.foreach else _REFERENCE
     from common.engine.cuda import fused

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from common.engine.cuda import reference
 from common.engine.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
+from common.errors import UserError
 
 BLOCK = 1024
 """Entries that one program takes."""
@@ -39,7 +40,7 @@ def advance(
     """As `rule.advance` of every tensor.
 
     Raises:
-        TypeError: a tensor is not float32, and the rule has a kernel.
+        UserError: a tensor is not float32, and the rule has a kernel.
     """
     if type(rule) not in RULES:
         return reference.advance(rule, weights, gradients, rates, buffers, count)
@@ -73,7 +74,7 @@ def pull(
     """As `rule.pull` of every tensor; returns the rates' cotangents, each of shape [].
 
     Raises:
-        TypeError: a tensor is not float32, and the rule has a kernel.
+        UserError: a tensor is not float32, and the rule has a kernel.
     """
     if type(rule) not in RULES:
         return reference.pull(rule, weights, gradients, rates, after, count, bars, buffer_bars)
@@ -135,7 +136,9 @@ def _launch(
 def _checked(x: Tensor) -> Tensor:
     """The tensor laid out in a row, copied only if it is not; kernels count on it."""
     if x.dtype is not torch.float32:
-        raise TypeError(f"the fused kernels are for float32, not {x.dtype}: use Kernels.foreach")
+        raise UserError(
+            f"runtime.kernels=fused: the fused kernels are for float32, not {x.dtype}; use runtime.kernels=foreach"
+        )
     return x.contiguous()
 
 

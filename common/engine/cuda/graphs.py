@@ -13,6 +13,7 @@ from common.engine.rules import RuleState, UpdateRule
 from common.engine.unroll.descent import FRESH, walk
 from common.engine.unroll.projection import Projection
 from common.engine.weights import Weights
+from common.errors import UserError
 
 Found = tuple[Weights, RuleState, list[Tensor]]
 """What `common.engine.unroll.descent.descend` returns."""
@@ -51,7 +52,7 @@ class GraphedDescent:
 
         Raises:
             ValueError: weights or data are not on one CUDA device.
-            RuntimeError: the loss cannot be recorded.
+            UserError: the loss cannot be recorded.
         """
         each_step = [list(parts_at(parts, step)) for step in range(steps if callable(parts) else 1)]
         weights, (data, structure) = list(start.values()), tree_flatten((each_step, state.buffers))
@@ -110,7 +111,7 @@ def record(run: Callable[[], Found], device: torch.device) -> tuple[Found, Calla
     """What `run` returns, in tensors that the second result fills anew from what `run` reads.
 
     Raises:
-        RuntimeError: `run` does what a graph cannot hold.
+        UserError: `run` does what a graph cannot hold.
     """
     beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     beside.wait_stream(torch.cuda.current_stream(device))
@@ -123,10 +124,10 @@ def record(run: Callable[[], Found], device: torch.device) -> tuple[Found, Calla
         with torch.cuda.graph(graph):
             found = run()
     except RuntimeError as error:
-        raise RuntimeError(
-            "the inner loss cannot be recorded as a CUDA graph: it must not wait for the device (.item(), .tolist(), "
-            "boolean masks, copies to the CPU) nor choose its operations or shapes by values; use "
-            f"common.engine.unroll.descent.descend. {error}"
+        raise UserError(
+            "runtime.capture=true: the inner loss cannot be recorded as a CUDA graph: it must not wait for the device "
+            "(.item(), .tolist(), boolean masks, copies to the CPU) nor choose its operations or shapes by values; use "
+            f"runtime.capture=false (common.engine.unroll.descent.descend). {error}"
         ) from error
     return found, graph.replay
 

@@ -61,6 +61,9 @@ def attend(
     Raises:
         ValueError: there are more queries than keys in causal attention.
     """
+    if torch.is_autocast_enabled(query.device.type):  # rotary positions leave queries and keys wider than values
+        narrow = torch.get_autocast_dtype(query.device.type)
+        query, key, value = (x.to(narrow) if x.dtype is torch.float32 else x for x in (query, key, value))
     causal = causal and mask is None
     if causal and query.shape[2] > key.shape[2]:
         raise ValueError(f"causal attention of {query.shape[2]} queries to {key.shape[2]} keys: pass a mask")

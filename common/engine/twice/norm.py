@@ -112,7 +112,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float [..., width] -> the same shape; the statistics in float32 or wider."""
-        if composite(x) or not x.dtype == self.weight.dtype == _wide(x):
+        # autocast would round `_dot`
+        if composite(x) or torch.is_autocast_enabled(x.device.type) or not x.dtype == self.weight.dtype == _wide(x):
             wide = x.to(_wide(x))
             return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
         y: Tensor = _Norm.apply(x, self.weight, None, self.eps, False)  # type: ignore[no-untyped-call]

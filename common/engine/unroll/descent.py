@@ -15,6 +15,8 @@ from common.engine.weights import Weights
 
 FRESH = RuleState()
 """Before the first step."""
+Descent = Callable[..., tuple[Weights, RuleState, list[Tensor]]]
+"""`descend`, or what stands for it without a tape (`common.engine.cuda.graphs.GraphedDescent`)."""
 
 
 def descend(

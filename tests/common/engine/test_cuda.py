@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,17 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.engine.cuda import Kernels, bf16, graphs, updates
+from common.engine.cuda import bf16, graphs, updates, using
 from common.engine.cuda.graphs import GraphedDescent
 from common.engine.cuda.sizes import MemoryMeter, give_back
 from common.engine.derivatives import InnerLoss, random_state
 from common.engine.inner import adapt
 from common.engine.rates import LearnedRates
 from common.engine.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
-from common.engine.settings import Snapshots, Unroll
+from common.engine.settings import Kernels, Snapshots, Unroll
 from common.engine.unroll.descent import descend
 from common.engine.unroll.tape import HostTape, Moves
 from common.engine.weights import Weights, call, select
+from common.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -109,6 +111,24 @@ def test_fused_updates_are_those_of_the_rule_in_the_interpreter() -> None:
     env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path}
     done = subprocess.run([sys.executable, __file__], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_choice_of_kernels_holds_in_its_block_and_in_all_threads() -> None:
+    """As autograd's own threads run the backward pass on CUDA."""
+    seen = []
+    with using(Kernels.foreach):
+        thread = threading.Thread(target=lambda: seen.append(updates(CPU)))
+        thread.start()
+        thread.join()
+        assert updates(CPU) is updates(CPU, Kernels.foreach) is seen[0]
+        with pytest.raises(ZeroDivisionError), using(Kernels.reference):
+            assert updates(CUDA) is updates(CPU, Kernels.reference)
+            raise ZeroDivisionError
+        assert updates(CPU) is updates(CPU, Kernels.foreach)
+        assert updates(CUDA, Kernels.auto) is updates(CPU, Kernels.foreach)
+    assert updates(CPU) is updates(CPU, Kernels.reference) is updates(CPU, Kernels.auto)
+    with using(Kernels.fused):
+        assert updates(CPU) is updates(CPU, Kernels.reference), "a run that trained with them is evaluated on a CPU"
 
 
 def test_updates_are_picked_by_the_device_and_groups_are_bounded() -> None:
@@ -328,7 +348,7 @@ def test_a_loss_that_waits_for_the_device_cannot_be_recorded() -> None:
         value = problem.loss(weights, part)
         return value * 2 if value.item() > 0 else value
 
-    with pytest.raises(RuntimeError, match="cannot be recorded as a CUDA graph: it must not wait for the device"):
+    with pytest.raises(UserError, match="runtime.capture=true: the inner loss cannot be recorded as a CUDA graph"):
         GraphedDescent()(waits, problem.start, problem.data, steps=1, rule=SGD(), rates=problem.rates)
     torch.zeros(3, device=CUDA).sum().item()  # the device is as before
 
@@ -390,7 +410,7 @@ if __name__ == "__main__":  # under TRITON_INTERPRET=1
         agree(Kernels.fused, each, torch.float32, CPU)
     try:
         agree(Kernels.fused, SGD(), torch.float64, CPU)
-    except TypeError as error:
-        assert "float32, not torch.float64: use Kernels.foreach" in str(error)
+    except UserError as error:
+        assert "float32, not torch.float64; use runtime.kernels=foreach" in str(error)
     else:
         raise AssertionError("float64 was not refused")

@@ -1,11 +1,14 @@
 """Writing rows into fast weights: what stands in the tensors, which steps are taken, and what the caller may choose."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from common.engine.cuda import graphs
+from common.engine.cuda.graphs import GraphedDescent
 from common.engine.inner import adapt
 from common.engine.rates import LearnedRates, make_rates
 from common.engine.settings import InnerConfig, Unroll
@@ -25,22 +28,29 @@ PAD = 1
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
+    """In float64, on the CPU."""
+    return model_of(torch.device("cpu"), torch.float64)
+
+
+def model_of(device: torch.device, dtype: torch.dtype, *, autocast: bool = False) -> LanguageModel:
     """A GPT-2 of one layer with LoRA whose B is not zero."""
     torch.manual_seed(0)
     config = ModelConfig(dropout=0.0, lora=LoraConfig(rank=2, alpha=2, dropout=0.0))
-    found = models.of_shape(1, 8, 2, 13, 8, config, device=torch.device("cpu"), dtype=torch.float64)
+    found = models.of_shape(1, 8, 2, 13, 8, config, device=device, dtype=dtype, autocast=autocast)
     for name, parameter in found.network.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.3)
     return found
 
 
-def writer_of(model: LanguageModel, *, others: Any = (), inner_steps: int = 0, **inner: Any) -> Writer:
+def writer_of(
+    model: LanguageModel, *, others: Any = (), inner_steps: int = 0, capture: bool = False, **inner: Any
+) -> Writer:
     config = InnerConfig(**{"steps": 2, "lr": 0.05, **inner})
     names = [name for name, p in model.network.named_parameters() if p.requires_grad]
-    rates = make_rates(config, names).double()
+    rates = make_rates(config, names).to(next(model.network.parameters()))
     loss = lambda weights, rows: mean_loss(model.losses, weights, rows)  # noqa: E731
-    return Writer(model, rates, config, loss, pad=PAD, others=others, inner_steps=inner_steps)
+    return Writer(model, rates, config, loss, pad=PAD, others=others, inner_steps=inner_steps, capture=capture)
 
 
 def same(found: Weights, expected: Weights) -> bool:
@@ -108,6 +118,66 @@ def test_more_text_is_written_on_top_of_earlier_text(model: LanguageModel) -> No
     by_hand = adapt(writer.loss, held, [second], steps=2, rule=writer.rule, rates=writer.rates, unroll=Unroll.none)
     assert same(both.weights, by_hand.weights)
     assert not same(both.weights, writer.write(second, tasks=1, training=False).weights)
+
+
+def by_hand(run: Callable[[], Any], device: torch.device) -> tuple[Any, Callable[[], None]]:
+    """Stands for `graphs.record` where there is no GPU: runs again, into the same tensors."""
+    found = run()
+
+    def again() -> None:
+        (fast, _, losses), (new_fast, _, new_losses) = found, run()
+        for mine, new in zip([*fast.values(), *losses], [*new_fast.values(), *new_losses], strict=True):
+            mine.copy_(new)
+
+    return found, again
+
+
+def check_capture(model: LanguageModel, captured: Writer, monkeypatch: pytest.MonkeyPatch, record: Any) -> None:
+    """Test-time writing with and without a recording, and when there is another one."""
+    recorded: list[bool] = []
+    monkeypatch.setattr(graphs, "record", lambda *args: recorded.append(model.network.training) or record(*args))
+    model.network.eval()
+    plain = writer_of(model)
+
+    def compare(*tasks: list[Row], start: Weights | None = None) -> Weights:
+        given = {"tasks": 1, "training": False, "start": start}
+        rows = captured.rows(tasks)
+        found, wanted = captured.write(rows, **given), plain.write(rows, **given)
+        torch.testing.assert_close(found.weights, wanted.weights, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(found.losses, wanted.losses, rtol=1e-5, atol=1e-7)
+        return found.weights
+
+    held = compare(LONG)
+    compare([Row((4, 4, 5, 9), 1), *LONG[1:]])
+    compare(LONG, start=held)
+    assert recorded == [False], "rows of the same shape are replayed"
+    compare(SHORT)
+    assert recorded == [False, False]
+    captured.write(captured.rows([LONG]), tasks=1, training=True)
+    assert recorded == [False, False], "an outer gradient needs the steps themselves"
+    model.network.train()
+    compare(SHORT)
+    assert recorded == [False, False, True], "a recording holds the mode of the network"
+    model.network.eval()
+    compare(SHORT)
+    assert len(recorded) == 3
+
+
+def test_test_time_steps_are_recorded_once_for_a_shape_of_rows(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "_refuse_elsewhere", lambda tensors: None)
+    captured = writer_of(model, capture=True)
+    assert not captured.descents, "on a CPU the steps are taken one by one: a run on a GPU may be evaluated here"
+    captured.descents = {mode: GraphedDescent() for mode in (True, False)}
+    check_capture(model, captured, monkeypatch, by_hand)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("autocast", [False, True])
+def test_test_time_steps_are_replayed_on_a_gpu(autocast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(torch.device("cuda"), torch.float32, autocast=autocast)
+    check_capture(model, writer_of(model, capture=True), monkeypatch, graphs.record)
 
 
 def test_a_stack_is_written_as_its_tasks_are(model: LanguageModel) -> None:

@@ -85,6 +85,9 @@ def changed(key: str, value: Any) -> dict[str, Any]:
         ("loop.keep", 3),
         ("runtime.threads", 2),
         ("runtime.deterministic", False),
+        ("runtime.kernels", "foreach"),
+        ("runtime.capture", True),
+        ("runtime.autocast", False),
         ("tracker.name", "wandb"),
         ("tracker.tags", ["a"]),
         ("tracker", {}),
@@ -113,6 +116,7 @@ def test_what_changes_no_number_changes_no_hash(key: str, value: Any) -> None:
         ("loop.evaluate_every", 6),
         ("runtime.device", "cuda"),
         ("runtime.dtype", "bfloat16"),
+        ("runtime.autocast", True),
     ],
 )
 def test_what_changes_a_number_changes_the_hash(key: str, value: Any) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import torch
 
+from common.engine.cuda import updates
 from common.engine.cuda.sizes import peak_memory_bytes
+from common.engine.settings import Kernels
 from common.errors import UserError
 from common.run import checkpoint, progress, stop
 from common.run.folder import selection_of
@@ -419,6 +421,13 @@ def test_the_process_is_left_as_it_was(tmp_path: Path) -> None:
     assert state() == before
 
 
+def test_the_kernels_of_a_run_are_those_of_its_process_until_it_ends(tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    with open_run(tmp_path, runtime=RuntimeConfig(device=Device.cpu, kernels=Kernels.foreach)):
+        assert updates(device) is updates(device, Kernels.foreach)
+    assert updates(device) is updates(device, Kernels.reference)
+
+
 def test_the_seed_fixes_every_number_of_a_run(tmp_path: Path) -> None:
     def drawn(folder: str, seed: int) -> tuple[float, ...]:
         identity = RunIdentity("paper", "experiment", "method", "cpu", seed)
@@ -512,6 +521,31 @@ def test_a_missing_cuda_device_is_named_with_the_way_out(tmp_path: Path, monkeyp
     assert not (tmp_path / "run").exists()
     with open_run(tmp_path / "run", runtime=RuntimeConfig(device=Device.auto)) as run:
         assert run.device.type == "cpu"
+
+
+@pytest.mark.parametrize("setting", ["kernels=fused", "capture=true"])
+def test_what_needs_a_cuda_device_is_refused_without_one(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the folder is made."""
+    key, value = setting.split("=")
+    wanted: dict[str, Any] = {key: {"fused": Kernels.fused, "true": True}[value]}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    message = (
+        f"runtime.{setting} needs a CUDA device, and this run is on the cpu; use runtime=gpu .*, or runtime.{key}="
+    )
+    with pytest.raises(UserError, match=message), open_run(tmp_path / "run", runtime=RuntimeConfig(**wanted)):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_fused_kernels_without_triton_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    runtime = RuntimeConfig(device=Device.cuda, kernels=Kernels.fused)
+    message = "runtime.kernels=fused: its kernels are Triton's, which is not installed .* use runtime.kernels=auto"
+    with pytest.raises(UserError, match=message), open_run(tmp_path / "run", runtime=runtime):
+        pass
 
 
 def test_a_failing_tracker_does_not_stop_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from common.engine.settings import Kernels
 from common.errors import UserError
+from common.run.keys import closest, valid_keys
 from common.run.schema import (
     Device,
     LoopConfig,
@@ -16,11 +18,9 @@ from common.run.schema import (
     TrackerConfig,
     TrackerMode,
     TrackerName,
-    closest,
     flat,
     plain,
     to_typed,
-    valid_keys,
 )
 
 
@@ -125,6 +125,14 @@ def test_a_missing_value_is_asked_for() -> None:
     "make, message",
     [
         (lambda: RuntimeConfig(threads=-1), "runtime.threads=-1: use 0"),
+        (
+            lambda: RuntimeConfig(autocast=True, dtype=Precision.bfloat16),
+            "runtime.autocast=true with runtime.dtype=bfloat16: .*; use runtime.dtype=float32, or",
+        ),
+        (
+            lambda: RuntimeConfig(capture=True, kernels=Kernels.fused),
+            "runtime.capture=true with runtime.kernels=fused: .*; use runtime.kernels=foreach, or",
+        ),
         (lambda: LoopConfig(keep=0), "loop.keep=0: at least 1"),
         (lambda: LoopConfig(log_every=-2), r"loop.log_every=-2: use 0 \(switched off\)"),
         (lambda: LoopConfig(save_seconds=-0.5), "loop.save_seconds=-0.5"),
