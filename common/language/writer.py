@@ -1,5 +1,6 @@
 """Writes rows of tokens into fast weights: the inner loop of a language model, for one task or a stack of them."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,13 +14,16 @@ from common.engine.inner import Adapted, adapt
 from common.engine.plan import budget_of, choose, stacking_pays
 from common.engine.rates import LearnedRates
 from common.engine.rules import RuleState, make_rule
-from common.engine.settings import InnerConfig, Unroll
+from common.engine.settings import InnerConfig, RuleName, Unroll
 from common.engine.unroll.descent import descend
 from common.engine.weights import Weights, stack
 from common.language.adapter import fast_weights
 from common.language.batch import LENGTHS, Row, Rows, Shares, micro_batches, tensors_for, to_rows, to_stack
 from common.language.model import LanguageModel
 
+logger = logging.getLogger(__name__)
+ROUNDED_EPS = 1e-3
+"""Of AdamW: below, its derivative where bfloat16 has rounded a gradient to 0 can swamp the outer gradient."""
 Tasks = Sequence[Sequence[Row]]
 """[tasks][rows]; one task unless the weights are stacked."""
 
@@ -64,6 +68,12 @@ class Writer:
         self.loss: InnerLoss = Compiled(loss, model.network) if inner.compile else loss
         self.multiple = LENGTHS if inner.compile else 1
         self.tensors = tensors_for(model.network, pad, answer_weight)
+        if model.autocast and inner.unroll.second_order and inner.rule is RuleName.adamw and inner.eps < ROUNDED_EPS:
+            logger.warning(
+                "runtime.autocast=true with inner.rule=adamw, inner.eps=%g: bfloat16 rounds some inner gradients to 0, "
+                "where AdamW's derivative is 1/eps, and the outer gradient may point elsewhere; use inner.eps=%g or "
+                "more, inner.rule=sgd, or runtime.autocast=false", inner.eps, ROUNDED_EPS
+            )  # fmt: skip
         graphed = capture and self.tensors["device"].type == "cuda"
         self.descents = {mode: GraphedDescent() for mode in (True, False)} if graphed else {}
         """By mode of the network, which a recording holds: with dropout or without."""

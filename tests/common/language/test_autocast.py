@@ -1,6 +1,5 @@
 """Losses whose matrix products run in bfloat16: what stays float32, and how near the numbers stay."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
+from common.engine import compiled
+from common.engine.derivatives import plain_gradient, plain_product
 from common.engine.footprint import footprint
 from common.engine.rates import make_rates
 from common.engine.settings import InnerConfig, RuleName, Unroll
@@ -144,13 +146,44 @@ def test_every_way_to_adapt_takes_the_same_products(network: str, how: dict[str,
     assert cosine(by_weights, exact_by_weights) > 0.99 and cosine(by_rates, exact_by_rates) > 0.99
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
-def test_a_compiled_loss_multiplies_in_bfloat16_too() -> None:
+@pytest.mark.parametrize(
+    "inner, warned",
+    [
+        ({"rule": RuleName.adamw}, True),
+        ({"rule": RuleName.adamw, "eps": 1e-3}, False),
+        ({"rule": RuleName.adamw, "unroll": Unroll.first_order}, False),
+        ({}, False),
+    ],
+)
+def test_a_small_eps_of_adamw_is_warned_of(
+    inner: dict[str, Any], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     rounded, exact = gpt2(SMALL)
-    found, wanted = (Asked(model, compile=True, unroll=Unroll.recompute).outer() for model in (rounded, exact))
-    assert found[0] == pytest.approx(wanted[0], rel=0.01) and found[0] != wanted[0]
-    assert cosine(found[1], wanted[1]) > 0.99
+    Asked(exact, **inner)
+    assert not caplog.messages
+    Asked(rounded, **inner)
+    assert ["use inner.eps=0.001 or more" in message for message in caplog.messages] == [True] * warned
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+def test_what_is_compiled_multiplies_in_bfloat16_too() -> None:
+    """The graph that goes to the compiler, and its derivatives, run without it."""
+    asked = Asked(gpt2(SMALL)[0])
+    leaves, form = tree_flatten(asked.rows(0))
+    program = compiled._trace(asked.loss, asked.writer.slow, leaves, form)
+    multiplied = [n.args for n in program.graph.graph.nodes if getattr(n.target, "overloadpacket", None) in PRODUCTS]
+    assert multiplied and {x.meta["val"].dtype for args in multiplied for x in args} == {torch.bfloat16}
+    values, data = [w.detach() for w in asked.writer.slow.values()], [x for x in leaves if isinstance(x, Tensor)]
+    *found, _ = compiled._gradient_of(program.graph)(values, data, program.held)
+    wanted, _ = plain_gradient(asked.loss, asked.writer.slow, asked.rows(0))
+    moved = compiled._product_of(program.graph, [])(values, data, program.held, found)
+    expected, _ = plain_product(asked.loss, asked.writer.slow, asked.rows(0), found, [])
+    assert {x.dtype for x in (*found, *moved)} == {torch.float32}
+    assert cosine(flat(found), flat(wanted)) > 0.99 and cosine(flat(moved), flat(expected)) > 0.99
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([x.flatten() for x in tensors])
 
 
 @pytest.mark.parametrize("vocabulary", [SMALL, LARGE])
