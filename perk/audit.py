@@ -11,7 +11,7 @@ from common.tables.intervals import share_interval
 from perk.config import DataConfig, Task
 from perk.metrics import exact_match, substring_match
 from perk.problems import Problem, Question
-from perk.shortcuts import rules_of
+from perk.shortcuts import shortcuts_of
 
 MOST = 2_000
 """Problems of a split that are looked at."""
@@ -102,7 +102,7 @@ def audit(
         return [float(matches(answer(problem, question), question.answers)) for problem, question in asked]
 
     results = [
-        scored(rule.name, rule.description, of(rule.answer), rule.searches) for rule in rules_of(config)
+        scored(rule.name, rule.description, of(rule.answer), rule.searches) for rule in shortcuts_of(config)
     ] + [
         scored("constant_by_kind", "the most frequent training answer of the kind of question",
                of(lambda problem, question: constant.get(question.kind, fallback))),

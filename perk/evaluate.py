@@ -145,7 +145,7 @@ def measure(
     return summarise(items, config.evaluation), items
 
 
-def measure_rules(splits: Splits, config: TrainConfig) -> tuple[dict[str, Interval], list[Item]]:
+def measure_shortcuts(splits: Splits, config: TrainConfig) -> tuple[dict[str, Interval], list[Item]]:
     """What the rows without a network report of the test split, also at further lengths and positions, and their score
     on every item.
     """

@@ -17,7 +17,7 @@ _EMPTY = frozenset(
 
 
 @dataclass(frozen=True)
-class Rule:
+class Shortcut:
     """`answer` says something about any question; it needs no training. `searches` says that it looks for words in the
     context, which a method that keeps no context cannot do."""
 
@@ -27,7 +27,7 @@ class Rule:
     searches: bool = True
 
 
-def rules_of(config: DataConfig) -> list[Rule]:
+def shortcuts_of(config: DataConfig) -> list[Shortcut]:
     """The fixed rules of a task; of a user's own there are none."""
     if config.task is Task.jsonl:
         return []
@@ -38,7 +38,7 @@ def rules_of(config: DataConfig) -> list[Rule]:
     return _DOCUMENTS if config.task is Task.documents else _APIS
 
 
-def _babilong(labels: Sequence[str]) -> list[Rule]:
+def _babilong(labels: Sequence[str]) -> list[Shortcut]:
     said = re.compile(r"\b(" + "|".join(labels) + r")\b")
 
     def mentioned(text: str, question: Question) -> list[str]:
@@ -61,10 +61,12 @@ def _babilong(labels: Sequence[str]) -> list[Rule]:
         return mentioned(near[-1], question)[-1] if near else last(problem, question)
 
     return [
-        Rule("last_label", "the label that the context names last", last),
-        Rule("first_label", "the label that the context names first", first),
-        Rule("frequent_label", "the label that the context names most often", most),
-        Rule("last_beside_name", "the last label in a sentence with a name of the question; all that QA1 asks", beside),
+        Shortcut("last_label", "the label that the context names last", last),
+        Shortcut("first_label", "the label that the context names first", first),
+        Shortcut("frequent_label", "the label that the context names most often", most),
+        Shortcut(
+            "last_beside_name", "the last label in a sentence with a name of the question; all that QA1 asks", beside
+        ),
     ]
 
 
@@ -75,7 +77,7 @@ def _first_record(problem: Problem, question: Question) -> str:
     return found[1] if found else ""
 
 
-def _students(low: int, high: int) -> list[Rule]:
+def _students(low: int, high: int) -> list[Shortcut]:
     ends = {
         "aggregate_highest": f"{high}",
         "aggregate_lowest": f"{low}",
@@ -83,8 +85,8 @@ def _students(low: int, high: int) -> list[Rule]:
     }
     what = "lowest, highest and middle of the range of grades, `No` about a pair"
     return [
-        Rule("range_ends", what, lambda problem, question: ends.get(question.kind, "No"), searches=False),
-        Rule("first_record", "the attribute of the first record", _first_record),
+        Shortcut("range_ends", what, lambda problem, question: ends.get(question.kind, "No"), searches=False),
+        Shortcut("first_record", "the attribute of the first record", _first_record),
     ]
 
 
@@ -105,16 +107,17 @@ def _title(problem: Problem, question: Question) -> str:
 
 
 _DOCUMENTS = [
-    Rule("closest_title", "the title of the passage that shares most words with the question", _title),
-    Rule("closest_passage", "all of that passage; a substring metric does not mind", closest),
-    Rule("whole_context", "the whole context; what the substring metric is worth without a limit on length",
-         lambda problem, question: " ".join(problem.segments)),
+    Shortcut("closest_title", "the title of the passage that shares most words with the question", _title),
+    Shortcut("closest_passage", "all of that passage; a substring metric does not mind", closest),
+    Shortcut("whole_context", "the whole context; what the substring metric is worth without a limit on length",
+             lambda problem, question: " ".join(problem.segments)),
 ]  # fmt: skip
 _APIS = [
-    Rule("closest_document", "the call of the document that shares most words with the instruction",
-         lambda problem, question: call_of(closest(problem, question))),
-    Rule("first_document", "the call of the first document", lambda problem, question: call_of(problem.segments[0])),
-    Rule("middle_document", "the call of the one in the middle",
-         lambda problem, question: call_of(problem.segments[(len(problem.segments) - 1) // 2])),
-    Rule("last_document", "the call of the last document", lambda problem, question: call_of(problem.segments[-1])),
+    Shortcut("closest_document", "the call of the document that shares most words with the instruction",
+             lambda problem, question: call_of(closest(problem, question))),
+    Shortcut("first_document", "the call of the first document",
+             lambda problem, question: call_of(problem.segments[0])),
+    Shortcut("middle_document", "the call of the one in the middle",
+             lambda problem, question: call_of(problem.segments[(len(problem.segments) - 1) // 2])),
+    Shortcut("last_document", "the call of the last document", lambda problem, question: call_of(problem.segments[-1])),
 ]  # fmt: skip

@@ -41,7 +41,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from common.run.run import Run, RunIdentity
     from perk import data
     from perk.build import build, look
-    from perk.evaluate import foresee, measure, measure_rules
+    from perk.evaluate import foresee, measure, measure_shortcuts
     from perk.objective import SELECTION
     from perk.problems import relabelled
 
@@ -53,7 +53,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
         foresee(config)
         splits = data.load(config.data)
         if config.method.learner is Learner.shortcuts:
-            metrics, items = measure_rules(splits, config)
+            metrics, items = measure_shortcuts(splits, config)
             return run.finish(metrics, items)
 
         parts = build(config, run.device, run.dtype)

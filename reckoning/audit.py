@@ -18,7 +18,7 @@ MAX_PROBLEMS = 20_000  # training problems looked at; more change no rule but co
 
 
 @dataclass(frozen=True)
-class RuleResult:
+class ShortcutResult:
     """One shortcut on the test split. Shares are 0 to 1; `per_class` is the accuracy on the questions of each label,
     `balanced_accuracy` their mean. Labels without a test question are left out of both.
 
@@ -63,7 +63,9 @@ def _questions(problems: Sequence[Problem]) -> list[tuple[Problem, Question]]:
     return [(problem, question) for problem in problems for question in problem.questions]
 
 
-def audit(train: Sequence[Problem], test: Sequence[Problem], labels: Sequence[str], *, seed: int) -> list[RuleResult]:
+def audit(
+    train: Sequence[Problem], test: Sequence[Problem], labels: Sequence[str], *, seed: int
+) -> list[ShortcutResult]:
     """Chance, the majority label, every applicable shortcut rule and the trained classifiers, in this order.
 
     Fitted rules and classifiers learn from `train` alone (from a draw of it, where it is large: `MAX_PROBLEMS`,
@@ -95,7 +97,7 @@ def audit(train: Sequence[Problem], test: Sequence[Problem], labels: Sequence[st
         if rule.name not in left_out:
             values = [rule.apply(surface.features) for surface in unseen]
             if rule.fitted:
-                table = shortcuts.fit_rule(rule, seen, answers, labels)
+                table = shortcuts.fit_shortcut(rule, seen, answers, labels)
                 values = [table.get(value, frequent) for value in values]
             results.append(score(rule.name, rule.description, [str(value) for value in values], gold, labels))
 
@@ -109,13 +111,13 @@ def audit(train: Sequence[Problem], test: Sequence[Problem], labels: Sequence[st
     return results
 
 
-def _chance(seen: Sequence[str], gold: Sequence[str], labels: Sequence[str], seed: int) -> RuleResult:
+def _chance(seen: Sequence[str], gold: Sequence[str], labels: Sequence[str], seed: int) -> ShortcutResult:
     """Uniform over the labels seen in training; exact."""
     rng = random.Random(f"{seed}/chance")
     drawn = [rng.choice(seen) for _ in gold]
     per_class = {label: 1 / len(seen) if label in seen else 0.0 for label in labels if label in set(gold)}
     accuracy = 1 / len(seen) * (sum(label in seen for label in gold) / len(gold))
-    return RuleResult(CHANCE, "uniform over the labels", drawn, accuracy, _mean(per_class), per_class)
+    return ShortcutResult(CHANCE, "uniform over the labels", drawn, accuracy, _mean(per_class), per_class)
 
 
 def _mean(shares: Mapping[str, float]) -> float:
@@ -140,12 +142,12 @@ def not_applicable(train: Sequence[Problem], test: Sequence[Problem], labels: Se
 
 def score(
     name: str, description: str, predictions: Sequence[str], gold: Sequence[str], labels: Sequence[str]
-) -> RuleResult:
+) -> ShortcutResult:
     """Accuracies of `predictions` against `gold`, question by question."""
     right: Counter[str] = Counter(g for p, g in zip(predictions, gold, strict=True) if p == g)
     total = Counter(gold)
     per_class = {label: right[label] / total[label] for label in labels if total[label]}
-    return RuleResult(name, description, list(predictions), right.total() / len(gold), _mean(per_class), per_class)
+    return ShortcutResult(name, description, list(predictions), right.total() / len(gold), _mean(per_class), per_class)
 
 
 def describe(problems: Sequence[Problem]) -> Description:

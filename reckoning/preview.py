@@ -8,7 +8,7 @@ from common.errors import UserError
 from common.language.batch import Row
 from common.language.sources import load_tokenizer
 from common.tables.grid import grid
-from reckoning.audit import Description, RuleResult, audit, describe, overlap
+from reckoning.audit import Description, ShortcutResult, audit, describe, overlap
 from reckoning.config import Target, TrainConfig
 from reckoning.problems import Problem, Question
 from reckoning.shortcut_rows import labels_of
@@ -137,7 +137,7 @@ def shortcuts(console: "Console", splits: Mapping[str, Sequence[Problem]], confi
     present = [label for label in labels if any(label in rule.per_class for rule in results)]
     shown = present if len(present) <= MOST_LABELS else []
     head = ["rule", "accuracy %", "balanced %", *(f"{label} %" for label in shown), "what it looks at"]
-    console.print(grid("Shortcuts on the test split", head, [_rule_row(rule, shown) for rule in results]))
+    console.print(grid("Shortcuts on the test split", head, [_shortcut_row(rule, shown) for rule in results]))
     asked = [question for problem in splits["test"] for question in problem.questions]
     if not shown and all(question.depth is not None for question in asked):
         rows = [(rule.name, _per_depth(rule, asked)) for rule in results[:BEST]]
@@ -150,12 +150,12 @@ def shortcuts(console: "Console", splits: Mapping[str, Sequence[Problem]], confi
     )
 
 
-def _rule_row(rule: RuleResult, labels: Sequence[str]) -> list[str]:
+def _shortcut_row(rule: ShortcutResult, labels: Sequence[str]) -> list[str]:
     shares = [rule.accuracy, rule.balanced_accuracy, *(rule.per_class.get(label) for label in labels)]
     return [rule.name, *("" if share is None else f"{100 * share:.1f}" for share in shares), rule.description]
 
 
-def _per_depth(rule: RuleResult, asked: Sequence[Question]) -> dict[int, str]:
+def _per_depth(rule: ShortcutResult, asked: Sequence[Question]) -> dict[int, str]:
     """Accuracy on the questions of each depth."""
     right: dict[int, list[bool]] = {}
     for question, said in zip(asked, rule.predictions, strict=True):

@@ -28,7 +28,7 @@ class Surface:
 
 
 @dataclass(frozen=True)
-class Rule:
+class Shortcut:
     """`apply` maps features to a label (fixed), or to a value whose label is fitted on the training split."""
 
     name: str
@@ -109,8 +109,8 @@ def _everything(f: Features) -> Hashable:
 LOGIC = ("true", "false")
 OPEN = ("true", "false", "unknown")
 RULES = (
-    Rule("polarity", "'not' in the question: false, else true", _polarity, False, labels=LOGIC),
-    Rule(
+    Shortcut("polarity", "'not' in the question: false, else true", _polarity, False, labels=LOGIC),
+    Shortcut(
         "knowledge",
         "any base fact: true, else unknown",
         lambda f: "true" if f["base facts"] else "unknown",
@@ -118,7 +118,7 @@ RULES = (
         kinds=True,
         labels=("true", "unknown"),
     ),
-    Rule(
+    Shortcut(
         "knowledge_and_polarity",
         "no base fact: unknown, else by polarity",
         lambda f: _polarity(f) if f["base facts"] else "unknown",
@@ -126,105 +126,109 @@ RULES = (
         kinds=True,
         labels=OPEN,
     ),
-    Rule(
+    Shortcut(
         "attribute_absent",
         "the last word of the question is nowhere in the knowledge: unknown, else by polarity",
         lambda f: _polarity(f) if f["attribute occurs"] else "unknown",
         False,
         labels=OPEN,
     ),
-    Rule(
+    Shortcut(
         "subject_absent",
         "the subject of the question is nowhere in the knowledge: unknown, else by polarity",
         lambda f: _polarity(f) if f["subject occurs"] else "unknown",
         False,
         labels=OPEN,
     ),
-    Rule(
+    Shortcut(
         "copy",
         "the statement is a sentence of the knowledge: true, its negation is: false, else unknown",
         lambda f: "true" if f["stated"] else "false" if f["denied"] else "unknown",
         False,
         labels=OPEN,
     ),
-    Rule("fitted_polarity", "'not' in the question", _by("negated")),
-    Rule("fitted_knowledge", "any base fact", lambda f: bool(f["base facts"]), kinds=True),
-    Rule(
+    Shortcut("fitted_polarity", "'not' in the question", _by("negated")),
+    Shortcut("fitted_knowledge", "any base fact", lambda f: bool(f["base facts"]), kinds=True),
+    Shortcut(
         "fitted_knowledge_and_polarity",
         "any base fact, with polarity",
         lambda f: (bool(f["base facts"]), f["negated"]),
         kinds=True,
     ),
-    Rule("sentence_count", "number of sentences, with polarity", _by("sentences", "negated")),
-    Rule(
+    Shortcut("sentence_count", "number of sentences, with polarity", _by("sentences", "negated")),
+    Shortcut(
         "kind_counts",
         "numbers of base facts and rules, with polarity",
         _by("base facts", "rules", "negated"),
         kinds=True,
     ),
-    Rule("negated_sentences", "number of negated sentences, with polarity", _by("negated sentences", "negated")),
-    Rule("subject_word", "the subject of the question", _by("subject")),
-    Rule("attribute_word", "the last word of the question, with polarity", _by("attribute", "negated")),
-    Rule(
+    Shortcut("negated_sentences", "number of negated sentences, with polarity", _by("negated sentences", "negated")),
+    Shortcut("subject_word", "the subject of the question", _by("subject")),
+    Shortcut("attribute_word", "the last word of the question, with polarity", _by("attribute", "negated")),
+    Shortcut(
         "attribute_occurs", "the last word occurs in the knowledge, with polarity", _by("attribute occurs", "negated")
     ),
-    Rule("attribute_count", "sentences with the last word, with polarity", _by("attribute count", "negated")),
-    Rule(
+    Shortcut("attribute_count", "sentences with the last word, with polarity", _by("attribute count", "negated")),
+    Shortcut(
         "attribute_negated",
         "the last word occurs in a negated sentence, with polarity",
         _by("attribute in negated sentence", "negated"),
     ),
-    Rule(
+    Shortcut(
         "attribute_ends",
         "a sentence ends with the last word, with polarity",
         _by("attribute ends a sentence", "negated"),
     ),
-    Rule(
+    Shortcut(
         "attribute_place",
         "the last word occurs in base facts or rules, with polarity",
         _by("attribute in base fact", "attribute in rule", "negated"),
         kinds=True,
     ),
-    Rule("subject_count", "sentences with the subject, with polarity", _by("subject count", "negated")),
-    Rule(
+    Shortcut("subject_count", "sentences with the subject, with polarity", _by("subject count", "negated")),
+    Shortcut(
         "subject_in_base_fact",
         "the subject is in a base fact, with polarity",
         _by("subject in base fact", "negated"),
         kinds=True,
     ),
-    Rule("pair_count", "sentences with subject and last word, with polarity", _by("subject with attribute", "negated")),
-    Rule("words_found", "words of the question missing in the knowledge, with polarity", _by("words found", "negated")),
-    Rule(
+    Shortcut(
+        "pair_count", "sentences with subject and last word, with polarity", _by("subject with attribute", "negated")
+    ),
+    Shortcut(
+        "words_found", "words of the question missing in the knowledge, with polarity", _by("words found", "negated")
+    ),
+    Shortcut(
         "best_overlap",
         "most words of the question in one sentence, with polarity",
         _by("most words in one sentence", "negated"),
     ),
-    Rule(
+    Shortcut(
         "fitted_copy", "the statement or its negation is a sentence, with polarity", _by("stated", "denied", "negated")
     ),
-    Rule("everything", "all yes-no features at once", _everything),
-    Rule(
+    Shortcut("everything", "all yes-no features at once", _everything),
+    Shortcut(
         "last_relation",
         "the kinship word beside the person asked for",
         lambda f: str(f.get("kin of the asked", "")).split(" ")[0],
         False,
         kinship=True,
     ),
-    Rule("fitted_last_relation", "as last_relation, fitted", _by("kin of the asked"), kinship=True),
-    Rule("gender", "the gender of the person asked for", _by("gender of the asked"), kinship=True),
-    Rule("first_relation", "the kinship word beside the other person", _by("kin of the other"), kinship=True),
-    Rule(
+    Shortcut("fitted_last_relation", "as last_relation, fitted", _by("kin of the asked"), kinship=True),
+    Shortcut("gender", "the gender of the person asked for", _by("gender of the asked"), kinship=True),
+    Shortcut("first_relation", "the kinship word beside the other person", _by("kin of the other"), kinship=True),
+    Shortcut(
         "ends_of_the_chain",
         "the kinship words beside both persons: at two facts that is the composition itself",
         _by("kin of the asked", "kin of the other"),
         kinship=True,
     ),
-    Rule("relation_words", "the kinship words of all sentences, in no order", _by("kin words"), kinship=True),
+    Shortcut("relation_words", "the kinship words of all sentences, in no order", _by("kin words"), kinship=True),
 )
 
 
-def fit_rule(
-    rule: Rule, train: Sequence[Surface], answers: Sequence[str], labels: Sequence[str]
+def fit_shortcut(
+    rule: Shortcut, train: Sequence[Surface], answers: Sequence[str], labels: Sequence[str]
 ) -> dict[Hashable, str]:
     """Feature value -> most frequent label of the training split; ties go to the earlier of `labels`."""
     seen: dict[Hashable, Counter[str]] = defaultdict(Counter)

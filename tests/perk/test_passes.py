@@ -12,7 +12,7 @@ from perk import data
 from perk.apis.config import Position
 from perk.babilong.config import Placement
 from perk.config import TrainConfig
-from perk.evaluate import measure_rules, passes
+from perk.evaluate import measure_shortcuts, passes
 from perk.variants import position_of
 from tests.runs import only_run
 
@@ -64,13 +64,13 @@ def test_further_passes_may_have_fewer_problems_the_first_ones(asked: Any) -> No
     some, every = (passes(asked("babilong_qa1", *words[:2], words[2] + most))[1].data for most in ("2", "0"))
     assert list(data.load(some)["test"]) == list(data.load(every)["test"])[:2] and len(data.load(every)["test"]) == 3
     config = asked("babilong_qa1", *words[:2], "evaluation.problems=2")
-    _, items = measure_rules(data.load(config.data), config)
+    _, items = measure_shortcuts(data.load(config.data), config)
     assert [item.slices["length"] for item in items] == [1024] * 3 + [2048] * 2
 
 
 def test_rules_are_scored_in_every_pass_and_learn_constants_from_the_training_split(asked: Any) -> None:
     config = asked("api_retrieval", "data.length=2048", "evaluation.positions=[pre,rnd]", "evaluation.lengths=[4096]")
-    metrics, items = measure_rules(data.load(config.data), config)
+    metrics, items = measure_shortcuts(data.load(config.data), config)
     assert [(i.slices["length"], i.slices.get("position"), i.further) for i in items[::3]] == [
         (2048, "rnd", ""), (4096, None, "length"), (2048, "pre", "position"),
     ]  # fmt: skip

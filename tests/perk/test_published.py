@@ -16,7 +16,7 @@ from common.tables.join import Verdict
 from common.tables.runs import read_runs, scores_of
 from perk.config import Task, TrainConfig
 from perk.evaluate import passes
-from perk.shortcuts import rules_of
+from perk.shortcuts import shortcuts_of
 from scripts.tables.published_tables import fill, grid_of
 from tests.runs import run_here
 
@@ -31,7 +31,7 @@ def written(config: TrainConfig, rules_alone: bool) -> set[str]:
     slices = [f"length_{each.length}" for each in made if asked and each.further in ("", "length")]
     slices += [f"position_{each.position}" for each in made if each.position is not None]
     if rules_alone:
-        rules = [*(rule.name for rule in rules_of(config.data)), "constant", "constant_by_kind", "chance"]
+        rules = [*(rule.name for rule in shortcuts_of(config.data)), "constant", "constant_by_kind", "chance"]
         whole = ["accuracy_*", *(f"accuracy_{rule}" for rule in rules)]
         return {*whole, *(f"{name}@{part}" for name in whole for part in slices)}
     names = {"accuracy", "exact"} | ({"label_match"} if config.data.task is Task.babilong else set())

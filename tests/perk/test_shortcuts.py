@@ -6,14 +6,14 @@ import pytest
 
 from perk.babilong.build import build
 from perk.problems import Problem, Question
-from perk.shortcuts import rules_of
+from perk.shortcuts import shortcuts_of
 from perk.tokens import load
 
 LARGE = ["data.babilong.world.persons=8", "data.babilong.world.places=10", "data.babilong.world.objects=6"]
 
 
 def said(config: Any, problem: Problem, question: Question) -> dict[str, str]:
-    return {rule.name: rule.answer(problem, question) for rule in rules_of(config)}
+    return {rule.name: rule.answer(problem, question) for rule in shortcuts_of(config)}
 
 
 def test_rules_know_the_words_of_a_generated_world_and_of_files_those_of_babi(small: Any) -> None:

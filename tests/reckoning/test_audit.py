@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from reckoning.audit import Description, Overlap, RuleResult, audit, describe, not_applicable, overlap, score
+from reckoning.audit import Description, Overlap, ShortcutResult, audit, describe, not_applicable, overlap, score
 from reckoning.choices import read_choices
 from reckoning.problems import Problem, Question, read_jsonl
 from reckoning.shortcuts import words
@@ -66,7 +66,7 @@ def by_pair(problem: Problem) -> str:
     return "true" if asked(problem)[-1] in ("red", "big", "kind", "nice") and asked(problem)[-1] in text else "unknown"
 
 
-def run(answer: Answer, train: int = 600, test: int = 300) -> dict[str, RuleResult]:
+def run(answer: Answer, train: int = 600, test: int = 300) -> dict[str, ShortcutResult]:
     return {each.name: each for each in audit(world(train, 1, answer), world(test, 2, answer), LABELS, seed=0)}
 
 
