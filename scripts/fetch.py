@@ -15,7 +15,9 @@ WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 def main() -> None:
     """Download one model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.fetch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", help="name on the hub, e.g. gpt2 or Qwen/Qwen2.5-0.5B")
     parser.add_argument("folder", help="where to put it")
     given = parser.parse_args()

@@ -133,7 +133,10 @@ class Adapter:
         except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
             raise UserError(f"{folder}: damaged adapter ({error}); copy or save it again") from error
         self._check(folder, settings)
-        names = {WRAPPED + name.replace(".default.", "."): (name, own) for name, own in self.matrices().items()}
+        names = {
+            WRAPPED + re.sub(r"(\.lora_\w+)\.default\b", r"\1", name): (name, own)
+            for name, own in self.matrices().items()
+        }
         found: Weights = {}
         for key, (name, own) in names.items():
             if key not in tensors or tensors[key].shape != own.shape:

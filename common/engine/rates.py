@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Protocol
 
 import torch
@@ -69,7 +70,7 @@ def rates_of(given: Rates | float | Mapping[str, float], names: Iterable[str]) -
     Raises:
         ValueError: a weight has no rate.
     """
-    if isinstance(given, int | float):
+    if isinstance(given, Real | float):
         return ConstantRates(dict.fromkeys(names, float(given)))
     rates = ConstantRates(given) if isinstance(given, Mapping) else given
     if without := set(names) - rates.row.keys():

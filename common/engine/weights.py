@@ -76,8 +76,10 @@ def stack_of(tasks: Sequence[Weights]) -> Weights:
     """One stack of different weights, or buffers, a task each; new tensors, differentiable in all that went in.
 
     Raises:
-        ValueError: not all have the same names.
+        ValueError: there is none, or not all have the same names.
     """
+    if not tasks:
+        raise ValueError("a stack of no tasks")
     for task, weights in enumerate(tasks):
         if weights.keys() != tasks[0].keys():
             raise ValueError(f"task {task} has the names {sorted(weights)}, and task 0 {sorted(tasks[0])}")
@@ -89,11 +91,13 @@ def averaged(stacked: Weights, shares: Sequence[float], into: Weights | None = N
 
     A stack may come in chunks, in the order of its tasks: `total = averaged(chunk, its_shares, into=total)` ends with
     the same bits however it was cut. `into` is not written to. Integers, such as batch norm's count of batches, have
-    no share: the largest of all tasks is kept.
+    no share: the largest of all tasks is kept. Half precision is added up in float32, which the sum then has.
 
     Raises:
-        ValueError: there is not one share a task.
+        ValueError: there is not one share a task, or no task.
     """
+    if not shares:
+        raise ValueError("an average of no tasks")
     for name, value in stacked.items():
         if len(value) != len(shares):
             raise ValueError(f"{name} is a stack of {len(value)} tasks, and there are {len(shares)} shares")
@@ -103,7 +107,8 @@ def averaged(stacked: Weights, shares: Sequence[float], into: Weights | None = N
             if not value.is_floating_point():
                 total[name] = torch.maximum(total[name], value) if name in total else value
             else:  # rounded before it is added, whether there is a sum already or not
-                total[name] = total[name] + value * share if name in total else value * share
+                part = value.to(torch.promote_types(value.dtype, torch.float32)) * share
+                total[name] = total[name] + part if name in total else part
     return total
 
 

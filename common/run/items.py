@@ -43,6 +43,13 @@ class Item:
                     f"{metric} of item {self.id} is {part} of {whole}: finite numbers are needed, the whole not below "
                     "0; cap a quality that has no end"
                 )
+        for metric, (part, whole) in self.scores.items():
+            if "@" in metric or whole < 0 or (part and not whole):
+                raise ValueError(
+                    f"item {self.id}: {metric} = [{part}, {whole}]: a name without @ and a part of a whole"
+                )
+        if strange := [name for name in self.more if name in NAMED]:
+            raise ValueError(f"item {self.id}: {strange[0]!r} is a field of every item and none of its extras")
         if strange := [name for name in self.slices if "_" in name or "@" in name]:
             raise ValueError(f"slice {strange[0]!r} of item {self.id}: a name without _ and @ is needed")
         if self.further and self.further not in self.slices:
@@ -91,6 +98,12 @@ class OfAll:
     value: float
     without: Mapping[str, float]
     """Group -> the number without the items of that group; of these its error is made."""
+
+    def __post_init__(self) -> None:
+        if len(self.without) < 2 or not all(map(isfinite, (self.value, *self.without.values()))):
+            raise ValueError(
+                f"{len(self.without)} groups: of two and more, all with finite numbers, an error can be made"
+            )
 
 
 def slice_of(metric: str) -> tuple[str, str, str]:

@@ -6,7 +6,6 @@ again, so a name should tell what is shown and not when it was written.
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ class Medium:
 
     path: Path
     key: str
-    """`media/<stem>`: its name wherever it is shown; with the suffix where two files share the stem."""
+    """`media/<stem>`: its name wherever it is shown; all with their suffixes where two files share a stem."""
     kind: Literal["image", "video"]
     size: int
     """In bytes."""
@@ -36,11 +35,11 @@ class Medium:
 def find(run: Path) -> list[Medium]:
     """The media of a run folder by name, numbers in their order: `ep2` before `ep10`; none without the folder."""
     paths = sorted((path for path in (run / FOLDER).glob("*") if _fits(path)), key=_natural)
-    stems = Counter(path.stem for path in paths)
+    unique = len({path.stem for path in paths}) == len(paths)
     return [
         Medium(
             path=path,
-            key=f"{FOLDER}/{path.stem if stems[path.stem] == 1 else path.name}",
+            key=f"{FOLDER}/{path.stem if unique else path.name}",
             kind=KINDS[path.suffix],
             size=path.stat().st_size,
         )

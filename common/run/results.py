@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,8 @@ class Selection:
         """The metric's test value; of a run with rows of its own for it (shortcut rules), the best row's."""
         if self.metric in test:
             return test[self.metric].value
-        values = [interval.value for interval in test.values()]
-        return max(values) if self.higher_is_better else min(values)
+        own = [got.value for name, got in test.items() if name.startswith(f"{self.metric}_") and "@" not in name]
+        return max(own, default=math.nan) if self.higher_is_better else min(own, default=math.nan)
 
 
 ACCURACY = Selection()

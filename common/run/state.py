@@ -95,10 +95,15 @@ class RunState:
         """Take everything from the newest intact checkpoint, object by object; False if there is none.
 
         Raises:
-            UserError: it does not fit the objects that were added.
+            UserError: it does not fit the objects that were added, or there are checkpoints and none is intact.
         """
-        found = checkpoint.latest(self.folder / CHECKPOINTS)
+        folder = self.folder / CHECKPOINTS
+        found = checkpoint.latest(folder)
         if found is None:
+            if checkpoint.steps(folder):
+                raise UserError(
+                    f"{folder}: no checkpoint there can be read; delete the folder to start from the beginning"
+                )
             return False
         self._load(found, self._objects)
         run = found.run

@@ -27,7 +27,15 @@ def _encode(value: Any, path: tuple[str, ...], tensors: dict[str, Tensor], seen:
     """
     if isinstance(value, Tensor):
         data = value.detach()
-        place = (data.data_ptr(), data.dtype, tuple(data.shape), data.stride(), str(data.device))
+        place = (
+            data.data_ptr(),
+            data.dtype,
+            tuple(data.shape),
+            data.stride(),
+            str(data.device),
+            data.is_conj(),
+            data.is_neg(),
+        )
         if not data.numel() or place not in seen:
             name = ".".join(path) or "value"
             while name in tensors:

@@ -115,8 +115,11 @@ class Estimate:
         return Estimate(self.value + factor * other.value, items, min(self.groups, other.groups), runs)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Student's interval; without width where nothing varies."""
+        """Student's interval; without width where nothing varies, without end where a single group speaks for all."""
         from scipy.stats import t
+
+        if self.groups < 2:
+            return -inf, inf
 
         parts = [(sum(influence**2 for influence in self.items.values()), self.groups - 1)]
         parts += [(error**2, count - 1) for error, count in self.runs.values()]

@@ -19,6 +19,11 @@ class Kind(Enum):
     """Any other number: decibels, a distance, a loss; Student's interval."""
 
 
+def is_share(value: float) -> bool:
+    """Is it between 0 and 1, but for the rounding of sums?"""
+    return -1e-9 <= value <= 1 + 1e-9
+
+
 def wilson(share: float, count: float, quantile: float) -> tuple[float, float]:
     """Wilson's score interval of a binomial share; `count` may be an effective, fractional sample size."""
     square = quantile**2 / count
@@ -31,12 +36,13 @@ def wilson(share: float, count: float, quantile: float) -> tuple[float, float]:
 def _by_group(
     parts: Sequence[float], groups: Sequence[Hashable], wholes: Sequence[float] | None
 ) -> tuple[dict[Hashable, float], dict[Hashable, float]]:
-    """Sums of parts and of wholes by group, in the order of the groups' first items."""
+    """Sums of parts and of wholes by group, in the order of the groups' first items; items without a whole are none."""
     sums: dict[Hashable, float] = defaultdict(float)
     sizes: dict[Hashable, float] = defaultdict(int)
     for part, group, whole in zip(parts, groups, [1] * len(parts) if wholes is None else wholes, strict=True):
-        sums[group] += part
-        sizes[group] += whole
+        if whole:
+            sums[group] += part
+            sizes[group] += whole
     return sums, sizes
 
 
@@ -50,8 +56,8 @@ def design_effect(parts: Sequence[float], groups: Sequence[Hashable], wholes: Se
     rights, sizes = _by_group(parts, groups, wholes)
     count, total = sum(sizes.values()), sum(rights.values())
     copies = sum(size**2 for size in sizes.values()) / count
-    if len(sizes) == 1 or total in (0, count):
-        return copies
+    if len(sizes) == 1 or total in (0, count) or count <= 1:
+        return max(1.0, copies)
     share = total / count
     spread = sum((rights[group] - share * size) ** 2 for group, size in sizes.items()) * len(sizes) / (len(sizes) - 1)
     return max(1.0, spread / count**2 / (share * (1 - share) / (count - 1)))
@@ -83,9 +89,10 @@ def share_interval(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence} is not between 0 and 1")
     share = sum(parts) / count
-    if not 0 <= share <= 1:
+    if not is_share(share):
         raise ValueError(f"{share:.4g} is no share of 1; a count or a quality has another interval (Kind)")
-    kinds = len(set(groups))
+    share = min(max(share, 0.0), 1.0)
+    kinds = len(_by_group(parts, groups, wholes)[1])
     quantile = NormalDist().inv_cdf((1 + confidence) / 2)
     effect = design_effect(parts, groups, wholes)
     if 1 < kinds < count:

@@ -13,7 +13,7 @@ import numpy as np
 from common.errors import UserError
 from common.tables.cells import FILE, Cell, Measure, Overrides, Published, Role, Table
 from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
-from common.tables.intervals import Kind, share_interval
+from common.tables.intervals import Kind, is_share, share_interval
 from common.tables.runs import Run, scores_of
 
 WIDTH = 1.96
@@ -197,7 +197,7 @@ def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int,
 
 
 def _check_shares(cell: Cell, measure: Measure, runs: Sequence[Scores | Jackknife]) -> None:
-    strange = [run.value for run in runs if not 0 <= run.value <= 1]
+    strange = [run.value for run in runs if not is_share(run.value)]
     if measure.kind is Kind.share and strange:
         raise UserError(
             f"{FILE}: row {cell.row}, column {cell.column}: {cell.metric} is {strange[0]:.4g}, which is no share of 1; "

@@ -13,12 +13,15 @@ def interval_of(items: Iterable[Item], metric: str, kind: Kind = Kind.share, con
     Raises:
         ValueError: no item has it.
     """
-    name, chosen, value = slice_of(metric)
-    counted = [item for item in items if name in item.scores and item.counts(chosen, value)]
-    if not counted:
+    if not (counted := _counted(items, metric)):
         raise ValueError(f"no item has {metric}")
-    parts, wholes = zip(*(item.scores[name] for item in counted), strict=True)
+    parts, wholes = zip(*(item.scores[slice_of(metric)[0]] for item in counted), strict=True)
     return ratio_interval(kind, parts, [item.group for item in counted], wholes, confidence)
+
+
+def _counted(items: Iterable[Item], metric: str) -> list[Item]:
+    name, chosen, value = slice_of(metric)
+    return [item for item in items if name in item.scores and item.counts(chosen, value)]
 
 
 def summarise(
@@ -46,7 +49,10 @@ def summarise(
             values = {item.slices[chosen] for item in there if chosen in item.slices}
             ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
             names += [f"{metric}@{chosen}_{value}" for value in ordered]
+        kind = (kinds or {}).get(metric, Kind.share)
+        if kind is not Kind.share:  # a share of nothing is 0, but a mean of nothing is no number
+            names = [name for name in names if any(item.scores[metric][1] for item in _counted(items, name))]
         for name in names:
-            whole = interval_of(items, name, (kinds or {}).get(metric, Kind.share), confidence)
+            whole = interval_of(items, name, kind, confidence)
             found[name] = Interval(whole.value, whole.count, whole.value, whole.value) if metric in exact else whole
     return found

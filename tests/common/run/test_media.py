@@ -27,7 +27,7 @@ def test_two_files_of_one_stem_keep_their_suffix_as_a_name(tmp_path: Path) -> No
     (tmp_path / media.FOLDER).mkdir()
     for name in ("a.gif", "a.png", "b.png"):
         (tmp_path / media.FOLDER / name).write_bytes(b"x")
-    assert [medium.key for medium in find(tmp_path)] == ["media/a.gif", "media/a.png", "media/b"]
+    assert [medium.key for medium in find(tmp_path)] == ["media/a.gif", "media/a.png", "media/b.png"]
 
 
 def test_what_does_not_fit_leaves_its_room_to_what_comes_later() -> None:
