@@ -70,8 +70,8 @@ def adapt(
         keep: with `Unroll.truncate`, how many of the last steps keep their graph (0 .. steps): the rates of the others
             get no gradient, and the rule's state enters the kept ones as a constant. With `Unroll.tgu` the same number
             of exact steps, and first-order ones before them: keep=0 is `first_order`, keep=steps is `stored`. With
-            `Unroll.recompute`, how many
-            of the last steps store their graph instead of rebuilding it: the same numbers, sooner and with more memory.
+            `Unroll.recompute`, how many of the last steps store their graph instead of rebuilding it: the same numbers,
+            sooner and with more memory.
         also: with `Unroll.recompute`, what else of loss and projection learns (a part of the network that is not fast,
             say, or the centre of a ball); the other unrolls find it by themselves.
         snapshots: with `Unroll.recompute`, where the steps are remembered.
@@ -89,7 +89,6 @@ def adapt(
         raise UserError(f"inner.keep={keep} with inner.steps={steps}: use a value between 0 and {steps}")
     rates, state = rates_of(rates, start), FRESH if state is None else state
     _refuse_other_state(state, start, rule)
-    weights: Weights = start
     losses: list[Tensor] = []
     stored = {Unroll.truncate: keep, Unroll.recompute: keep, Unroll.none: 0}.get(unroll, steps)
     if stored < steps:
@@ -105,8 +104,8 @@ def adapt(
             )
         if unroll is Unroll.truncate:
             weights = _identity_jacobian(weights, start)
-    if stored == steps:
-        weights = _apart(weights)
+    else:
+        weights = _apart(start)
     for index in range(steps - stored, steps):
         constant = unroll is Unroll.first_order or (unroll is Unroll.tgu and index < steps - keep)
         gradients, value = _gradients(loss, weights, parts_at(parts, index), create_graph=not constant)
