@@ -38,16 +38,13 @@ class Item:
 
     def __post_init__(self) -> None:
         for metric, (part, whole) in self.scores.items():
-            if not (isfinite(part) and isfinite(whole) and whole >= 0):
+            if not (isfinite(part) and isfinite(whole) and (whole > 0 or whole == part == 0)):
                 raise ValueError(
-                    f"{metric} of item {self.id} is {part} of {whole}: finite numbers are needed, the whole not below "
-                    "0; cap a quality that has no end"
+                    f"{metric} of item {self.id} is {part} of {whole}: finite numbers are needed, the whole above 0 or "
+                    "both 0; cap a quality that has no end"
                 )
-        for metric, (part, whole) in self.scores.items():
-            if "@" in metric or whole < 0 or (part and not whole):
-                raise ValueError(
-                    f"item {self.id}: {metric} = [{part}, {whole}]: a name without @ and a part of a whole"
-                )
+            if "@" in metric:
+                raise ValueError(f"metric {metric!r} of item {self.id}: a name without @ is needed")
         if strange := [name for name in self.more if name in NAMED]:
             raise ValueError(f"item {self.id}: {strange[0]!r} is a field of every item and none of its extras")
         if strange := [name for name in self.slices if "_" in name or "@" in name]:

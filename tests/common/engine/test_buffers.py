@@ -159,3 +159,15 @@ def test_the_average_is_differentiable_and_needs_a_share_a_task() -> None:
     assert found[:, 0].tolist() == [0.5, 0.25, 0.25]
     with pytest.raises(ValueError, match="w is a stack of 3 tasks, and there are 2 shares"):
         averaged({"w": w}, [0.5, 0.5])
+
+
+def test_half_precision_is_added_up_in_float32() -> None:
+    ones = {"w": torch.ones(2000, 1, dtype=torch.bfloat16)}
+    assert averaged(ones, [1 / 2000] * 2000)["w"].item() == pytest.approx(1, abs=1e-4)
+
+
+def test_no_task_is_no_stack() -> None:
+    with pytest.raises(ValueError, match="a stack of no tasks"):
+        stack_of([])
+    with pytest.raises(ValueError, match="an average of no tasks"):
+        averaged({"w": torch.empty(0, 1)}, [])

@@ -547,3 +547,19 @@ def test_an_error_at_any_call_of_the_disk_leaves_a_run_that_ends_like_the_straig
         for file in sorted(expected.rglob("*.*")):
             assert (folder / expected.name / file.relative_to(expected)).read_bytes() == file.read_bytes(), file.name
     assert at > 30 and hit.count("rename") == 4
+
+
+def test_a_conjugate_view_is_no_tie(tmp_path: Path) -> None:
+    z = torch.randn(3, dtype=torch.complex64)
+    checkpoint.save(tmp_path, 1, {"views": {"z": z, "zc": z.conj(), "minus": z.conj().imag}}, {})
+    found = checkpoint.load(tmp_path / checkpoint.name_of(1)).objects["views"]
+    assert torch.equal(found["z"], z) and torch.equal(found["zc"], z.conj()) and torch.equal(found["minus"], -z.imag)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path: Path) -> None:
+    run = state.RunState(tmp_path, keep=2)
+    run.step = 1
+    assert run.save(1, torch.device("cpu"), 0.0, 0)
+    (tmp_path / "checkpoints" / checkpoint.name_of(1) / "state.json").write_text("{}")
+    with pytest.raises(UserError, match="no checkpoint there can be read; delete the folder"):
+        state.RunState(tmp_path, keep=2).restore(torch.device("cpu"))

@@ -94,9 +94,29 @@ def test_a_run_without_the_file_is_named(tmp_path: Path) -> None:
 
 def test_numbers_of_all_items_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert read_of_all(tmp_path) == {}
-    found = {"fvd": OfAll(151.5, {"a": 150.0, "b": 160.25}), "fvd@gap_4": OfAll(3.0, {})}
+    found = {"fvd": OfAll(151.5, {"a": 150.0, "b": 160.25}), "fvd@gap_4": OfAll(3.0, {"a": 3.0, "c": 3.5})}
     write_of_all(tmp_path, found)
     assert read_of_all(tmp_path) == found
     (tmp_path / "sets.json").write_text('{"fvd": {"value": 1}}')
     with pytest.raises(UserError, match=r"sets\.json: damaged .* run again"):
         read_of_all(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"scores": {"accuracy": (1, 0)}}, "the whole above 0 or both 0"),
+        ({"scores": {"accuracy": (1, -1)}}, "the whole above 0 or both 0"),
+        ({"scores": {"accuracy@depth_3": (1, 1)}}, "a name without @"),
+        ({"scores": {}, "more": {"group": "other"}}, "'group' is a field of every item"),
+    ],
+)
+def test_an_item_that_readers_would_take_in_different_ways_is_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Item("i", "g", **more)
+
+
+@pytest.mark.parametrize("found", [(1.0, {}), (1.0, {"a": 1.0}), (float("nan"), {"a": 1.0, "b": 2.0})])
+def test_a_number_of_all_items_without_an_error_is_refused(found: tuple[float, dict[str, float]]) -> None:
+    with pytest.raises(ValueError, match="an error can be made"):
+        OfAll(*found)

@@ -40,3 +40,11 @@ def test_what_does_not_fit_leaves_its_room_to_what_comes_later() -> None:
 
 def test_sizes_are_told_in_three_units() -> None:
     assert [size_text(size) for size in (90, 14_200, 3_210_000)] == ["90 bytes", "14 kB", "3.2 MB"]
+
+
+def test_no_two_files_have_one_key(tmp_path: Path) -> None:
+    (tmp_path / media.FOLDER).mkdir()
+    names = ("a.png", "a.gif", "a.png.gif")
+    for name in names:
+        (tmp_path / media.FOLDER / name).write_bytes(b"x")
+    assert {medium.key for medium in find(tmp_path)} == {f"media/{name}" for name in names}

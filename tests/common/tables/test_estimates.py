@@ -1,5 +1,6 @@
 """Estimates over seeds and groups: textbook standard errors, pairing, and how often intervals hold the truth."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -142,3 +143,8 @@ def test_intervals_of_a_distance_hold_its_expectation_as_often_as_they_say(seeds
         low, high = over_items("", own).interval()
         held += low <= expected <= high
     assert 0.90 < held / (SIMULATED // 2) < 0.99
+
+
+def test_a_single_group_decides_nothing() -> None:
+    ours, theirs = (over_items(name, [Scores.of([("g", part, 4)])]) for name, part in (("a", 3), ("b", 2)))
+    assert (ours - theirs).interval() == (-math.inf, math.inf)

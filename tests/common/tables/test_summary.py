@@ -61,3 +61,11 @@ def test_counts_and_qualities_are_not_held_between_0_and_1() -> None:
     spread = [Item(str(n), str(n), {"gain": (value, 1)}) for n, value in enumerate((-30.0, 40.0, -50.0))]
     got = interval_of(spread, "gain", Kind.quality)
     assert got.low < -100 and got.high > 100
+
+
+def test_what_has_no_whole_is_left_out_and_what_is_rounded_is_a_share() -> None:
+    items = [Item(f"i{n}", f"g{n}", {"psnr": (20.0 * n, n)}, {"gap": n}) for n in range(3)]
+    found = summarise(items, 0.95, by={"psnr": ["gap"]}, kinds={"psnr": Kind.quality})
+    assert list(found) == ["psnr", "psnr@gap_1", "psnr@gap_2"] and found["psnr"].value == 20.0
+    assert interval_of([item(0, share=(0.5, 1)), item(2, share=(0, 0))], "share").value == 0.5
+    assert interval_of([item(n, share=(0.1 + 0.2, 0.3)) for n in range(3)], "share").value == 1.0
