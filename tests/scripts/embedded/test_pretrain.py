@@ -152,7 +152,7 @@ def test_the_kept_weights_are_small_fit_their_shape_and_read_what_they_were_not_
 
 def test_the_digest_in_the_configuration_is_that_of_the_kept_weights() -> None:
     digest = digest_of(TINY / WEIGHTS)
-    assert yaml.safe_load((ROOT / "conf" / "common" / "model" / "tiny.yaml").read_text())["digest"] == digest
+    assert yaml.safe_load((ROOT / "conf" / "language" / "model" / "tiny.yaml").read_text())["digest"] == digest
     assert json.loads((TINY / RECORD).read_text())["digest"] == digest
 
 
