@@ -91,6 +91,6 @@ def test_the_kept_weights_are_small_and_read_what_they_were_not_trained_on() -> 
 
 def test_the_digest_in_the_configuration_is_that_of_the_kept_weights() -> None:
     digest = digest_of(FOLDER / WEIGHTS)
-    config = ROOT / "conf" / "common" / "model" / "tiny_stories.yaml"
+    config = ROOT / "conf" / "language" / "model" / "tiny_stories.yaml"
     assert yaml.safe_load(config.read_text())["digest"] == digest
     assert json.loads((FOLDER / RECORD).read_text())["digest"] == digest
