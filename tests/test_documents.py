@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-ROOMS = r"\.ci|\.github|common|conf|docs|hydra_plugins|perk|reckoning|scripts|tests"
+ROOMS = r"\.ci|\.github|common|conf|docs|fal|hydra_plugins|perk|reckoning|scripts|slowfast_vgen|tests"
 DIARY = "docs/log.md"
 """Says what things were called when they were tried."""
 

@@ -5,8 +5,10 @@ This module and nothing it imports needs torch, so `--help` and `--cfg job` are 
 
 import errno
 import functools
+import itertools
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -132,12 +134,20 @@ def _explain_composition(error: HydraException) -> str:
     cause = error.__cause__
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.full_key and cause.parent_node is not None:
         root = cause.parent_node._get_root()
-        known = flat(OmegaConf.to_container(root, resolve=False, enum_to_str=True))  # type: ignore[arg-type]
-        return f"{unknown_key(str(cause.full_key), [key for key in known if not key.startswith('hydra.')])}"
+        leaves = flat(OmegaConf.to_container(root, resolve=False, enum_to_str=True))  # type: ignore[arg-type]
+        known = [key for key in leaves if not key.startswith("hydra.")]
+        groups = dict.fromkeys(above for key in known for above in itertools.accumulate(key.split(".")[:-1], _dotted))
+        typed = re.match(r"Could not override '([^']+)'", str(error))  # OmegaConf names the part that it did not find
+        return str(unknown_key(typed[1] if typed else str(cause.full_key), [*known, *groups]))
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         where = str(error).strip().partition("\n")[0]
-        return f"{cause.full_key}: {str(cause.msg).strip()} ({where}); `--cfg job` shows every key with its value"
+        what = str(cause.msg).strip().partition("\n")[0]  # then OmegaConf's names of types
+        return f"{cause.full_key}: {what} ({where}); `--cfg job` shows every key with its value"
     return str(error).strip()
+
+
+def _dotted(above: str, name: str) -> str:
+    return f"{above}.{name}"
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:

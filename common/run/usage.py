@@ -1,6 +1,7 @@
 """What `--help` shows: what a command does, and every choice of its configuration."""
 
 import importlib.resources
+import re
 import textwrap
 from collections import defaultdict
 from pathlib import Path
@@ -33,7 +34,8 @@ def usage(purpose: str, config: str, name: str) -> str:
         names = ", ".join(found[group])
         lines.append(textwrap.fill(names, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False))
     heading = "Groups, chosen as group=name, those with a plus sign as +group=name; in brackets what is chosen without:"
-    return "\n".join([purpose.strip(), "", heading, *lines, "", ENDING, ""])
+    shown = re.sub(r"^ *(?=python -m )", "    ", purpose.strip(), flags=re.MULTILINE)  # ruff moves some to the margin
+    return "\n".join([shown, "", heading, *lines, "", ENDING, ""])
 
 
 def choices(config: str, name: str) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ from scripts.words import dispatch
 
 COMMANDS = {
     "shapes": ("scripts.embedded.shapes", "write their shapes and tokenizers; seconds"),
-    "pretrain": ("scripts.embedded.pretrain", "pre-train their weights on generated English; an hour"),
+    "pretrain": ("scripts.embedded.pretrain", "pre-train their weights on generated English; minutes"),
 }
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def main(words: Sequence[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--folder", default="common/language", help="the one that holds both folders")
+    parser.add_argument("--folder", default="common/language", help="the one that holds tiny, tiny_stories and small")
     folder = Path(parser.parse_args(words).folder)
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder / "tiny")

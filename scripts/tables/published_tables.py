@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.run.progress import duration
 from common.tables import published, sweep
 from common.tables.cells import FILE, Overrides, Source, Table, key_of
@@ -72,7 +73,9 @@ def tables_named(papers: Sequence[Paper], name: str | None) -> list[Table]:
         UserError: no paper has it.
     """
     found = [table for paper in papers for table in paper.tables.values() if name in (None, table.name)]
-    return found or [papers[0].table(str(name))]
+    if name is not None and not found:
+        raise UserError(f"table={name}: " + "; ".join(f"{each.name} has {', '.join(each.tables)}" for each in papers))
+    return found
 
 
 def all_tables(runs: Sequence[Run], papers: Sequence[Paper]) -> list[Joined]:

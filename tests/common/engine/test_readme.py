@@ -38,3 +38,16 @@ def test_the_others_chain_calls_attack_inputs_and_average_stacked_clients(room: 
     assert room["minus"]({"x": room["worst"]}, None) < room["minus"]({"x": room["images"]}, None)
     assert room["size"] == 6 and room["net"][1].num_batches_tracked == 3
     assert room["net"][1].running_mean.ne(0).all()
+
+
+def test_the_snippet_of_adapters_learns_by_episode_and_reaches_the_matrices(room: dict[str, Any]) -> None:
+    assert {type(each).__name__ for each in room["unet"].attn_processors.values()} == {"TwiceAttnProcessor"}
+    assert all("temp_" in name for name in room["adapter"].matrices())
+    before, after = (
+        room["episodes_loss"](weights, room["clips"]) for weights in (room["start"], room["episodes"].weights)
+    )
+    assert after.shape == (3,) and (after <= before).all() and (after < before).any()
+    assert any(matrix.grad is not None and matrix.grad.ne(0).any() for matrix in room["adapter"].matrices().values())
+    learned = room["episodes"].weights
+    assert any(not torch.equal(stacked[0], stacked[1]) for stacked in learned.values()), "episodes differ"
+    assert all(torch.equal(room["files"].matrices[name], learned[name][1]) for name in learned)

@@ -238,6 +238,8 @@ def test_a_name_chooses_among_all_papers() -> None:
     papers = [published.parse(name, SLICES.replace("demo", f"of_{name}")) for name in ("one", "two")]
     assert [table.paper for table in tables_named(papers, "of_two")] == ["two"]
     assert len(tables_named(papers, None)) == 2
+    with pytest.raises(UserError, match="table=of_three: one has of_one; two has of_two"):
+        tables_named(papers, "of_three")
 
 
 # ---- any metric: columns up and down, counts, and numbers that only all items together have
