@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import multiprocessing
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -310,7 +311,8 @@ def one_rank(rank: int, ranks: int, folder: Path) -> None:
     torch.save((trained, values(network, rates)), folder / f"{rank}.pt")
     report = {"norms": norms, "message": message, "finite": math.isfinite(seen), "intact": intact}
     (folder / f"{rank}.json").write_text(json.dumps(report))
-    dist.destroy_process_group()
+    dist.barrier()
+    os._exit(0)  # gloo's threads now and then abort a process that takes the group down
 
 
 def test_two_processes_equal_one_with_all_their_problems_and_refuse_together(tmp_path: Path) -> None:

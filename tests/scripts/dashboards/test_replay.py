@@ -29,7 +29,7 @@ def train(folder: Path, *, crash_in: int | None = None, tracker: TrackerConfig |
             if step == crash_in:
                 raise ZeroDivisionError
             run.save_if_due(step)
-        run.finish({"accuracy": Interval(0.75, 4, 0.5, 1.0)}, [Item("q", "g", {"accuracy": (1, 1)}).to_json()])
+        run.finish({"accuracy": Interval(0.75, 4, 0.5, 1.0)}, [Item("q", "g", {"accuracy": (1, 1)})])
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
