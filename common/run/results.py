@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +40,17 @@ class Selection:
         return score > than if self.higher_is_better else score < than
 
     def headline(self, test: Mapping[str, Interval]) -> float:
-        """The metric's test value; of a run with rows of its own for it (shortcut rules), the best row's."""
+        """The metric's test value; of a run with rows of its own for it (shortcut rules), the best row's.
+
+        Raises:
+            ValueError: there is neither.
+        """
         if self.metric in test:
             return test[self.metric].value
         own = [got.value for name, got in test.items() if name.startswith(f"{self.metric}_") and "@" not in name]
-        return max(own, default=math.nan) if self.higher_is_better else min(own, default=math.nan)
+        if not own:
+            raise ValueError(f"no {self.metric} among the test metrics {', '.join(sorted(test))}")
+        return max(own) if self.higher_is_better else min(own)
 
 
 ACCURACY = Selection()
