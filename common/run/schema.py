@@ -108,6 +108,8 @@ class TrackerConfig:
     """W&B user or team; null is the account's default."""
     tags: list[str] = dataclasses.field(default_factory=list)
     """W&B only: besides paper, experiment, method, scale and seed, which every run carries."""
+    machine: bool = False
+    """W&B and Trackio: also host, absolute paths and the whole command line, and W&B's own record of the process."""
 
     def __post_init__(self) -> None:
         """Refuse a key that this tracker would ignore.
@@ -115,10 +117,13 @@ class TrackerConfig:
         Raises:
             UserError: it was changed from its default.
         """
-        known = {TrackerName.wandb: ("mode", "project", "entity", "tags"), TrackerName.trackio: ("project",)}
-        defaults: dict[str, Any] = {"mode": TrackerMode.auto, "project": "innerloop", "entity": None, "tags": []}
-        for key, default in defaults.items():
-            value = getattr(self, key)
+        known = {
+            TrackerName.wandb: ("mode", "project", "entity", "tags", "machine"),
+            TrackerName.trackio: ("project", "machine"),
+        }
+        for each in dataclasses.fields(self)[1:]:
+            key, value = each.name, getattr(self, each.name)
+            default = each.default if each.default is not dataclasses.MISSING else each.default_factory()
             if value != default and key not in known.get(self.name, ()):
                 takers = " or ".join(f"tracker={name}" for name, keys in known.items() if key in keys)
                 raise UserError(

@@ -1,7 +1,6 @@
 """Run folders: what is finished, what stands in it, and a metric of one run."""
 
 import json
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from common.errors import UserError
 from common.run import folder as folders
 from common.run import results
 from common.run.items import read_items, read_of_all, slice_of
+from common.run.private import as_typed
 from common.run.schema import schema_of
 from common.tables.cells import Measure, Role
 from common.tables.estimates import Jackknife, Scores
@@ -117,11 +117,7 @@ def read_runs(root: Path, paper: str | None, experiment: str | None) -> tuple[li
 
 def command_of(folder: Path) -> str:
     """The command that began the run in `folder`, as a user would type it."""
-    words = shlex.split(json.loads((folder / folders.ENVIRONMENT).read_text()).get("command", ""))
-    if len(words) > 1 and words[1].endswith(".py"):
-        script = Path(words[1])
-        words[1:2] = ["-m", f"{script.parent.name}.{script.stem}"]
-    return shlex.join(words)
+    return as_typed(json.loads((folder / folders.ENVIRONMENT).read_text()).get("command", ""))
 
 
 def repeated(runs: Iterable[Run]) -> list[str]:

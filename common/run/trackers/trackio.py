@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.run.media import Medium
+from common.run.private import told
 from common.run.results import RunIdentity
 from common.run.schema import TrackerConfig
 from common.run.trackers.local import LocalRun
@@ -46,7 +47,7 @@ class TrackioRun(LocalRun):
                 project=config.project,
                 name=name,
                 group=group_of(identity, environment.get("sweep")),
-                config={**settings, "environment": dict(environment)},
+                config=told(identity.paper, settings, environment, machine=config.machine),
                 resume="allow",
                 embed=False,
                 auto_log_gpu=False,

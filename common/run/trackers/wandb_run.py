@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from common.run import media, rate_record, results
 from common.run.folder import read_records, selection_of
 from common.run.items import read_items
+from common.run.private import told
 from common.run.results import RunIdentity
 from common.run.schema import TrackerConfig, TrackerMode, flat
 from common.run.trackers.names import EVALUATE, TRAIN, group_of, run_id
@@ -76,10 +77,15 @@ class WandbRun:
             group=group_of(identity, environment.get("sweep")),
             job_type=EVALUATE if evaluating else identity.method,
             tags=list(dict.fromkeys([*_tags(identity), *config.tags, *tags])),
-            config={**settings, "environment": dict(environment)},
+            config=told(identity.paper, settings, environment, machine=config.machine),
             reinit="create_new",  # never what an earlier run of this process left open
             settings=wandb.Settings(
-                silent=True, console="off", init_timeout=60, x_disable_stats=again, x_disable_meta=again
+                silent=True,
+                console="off",
+                init_timeout=60,
+                x_disable_stats=again,
+                x_disable_meta=again or not config.machine,
+                host=None if config.machine and not again else "",  # None is this machine's
             ),
         )
         self._run.define_metric("step")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from common.run.items import Item
+from common.run.private import public_environment
 from common.run.results import Interval
 from common.run.run import Run, RunIdentity
 from common.run.schema import Device, LoopConfig, RuntimeConfig, TrackerConfig, TrackerMode, TrackerName
@@ -58,7 +59,7 @@ def test_a_run_continued_three_times_has_one_history(continued: Path, tmp_path: 
     assert found.id == json.loads((continued / "tracker.json").read_text())["train"]
     assert (found.project, found.group, found.job_type) == ("p", "paper/experiment", "method")
     assert found.tags == ["paper", "experiment", "method", "scale=cpu", "seed=3", "draft"]
-    environment = json.loads((continued / "environment.json").read_text())
+    environment = public_environment(json.loads((continued / "environment.json").read_text()), dict)
     assert found.config == {"seed": 3, "scale": "cpu", "tracker": {"tags": ["draft"]}, "environment": environment}
     assert found.summary["test/accuracy"] == 0.75 and found.summary["cost/wall_seconds"] > 0
     assert found.exit_code == 0

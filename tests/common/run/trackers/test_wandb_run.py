@@ -189,6 +189,27 @@ def test_wandb_itself_has_the_run_as_metrics_jsonl_tells_it(tmp_path: Path, wand
     assert list(kinds.values()) == ["table-file", "table-file", "image-file", "image-file"]
 
 
+@pytest.mark.parametrize("machine", [False, True])
+def test_what_tells_of_the_machine_goes_to_wandb_only_if_asked_for(
+    tmp_path: Path, wandb: Any, monkeypatch: pytest.MonkeyPatch, machine: bool
+) -> None:
+    import socket
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "node17.example")
+    monkeypatch.setattr(sys, "argv", ["/users/ada/code/reckoning/train.py", "loop.root=/users/ada/runs"])
+    config = TrackerConfig(name=TrackerName.wandb, mode=TrackerMode.offline, machine=machine)
+    settings = {"data": {"files": {"train": "/users/ada/files/train.jsonl"}}, "loop": {"root": "/users/ada/runs"}}
+    command = "python /users/ada/code/reckoning/train.py loop.root=/users/ada/runs inner.lr=0.1"
+    environment = {"command": command, "hardware": {"host": "node17.example", "cpu": "EPYC"}}
+    make_tracker(config, tmp_path, settings, WHO, environment).finish(0)
+    wandb.teardown()
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*.wandb"))
+    assert b"EPYC" in written
+    assert [secret in written for secret in (b"node17", b"/users/ada")] == [machine, machine]
+    if not machine:
+        assert b"train.jsonl" in written and b"python -m reckoning.train inner.lr=0.1" in written
+
+
 def test_a_run_never_goes_on_in_one_that_was_left_open(tmp_path: Path, wandb: Any) -> None:
     """As W&B failed at that one, and the same process has another run to do."""
     for name in ("one", "other"):
