@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from common.data.packed import Bounds
 from common.data.splits import SPLITS
 from common.engine.settings import InnerConfig, Schedule
 from common.engine.settings import OuterConfig as CommonOuterConfig
@@ -287,6 +288,7 @@ class DataConfig:
     """Questions asked of one context: of student records, and of generated BabiLong."""
     seed: int = 0
     """The training seed does not change the data."""
+    bounds: Bounds = field(default_factory=Bounds, metadata=UNHASHED)
     cache: str | None = field(default=None, metadata=UNHASHED)
     """Folder where built splits are kept; null builds each problem when it is asked for."""
     export: str | None = field(default=None, metadata=UNHASHED)

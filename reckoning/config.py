@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from common.data.packed import Bounds
 from common.engine.settings import InnerConfig, OuterConfig
 from common.errors import UserError
 from common.fields import UNHASHED
@@ -219,6 +220,7 @@ class DataConfig:
     """Depths that generated training theories have besides `generator.depths`, e.g. [0] for stated facts."""
     limit: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     """Use only the first so many problems of a split; 0 uses all."""
+    bounds: Bounds = field(default_factory=Bounds, metadata=UNHASHED)
     cache: str | None = field(default=None, metadata=UNHASHED)
     """Folder where built splits are kept; null builds them anew each time."""
     export: str | None = field(default=None, metadata=UNHASHED)

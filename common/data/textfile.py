@@ -1,14 +1,13 @@
 """Line-by-line reading of plain and packed text, with errors that name file and line."""
 
 import csv
-import gzip
 import json
-import lzma
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
+from common.data.packed import DAMAGE, lines_of, whole
 from common.errors import UserError
 
 
@@ -18,7 +17,8 @@ def read_lines(path: Path, *, remedy: str = "check the path") -> Iterator[tuple[
     The file is looked up at once, not at the first line, so a missing file is reported where it was asked for.
 
     Raises:
-        UserError: the file is missing (`remedy` ends the message), unreadable, not UTF-8 or a damaged archive.
+        UserError: the file is missing (`remedy` ends the message), unreadable, not UTF-8, a damaged archive or beyond
+            `data.bounds`.
     """
     _check_there(path, remedy)
     numbered = enumerate(_lines(path), start=1)
@@ -44,7 +44,12 @@ def read_text(path: Path, *, remedy: str = "check the path") -> str:
         UserError: as `read_lines`.
     """
     _check_there(path, remedy)
-    return "".join(_lines(path))
+    with _readable(path, lambda: 1):
+        raw = whole(path)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, raw.count(b"\n", 0, error.start) + 1, error) from error
 
 
 def _check_there(path: Path, remedy: str) -> None:
@@ -53,25 +58,30 @@ def _check_there(path: Path, remedy: str) -> None:
         raise UserError(f"{path}: {kind}; {remedy}")
 
 
-def _opened(path: Path) -> BinaryIO:
-    if path.suffix == ".xz":
-        return cast(BinaryIO, lzma.open(path))
-    return cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
-
-
 def _lines(path: Path) -> Iterator[str]:
     number = 0
-    try:
-        with _opened(path) as file:
-            for number, raw in enumerate(file, start=1):
+    with _readable(path, lambda: number + 1):
+        for number, raw in enumerate(lines_of(path), start=1):
+            try:
                 yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}:{number}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, number, error) from error
+
+
+@contextmanager
+def _readable(path: Path, line: Callable[[], int]) -> Iterator[None]:
+    """Put into words what goes wrong in reading `path` at the line that `line()` tells."""
+    try:
+        yield
+    except DAMAGE as error:
         kind = {".gz": "gzip", ".xz": "xz"}.get(path.suffix, "")
-        raise UserError(f"{path}:{number + 1}: damaged {kind} archive ({error}); copy or download it again") from error
+        raise UserError(f"{path}:{line()}: damaged {kind} archive ({error}); copy or download it again") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> UserError:
+    return UserError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from common.data.packed import Bounds, bounded
 from common.errors import SweepError, UserError
 from common.run import local, run_name  # noqa: F401 -- register the resolvers of conf/common
 from common.run.keys import unknown_key
@@ -86,7 +87,8 @@ def guard(task: Task) -> Task:
     @functools.wraps(task)
     def guarded(cfg: DictConfig) -> Any:
         try:
-            return task(cfg)
+            with bounded(_bounds_of(cfg)):
+                return task(cfg)
         except (UserError, OSError) as error:
             if (message := explain(error)) is None:
                 raise
@@ -96,6 +98,12 @@ def guard(task: Task) -> Task:
             raise
 
     return guarded
+
+
+def _bounds_of(cfg: DictConfig) -> Bounds:
+    """What `data.bounds` of a composed configuration says, if it has data."""
+    given = OmegaConf.select(cfg, "data.bounds")
+    return Bounds() if given is None else Bounds(**cast(dict[str, int], OmegaConf.to_container(given, resolve=True)))
 
 
 def in_sweep() -> bool:

@@ -25,18 +25,20 @@ SECRETIVE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.I
 """Names of environment variables whose values are secrets."""
 SHORTEST_SECRET = 8
 """In characters; shorter values of such variables are words such as `true`."""
+ANYBODY = {"", "root", "user", "admin", "ubuntu", "runner", "localhost"}
+"""Names that tell nothing."""
 FOLDERS: Mapping[str, str | None] = {"loop.root": "runs", "root": None, "cache": "runs/data", "export": None}
 """Dotted key, else its last part -> what stands in place of a place of this machine."""
 
 
-def telling(value: Any, hosts: Iterable[str] = ()) -> str:
+def telling(value: Any, names: Iterable[str] = ()) -> str:
     """Why `value`, plain data of any nesting, tells too much, its keys included; empty: it does not.
 
     Args:
         value: as JSON and YAML hold it.
-        hosts: further names of machines, besides this one's.
+        names: further names of machines and people, besides this machine's.
     """
-    names = {*hosts, socket.gethostname(), _user()} - {""}
+    names = {*names, socket.gethostname()} - ANYBODY
     named = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, sorted(names)))})(?![\w-])") if names else None
     secrets = secrets_here()
     for text in strings(value):
@@ -154,7 +156,8 @@ def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
 
 
-def _user() -> str:
+def user() -> str:
+    """Whose process this is."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # an account without a name

@@ -121,9 +121,11 @@ class TrackerConfig:
             TrackerName.wandb: ("mode", "project", "entity", "tags", "machine"),
             TrackerName.trackio: ("project", "machine"),
         }
-        for each in dataclasses.fields(self)[1:]:
-            key, value = each.name, getattr(self, each.name)
-            default = each.default if each.default is not dataclasses.MISSING else each.default_factory()
+        defaults: dict[str, Any] = {
+            "mode": TrackerMode.auto, "project": "innerloop", "entity": None, "tags": [], "machine": False,
+        }  # fmt: skip
+        for key, default in defaults.items():
+            value = getattr(self, key)
             if value != default and key not in known.get(self.name, ()):
                 takers = " or ".join(f"tracker={name}" for name, keys in known.items() if key in keys)
                 raise UserError(

@@ -3,26 +3,33 @@
 import io
 import json
 import lzma
+import os
+import random
+import subprocess
+import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 import yaml
 
 from common.errors import UserError
-from common.run import results
+from common.run import private, results
 from common.run.items import Item
-from common.run.schema import schema_of
 from common.tables import sweep
 from common.tables.runs import read_runs
 from reckoning.config import TrainConfig
-from scripts import archive
+from scripts.archive import __main__ as archive
+from scripts.archive import form
 from scripts.tables import __main__ as tables
 from tests.scripts.tables.test_tables import write_run
 
 HOST, USER = "node17", "ada"
 SECRETS = (f"/users/{USER}", HOST, USER)
+ROOT = str(Path(__file__).parents[2])
 ARCHIVE = Path("docs/results/reckoning.runs.tar.xz")
 
 
@@ -30,14 +37,18 @@ ARCHIVE = Path("docs/results/reckoning.runs.tar.xz")
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty repository, and a user and a host that must not be told."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(archive.getpass, "getuser", lambda: USER)
-    monkeypatch.setattr(archive.socket, "gethostname", lambda: HOST)
+    monkeypatch.setattr(private.getpass, "getuser", lambda: USER)
+    monkeypatch.setattr(private.socket, "gethostname", lambda: HOST)
 
 
 def edit(path: Path, **changes: Any) -> None:
     """Change keys of a JSON or YAML file."""
     read, write = (yaml.safe_load, yaml.safe_dump) if path.suffix == ".yaml" else (json.loads, json.dumps)
     path.write_text(write({**read(path.read_text()), **changes}))
+    if path.name == "config.yaml":
+        digest = results.config_hash(yaml.safe_load(path.read_text()), TrainConfig)
+        (path.parent / "FINISHED").write_text(f"{digest}\n")
+        edit(path.parent / "results.json", config_hash=digest)
 
 
 def made(root: str, method: str, *, started: str = "2026-11-01T00:00:00+00:00", **settings: Any) -> Path:
@@ -157,7 +168,7 @@ def test_packing_adds_and_of_equal_runs_keeps_the_one_begun_last(capsys: pytest.
     made("three", "ft_icr", started=earlier)
     made("three", "reckoning", seed=2)
     archive.pack("reckoning", Path("three"))
-    there = {run.place.rpartition("/")[2]: run.started for run in archive.read(ARCHIVE)}
+    there = {run.place.rpartition("/")[2]: run.started for run in form.read(ARCHIVE, "reckoning")}
     assert there == {"no_facts-0": earlier, "other_name": later, "reckoning-2": earlier}
 
 
@@ -167,7 +178,7 @@ def test_a_later_run_of_other_settings_takes_the_place_of_the_one_whose_folder_i
     folder = made("two", "ft_icr", started="2026-11-03T00:00:00+00:00", inner={"lr": 0.2})
     folder.rename(folder.with_name("ft_icr-0"))
     archive.pack("reckoning", Path("two"))
-    (kept,) = archive.read(ARCHIVE)
+    (kept,) = form.read(ARCHIVE, "reckoning")
     assert yaml.safe_load(kept.files["config.yaml"])["inner"] == {"lr": 0.2}
 
 
@@ -223,7 +234,7 @@ def test_a_damaged_archive_and_wrong_words_are_named() -> None:
     for words in (["pack"], ["pack", "paper=none"], ["pack", "paper=reckoning", "scale=cpu"]):
         with pytest.raises(UserError):
             archive.parse(words)
-    assert archive.parse(["pack", "paper=reckoning"]) == ("pack", "reckoning", Path("runs"))
+    assert archive.parse(["pack", "paper=reckoning"]) == ("pack", "reckoning", Path("runs"), 512)
 
 
 def test_nothing_to_keep_is_said_and_leaves_no_archive() -> None:
@@ -233,22 +244,141 @@ def test_nothing_to_keep_is_said_and_leaves_no_archive() -> None:
     assert not ARCHIVE.exists()
 
 
+def rewritten(change: Callable[[str, bytes], bytes], path: Path = ARCHIVE) -> None:
+    """The archive with every file's content changed, its form sound."""
+    (run,) = form.read(path, "reckoning")
+    files = {name: change(name, content) for name, content in run.files.items()}
+    path.write_bytes(form.written([form.Packed(run.place, files)]))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.yaml", b"lr: ", b"lr: 7"),
+        ("config.yaml", b"seed: 0", b"seed: 1"),
+        ("config.yaml", b"seed", b"{"),
+        ("FINISHED", b"", b"0"),
+        ("results.json", b'"paper": "reckoning"', b'"paper": "perk"'),
+        ("results.json", b'"schema": 2', b'"schema": 3'),
+        ("results.json", b'"config_hash"', b'"hash"'),
+        ("environment.json", b"{", b"["),
+        ("predictions.jsonl", b"scores", b"score"),
+        ("predictions.jsonl", b"{", b""),
+        ("predictions.jsonl", b"{", b"\xff{"),
+        ("predictions.jsonl", b"{", b"[" * 100_000),
+    ],
+)
+def test_a_run_that_does_not_fit_its_settings_or_is_damaged_is_refused(name: str, old: bytes, new: bytes) -> None:
+    made("runs", "ft_icr")
+    archive.pack("reckoning", Path("runs"))
+    rewritten(lambda each, content: content.replace(old, new, 1) if each == name else content)
+    with pytest.raises(UserError, match=r"tar\.xz: reckoning/demo/ft_icr-0: .*; restore the archive or delete it"):
+        archive.unpack("reckoning", Path("back"))
+    assert not Path("back").exists()
+
+
+def test_an_archive_with_any_damage_gives_its_runs_or_one_message() -> None:
+    made("runs", "ft_icr")
+    archive.pack("reckoning", Path("runs"))
+    whole, expected = ARCHIVE.read_bytes(), form.read(ARCHIVE, "reckoning")
+    draw = random.Random(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        kind = draw.randrange(3)
+        if kind == 0:
+            damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+        elif kind == 1:
+            del damaged[draw.randrange(len(damaged)) :]
+        else:
+            start = draw.randrange(len(damaged))
+            damaged[start : start + draw.randrange(1, 64)] = draw.randbytes(draw.randrange(64))
+        ARCHIVE.write_bytes(damaged)
+        try:
+            assert form.read(ARCHIVE, "reckoning") == expected
+        except UserError as error:
+            assert str(ARCHIVE) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 150
+    damaged = bytearray(lzma.decompress(whole))
+    for _ in range(200):  # whole as a packed file, damaged in what it holds
+        changed = bytearray(damaged)
+        changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
+        ARCHIVE.write_bytes(lzma.compress(changed, preset=0))
+        try:
+            form.read(ARCHIVE, "reckoning")
+        except UserError as error:
+            assert str(ARCHIVE) in str(error)
+
+
+@pytest.mark.parametrize("inside", ["a member", "its header", "nothing", "many runs"])
+def test_a_bomb_is_refused_and_nothing_is_written(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ARCHIVE.parent.mkdir(parents=True)
+    monkeypatch.setattr(form, "MOST_RUNS", 100)
+    size = 70_000_000
+    with tarfile.open(ARCHIVE, "w:xz", preset=0, format=tarfile.PAX_FORMAT) as tar:
+        for index in range(200 if inside == "many runs" else 1):
+            member = tarfile.TarInfo(f"reckoning/demo/x{index}/config.yaml")
+            member.size = size if inside == "a member" else 0
+            if inside == "its header":
+                member.pax_headers = {"comment": "a" * size}
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+    if inside == "nothing":
+        ARCHIVE.write_bytes(lzma.compress(bytes(size), preset=0))
+    with pytest.raises(UserError, match=r"more than (64|30) MB|lacks|is missing|damaged|one too many|no run"):
+        archive.unpack("reckoning", Path("back"), limit_mb=512 if inside in ("a member", "many runs") else 30)
+    assert not Path("back").exists()
+
+
+@pytest.mark.parametrize("file", ["predictions.jsonl", "metrics.jsonl", "rates.json", "sets.json", "results.json"])
+@pytest.mark.parametrize("secret", [f"/users/{USER}/a", HOST, "hf_" + "a1B2" * 8, "the-own-key"])
+@pytest.mark.parametrize("as_key", [False, True])
+def test_no_file_of_a_kept_run_holds_a_path_a_host_or_a_key(
+    file: str, secret: str, as_key: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OWN_API_KEY", "the-own-key")
+    made("runs", "ft_icr")
+    path = made("runs", "no_facts") / file
+    lines = path.read_text().splitlines() if path.exists() and file.endswith("l") else []
+    value = {**json.loads(lines[0] if lines else path.read_text() if path.exists() else "{}")}
+    within = value["hardware"] if file == "results.json" else value
+    within |= {secret: 1} if as_key else {"said": ["a", {"b": f"x {secret}"}]}
+    path.write_text("\n".join([*lines[1:], json.dumps(value)]) + "\n" if lines else json.dumps(value))
+    archive.pack("reckoning", Path("runs"))
+    said = capsys.readouterr().err
+    assert {member.name.split("/")[2] for member in members()} == {"ft_icr-0"}
+    assert f"left out: {path.parent}: {file}" in said and "the-own-key" not in said and "hf_a1B2" not in said
+
+
+def test_two_that_pack_at_once_lose_nothing() -> None:
+    """The second is refused while the first reads, adds and writes."""
+    made("runs", "ft_icr")
+    archive.FOLDER.mkdir(parents=True)
+    code = "import sys; from pathlib import Path; from common.run.folder import lock\n"
+    code += "with lock(Path('docs/results')): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, env={**os.environ, "PYTHONPATH": ROOT}
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="another process"):
+            archive.pack("reckoning", Path("runs"))
+        assert not ARCHIVE.exists()
+        other.communicate()
+    archive.pack("reckoning", Path("runs"))
+    assert ARCHIVE.exists()
+
+
 KEPT = {"reckoning": 350, "perk": 102}
 """Runs of the repository's own archives."""
 
 
 @pytest.mark.parametrize("paper", KEPT)
-def test_every_kept_run_is_found_by_its_hash_and_its_items_have_the_contracts_form(paper: str) -> None:
-    runs = list(archive.read(Path(__file__).parents[2] / archive.archive_of(paper)))
+def test_every_kept_run_fits_its_settings(paper: str) -> None:
+    runs = form.read(Path(__file__).parents[2] / archive.archive_of(paper), paper)
     assert len(runs) == KEPT[paper] == len({run.digest for run in runs})
     for run in runs:
         found = json.loads(run.files["results.json"])
-        settings = yaml.load(run.files["config.yaml"], yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
-        schema = schema_of(paper, settings)
-        assert run.digest == found["config_hash"] == results.config_hash(settings, schema), run.place
-        assert found["schema"] == results.SCHEMA
         items = [json.loads(line) for line in run.files["predictions.jsonl"].splitlines()]
         metrics = {metric for item in map(Item.of, items) for metric in item.scores}
-        assert all(isinstance(item["id"], str) and isinstance(item["group"], str) and item["scores"] for item in items)
         named = {metric.partition("@")[0] for metric in found["test"]}
         assert metrics <= named and bool(metrics) == (found["method"] != "run_time"), run.place

@@ -12,7 +12,6 @@ from reckoning.config import TrainConfig
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(private.socket, "gethostname", lambda: "node17")
-    monkeypatch.setattr(private.getpass, "getuser", lambda: "ada")
     monkeypatch.setenv("SOME_API_KEY", "a-very-own-key")
     monkeypatch.setenv("FLAG_TOKEN", "true")
 
@@ -20,15 +19,16 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("/home/ada/data", "absolute path"),
+        ("/users/ada/data", "absolute path"),
         ("~/gpt2", "absolute path"),
         (r"D:\data", "absolute path"),
-        ("see file:///tmp/a", "absolute path"),
+        ("see file:///mnt/a/b", "absolute path"),
         ({"a": [{"b": "read from /mnt/disk/a"}]}, "absolute path"),
         ({"/scratch/one/two": 1}, "absolute path"),
-        ("`/opt/x/y`", "absolute path"),
+        ("`/usr/x/y`", "absolute path"),
         ("on node17", "host or a user"),
         ("by ada", "host or a user"),
+        ({"ada": 1}, "host or a user"),
         ("on other9", "host or a user"),
         ("hf_" + "A1b2" * 8, "key or password"),
         ("ghp_" + "A1b2" * 8, "key or password"),
@@ -39,7 +39,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_whatever_tells_of_a_place_a_person_or_a_key_is_named(value: Any, reason: str) -> None:
-    assert reason in telling(value, ["other9"])
+    assert reason in telling(value, ["other9", "ada"])
     assert "a-very-own-key" not in telling(value)
 
 
@@ -57,7 +57,7 @@ def test_whatever_tells_of_a_place_a_person_or_a_key_is_named(value: Any, reason
     ],
 )
 def test_what_tells_nothing_passes(value: Any) -> None:
-    assert telling(value) == ""
+    assert telling(value, ["root", ""]) == ""
 
 
 def test_commands_and_settings_keep_what_can_change_a_number() -> None:
