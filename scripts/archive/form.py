@@ -99,9 +99,12 @@ def read(path: Path, paper: str, largest_mb: int = LARGEST_MB) -> list[Packed]:
                         raise _refusal(path, f"{member.name} is no file of a run")
                     if member.size > MEMBER_MB * MEGABYTE or len(found) > MOST_RUNS:
                         raise _refusal(path, f"{member.name} is one too many, or of more than {MEMBER_MB} MB")
+                    files = found.setdefault("/".join(parts), {})
+                    if name in files:
+                        raise _refusal(path, f"{member.name} is there twice")
                     content = tar.extractfile(member)
                     assert content is not None, "a file has content"
-                    found.setdefault("/".join(parts), {})[name] = content.read()
+                    files[name] = content.read()
     except (tarfile.TarError, *DAMAGE, OSError, ValueError, OverflowError, MemoryError) as error:
         raise UserError(f"{path}: damaged ({error}); restore it or delete it") from error
     if not found:

@@ -311,6 +311,15 @@ def test_an_archive_with_any_damage_gives_its_runs_or_one_message() -> None:
             assert str(ARCHIVE) in str(error)
 
 
+def test_a_file_that_is_there_twice_is_refused() -> None:
+    made("runs", "ft_icr")
+    archive.pack("reckoning", Path("runs"))
+    (run,) = form.read(ARCHIVE, "reckoning")
+    ARCHIVE.write_bytes(form.written([run, run]))
+    with pytest.raises(UserError, match="is there twice"):
+        archive.unpack("reckoning", Path("back"))
+
+
 @pytest.mark.parametrize("inside", ["a member", "its header", "nothing", "many runs"])
 def test_a_bomb_is_refused_and_nothing_is_written(inside: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ARCHIVE.parent.mkdir(parents=True)
