@@ -7,7 +7,8 @@
     memory.save("memories/mary")                # a standard peft adapter
     reader.open("memories/mary").ask("Where is Mary?")
 
-A memory is a set of tensors beside one frozen base, so any number of them share a reader.
+A memory is a set of tensors beside one frozen base, so any number of them share a reader; threads may share it, too,
+and their forward passes follow one another.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from common.data.textfile import read_text
+from common.engine.swap import LOCK
 from common.errors import UserError
 from common.language.decode import continuations
 from common.run import memory
@@ -106,10 +108,13 @@ class Reader:
         adapter = self.parts.model.adapter
         if adapter is None:
             raise UserError(f"{self.folder}: method.adapter=false, so no saved memory fits; use a run with an adapter")
-        found, note = memory.load(place, adapter, _Note, SCHEMA, self.config.model.name)
-        slow = dict(self.parts.model.network.named_parameters())
+        with LOCK:
+            found, note = memory.load(place, adapter, _Note, SCHEMA, self.config.model.name)
         fast = self.learner.writer.slow
-        if any(not value.equal(slow[name]) for name, value in found.items() if name not in fast):
+        with LOCK:
+            slow = dict(self.parts.model.network.named_parameters())
+            differ = any(not value.equal(slow[name]) for name, value in found.items() if name not in fast)
+        if differ:
             raise UserError(
                 f"{place}: matrices that inner.weights={self.config.inner.weights} leaves alone are not those of "
                 f"{self.folder}; open it with the run that it was saved from"
@@ -238,10 +243,11 @@ class Memory:
                 f"{reader.folder}: method.adapter=false writes into all weights, which no adapter holds; keep such "
                 "memories in this process, or train with method.adapter=true"
             )
-        files = adapter.adapted(self.weights, reader.folder / MODEL)
         prompt = reader.parts.templates.prompt("{question}", self.segments)
-        note = _Note(SCHEMA, reader.config.model.name, adapter.fingerprint(), self.segments, prompt)
-        memory.save(Path(folder).expanduser(), files, note)
+        with LOCK:  # the base is read, and another thread may be asking
+            files = adapter.adapted(self.weights, reader.folder / MODEL)
+            note = _Note(SCHEMA, reader.config.model.name, adapter.fingerprint(), self.segments, prompt)
+            memory.save(Path(folder).expanduser(), files, note)
 
     def _answer(self, said: str) -> str:
         config = self.reader.config

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from common.engine.given import gradients_of, micro_batches
 from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights, leaves
 
@@ -39,7 +40,7 @@ class Derivatives(Protocol):
 
 def parts_at(parts: Parts, step: int) -> Sequence[Any]:
     """The micro-batches of a step, at least one."""
-    return parts(step) if callable(parts) else parts
+    return micro_batches(parts(step) if callable(parts) else parts)
 
 
 def gradient(loss: InnerLoss, weights: Weights, parts: Sequence[Any]) -> tuple[list[Tensor], Tensor]:
@@ -87,8 +88,8 @@ class _Plain:
         at = leaves(weights)
         with torch.enable_grad(), needing(Need.first):
             value = self.loss(at, part)
-            found = torch.autograd.grad(value.sum(), list(at.values()), allow_unused=True, materialize_grads=True)
-        return list(found), value.detach()
+            found = gradients_of(value, at)
+        return found, value.detach()
 
     def product(self, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]) -> Product:
         at = leaves(weights)
@@ -96,9 +97,7 @@ class _Plain:
         with torch.enable_grad(), needing(Need.curvature):
             value = self.loss(at, part)
             refuse_unnamed_learners([value], inputs)
-            first = torch.autograd.grad(
-                value.sum(), list(at.values()), create_graph=True, allow_unused=True, materialize_grads=True
-            )
+            first = gradients_of(value, at, create_graph=True)
             reached = [(g, v) for g, v in zip(first, vector, strict=True) if g.requires_grad]
             if not reached:  # a loss linear in its weights
                 return [torch.zeros_like(x) for x in at.values()], [torch.zeros_like(x) for x in also]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from common.engine.derivatives import InnerLoss, Parts, gradient, parts_at
+from common.engine.given import check_start, gradients_of
 from common.engine.rates import Rates, rates_of
 from common.engine.rules import RuleState, UpdateRule
 from common.engine.settings import Snapshots, Unroll
@@ -78,7 +79,8 @@ def adapt(
         descent: with `Unroll.none` and `Unroll.truncate`, what takes the steps without graph.
 
     Raises:
-        UserError: `steps` or `keep` out of range.
+        UserError: `steps` or `keep` out of range, weights or loss that have no gradient (`common.engine.given`), no
+            micro-batch, or `torch.inference_mode()` around the call.
         ValueError: a start weight has no rate, `state` is not one of `rule` for these weights, or `project` changes
             names or shapes. In the backward pass of `recompute`: loss or projection depend on a learning tensor that
             `also` lacks.
@@ -87,6 +89,7 @@ def adapt(
         raise UserError(f"inner.steps={steps}: at least one inner step is needed; use a value of 1 or more")
     if not 0 <= keep <= steps:
         raise UserError(f"inner.keep={keep} with inner.steps={steps}: use a value between 0 and {steps}")
+    check_start(start)
     rates, state = rates_of(rates, start), FRESH if state is None else state
     _refuse_other_state(state, start, rule)
     losses: list[Tensor] = []
@@ -143,9 +146,7 @@ def _gradients(
         value = loss(weights, parts[0])
         for part in parts[1:]:
             value = value + loss(weights, part)
-        graphed = torch.autograd.grad(
-            value.sum(), list(weights.values()), create_graph=True, allow_unused=True, materialize_grads=True
-        )
+        graphed = gradients_of(value, weights, create_graph=True)
     return dict(zip(weights, graphed, strict=True)), value.detach()
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from common.engine.swap import LOCK, swapped
 from common.errors import UserError
 
 Weights = dict[str, Tensor]
@@ -28,7 +28,8 @@ def select(module: nn.Module, patterns: Sequence[str] = ("*",), key: str = "inne
     """
     if not patterns:
         raise UserError(f"{key}=[]: no weight is fast; use ['*'] for all")
-    named = dict(module.named_parameters())
+    with LOCK:
+        named = dict(module.named_parameters())
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in named):
             raise UserError(f"{key}: the pattern '{pattern}' matches no parameter; {_hint(module, pattern)}")
@@ -40,13 +41,16 @@ def buffers_of(module: nn.Module) -> Weights:
 
     Integers among them keep their type.
     """
-    return {name: value.detach().clone() for name, value in module.named_buffers()}
+    with LOCK:
+        return {name: value.detach().clone() for name, value in module.named_buffers()}
 
 
 def call(module: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
     """`module(*args, **kwargs)` with `weights` in place of its own; parameters not named keep their values.
 
-    A tied parameter is replaced wherever it is used.
+    A tied parameter is replaced wherever it is used, and a layer under several names once. Afterwards the module has
+    its own tensors again, also after an exception. Calls in several threads follow one another; what activation
+    checkpointing runs again in the backward pass has the same weights (`common.engine.swap`).
 
     `weights` may name buffers too: `{**weights, **buffers}`. A layer that writes buffers in its forward pass (batch
     norm in training mode) then writes to these tensors, in place; those not named are the module's own, and it writes
@@ -54,14 +58,13 @@ def call(module: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs:
     have, and those of `stack` have not.
 
     Raises:
-        ValueError: the module has no parameter or buffer of one of the names.
+        ValueError: the module has no parameter or buffer of one of the names, or two names of a tied one have different
+            tensors.
+        UserError: torch compiled or distributes the module, or a part of it, and a second derivative may follow; or it
+            checkpoints activations in the reentrant way.
     """
-    known = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    if not weights.keys() <= known:
-        known |= {name for name, _ in module.named_buffers(remove_duplicate=False)}
-    if not weights.keys() <= known:  # torch would ignore them, and they would never learn
-        raise ValueError(f"{type(module).__name__} has no parameter or buffer {sorted(weights.keys() - known)}")
-    return functional_call(module, dict(weights), args, kwargs, tie_weights=True)
+    with swapped(module, weights):
+        return module(*args, **kwargs)
 
 
 def stack(weights: Weights, tasks: int) -> Weights:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,24 @@ def test_two_memories_are_swapped_without_touching_the_model(reader: perk.Reader
     assert same(first.weights, weights[0]) and same(second.weights, weights[1])
     assert same(dict(reader.parts.model.network.named_parameters()), before)
     assert first.ask([]) == []
+
+
+def test_memories_asked_and_written_in_threads_answer_as_one_after_the_other(
+    reader: perk.Reader, tmp_path: Path
+) -> None:
+    texts = ["Mary went to the kitchen.", "John went to the garden.", "Sandra went to the office."]
+    questions = [f"Where is {name}?" for name in ("Mary", "John", "Sandra", "Daniel")]
+
+    def work(index: int) -> list[str]:
+        memory = reader.read([texts[index]])
+        said = [memory.respond(question) for question in questions]
+        memory.save(tmp_path / str(index))
+        opened = reader.open(tmp_path / str(index))
+        return [*said, *opened.respond(questions)]
+
+    expected = [work(index) for index in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(work, [0, 1, 2] * 3)) == expected * 3
 
 
 def test_micro_batches_write_the_same_memory(reader: perk.Reader) -> None:
