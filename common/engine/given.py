@@ -1,7 +1,7 @@
 """What `adapt` is given: start weights that can be stepped, and a loss that has a gradient by them, or one message."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ def micro_batches(parts: Any) -> Sequence[Any]:
         )
     if not len(parts):
         raise UserError("parts is empty: give at least one micro-batch; [None] for a loss that needs none")
-    return parts
+    return cast(Sequence[Any], parts)
 
 
 def gradients_of(value: Any, weights: dict[str, Tensor], *, create_graph: bool = False) -> list[Tensor]:

@@ -159,8 +159,8 @@ class _Reentrant(checkpoint.CheckpointFunction):
                 "torch.utils.checkpoint.checkpoint(..., use_reentrant=False), for a model of transformers "
                 "gradient_checkpointing_enable({'use_reentrant': False}), or none: inner.unroll=recompute saves as much"
             )
-        return super().apply(*args, **kwargs)
+        return super().apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
-checkpoint._checkpoint_without_reentrant_generator = _checkpointed_with_swaps
+checkpoint._checkpoint_without_reentrant_generator = _checkpointed_with_swaps  # type: ignore[assignment]
 checkpoint.CheckpointFunction = _Reentrant  # type: ignore[misc]
