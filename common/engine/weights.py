@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from common.engine.met import tell
 from common.errors import UserError
 
 Weights = dict[str, Tensor]
@@ -61,6 +62,7 @@ def call(module: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs:
         known |= {name for name, _ in module.named_buffers(remove_duplicate=False)}
     if not weights.keys() <= known:  # torch would ignore them, and they would never learn
         raise ValueError(f"{type(module).__name__} has no parameter or buffer {sorted(weights.keys() - known)}")
+    tell(module, weights)
     return functional_call(module, dict(weights), args, kwargs, tie_weights=True)
 
 
