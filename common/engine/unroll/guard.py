@@ -1,0 +1,171 @@
+"""Whether the steps that a backward pass rebuilt are those that were taken; costs no forward pass.
+
+A rebuilt step's second derivative computes the step's loss on its way, and its gradient except where a layer spares the
+product (`common.engine.twice.linear`). Both are compared with what the forward pass found: the loss in full, the
+gradient in at most 64 entries a tensor. The differences stay on the device until the last step has been rebuilt.
+
+The two may differ by rounding, as the rebuilt step runs other kernels. A difference counts from `_CLOSE` on, as a share
+of the largest loss (of a task) or gradient over the steps: the smallest of them may be nothing but rounding. What is
+smaller goes unnoticed, and so does a difference in the spared gradients alone that leaves the loss as it was.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+
+ENTRIES = {1: 64, 2: 8, 3: 4, 4: 3, 5: 2}
+"""Of a tensor that is compared, along each of its axes, by how many it has."""
+_CLOSE = {torch.float64: (1e-6, 1e-4), torch.float32: (1e-3, 1e-2), torch.bfloat16: (5e-2, 2e-1)}
+"""Of loss and gradient, by precision; half of them all are taken for bfloat16."""
+CAUSES = (
+    "usual causes: data, a number or a switch that the loss reads changed between adapt and the backward pass; random "
+    "numbers of a generator that the loss does not hold; a parts function that gives other data when it is called "
+    "again; a loss that keeps a count of its own"
+)
+
+
+class Guard:
+    """Of the steps of one inner loop."""
+
+    def __init__(self, kind: torch.dtype, projected: bool) -> None:
+        """`kind`: the coarsest precision of the steps. `projected`: the weights are compared too."""
+        self.rough = kind
+        self.projected = projected
+        self._began: list[Tensor] = []
+        self._losses: list[tuple[int, Tensor, Tensor]] = []
+        self._gradients: list[tuple[int, Tensor, Tensor]] = []
+        self._weights: list[tuple[int, Tensor, Tensor]] = []
+        self._recorded: list[Tensor] = []
+        self._value: Tensor | None = None
+        self._found: list[Tensor | None] | None = None
+
+    def began(self, weights: Sequence[Tensor]) -> None:
+        """The forward pass: weights before a step, and after the last."""
+        if self.projected:
+            self._began.append(torch.cat([_few(w) for w in weights]))
+
+    def recalled(self, step: int, weights: Sequence[Tensor]) -> None:
+        """The backward pass: the same weights."""
+        if self.projected:
+            found = torch.cat([_few(w) for w in weights])
+            self._weights.append((step, self._began[step], found))
+
+    def recorded(self, gradients: Sequence[Tensor]) -> None:
+        """The gradient that a step was taken with, before it is written to."""
+        self._recorded.extend(_few(g).clone() for g in gradients)
+
+    def seen(self, value: Tensor, gradients: Sequence[Tensor | None], rough: torch.dtype | None = None) -> None:
+        """Loss and gradient of a part that was rebuilt: see `common.engine.derivatives.Seen`."""
+        if self._value is None and not self._losses:  # all steps are of one kind
+            self.rough = coarser(self.rough, rough or coarsest(value))
+        value = value.detach()
+        self._value = value if self._value is None else self._value + value
+        few = [None if g is None else _few(g) for g in gradients]
+        if self._found is None:
+            self._found = few
+        else:
+            before = zip(self._found, few, strict=True)
+            self._found = [None if a is None or b is None else a + b for a, b in before]
+
+    def rebuilt(self, step: int, loss: Tensor) -> None:
+        """All parts of a step have been; `loss` is what it was."""
+        if self._value is not None:
+            self._losses.append((step, loss, self._value))
+            pairs = [(a, b) for a, b in zip(self._recorded, self._found or [], strict=False) if b is not None]
+            if pairs:
+                recorded, found = (torch.cat(each) for each in zip(*pairs, strict=True))
+                self._gradients.append((step, recorded.norm(), (found - recorded).norm()))
+        self._recorded, self._value, self._found = [], None, None
+
+    def check(self) -> None:
+        """Wait for the device, once.
+
+        Raises:
+            UserError: a step that was rebuilt is not the one that was taken.
+        """
+        if not self._losses:
+            return
+        of_gradient, floor = _CLOSE[_kind(self.rough)][1], _floor(self.rough)
+        steps = [step for step, _, _ in self._losses]
+        losses, again = (torch.stack([x[i].flatten().double() for x in self._losses]) for i in (1, 2))
+        off = apart(losses, again, self.rough)
+        kinds = [off.any(1)]
+        if self._gradients:
+            sizes, differences = (torch.stack([x[i] for x in self._gradients]) for i in (1, 2))
+            largest = torch.where(sizes.isfinite(), sizes, 0).amax()
+            kinds.append(~(differences <= of_gradient * largest + floor) & sizes.isfinite())
+        for _, a, b in self._weights:
+            kinds.append(((b - a).norm() > _CLOSE[_kind(self.rough)][0] * a.norm() + floor).view(1))
+        told = iter(torch.cat(kinds).tolist())
+        counts = len(steps), len(self._gradients), len(self._weights)
+        wrong, sloped, moved = ([i for i in range(count) if next(told)] for count in counts)
+        if wrong:  # the first that was taken is the last that was rebuilt
+            at = wrong[-1]
+            task = int(off[at].int().argmax())
+            raise _different(steps[at], f"its loss was {losses[at, task]:.6g} and is {again[at, task]:.6g} now")
+        if sloped:
+            step, size, difference = self._gradients[sloped[-1]]
+            raise _different(step, f"its gradient differs by {difference / size:.2g} of its size, its loss does not")
+        if not moved:
+            return
+        raise UserError(
+            "inner.unroll=recompute: the projection gives other weights when it is played again; it has to be a "
+            "function of its argument alone, which draws no random numbers; or use inner.unroll=stored"
+        )
+
+
+def coarser(one: torch.dtype, other: torch.dtype) -> torch.dtype:
+    """The one of larger rounding errors."""
+    return max(one, other, key=lambda kind: torch.finfo(kind).eps)
+
+
+def coarsest(value: Tensor) -> torch.dtype:
+    """Of all that a value was computed in: what autocast and the network itself have cast to are in its graph."""
+    found, seen, waiting = value.dtype, set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "ToCopyBackward0" and (kind := node._input_metadata[0].dtype).is_floating_point:  # type: ignore[attr-defined]
+            found = coarser(found, kind)
+        waiting.extend(following for following, _ in node.next_functions)
+    return found
+
+
+def apart(losses: Tensor, again: Tensor, rough: torch.dtype) -> Tensor:
+    """Where two computations of the same losses [..., tasks] in `rough` differ by more than rounding."""
+    scale = torch.where(losses.isfinite(), losses.abs(), 0)
+    scale = scale.amax(0) if scale.dim() > 1 else scale
+    return ((again - losses).abs() > _CLOSE[_kind(rough)][0] * scale + _floor(rough)) | (
+        again.isnan() != losses.isnan()
+    )
+
+
+def _kind(rough: torch.dtype) -> torch.dtype:
+    return rough if rough in _CLOSE else torch.bfloat16
+
+
+def _floor(rough: torch.dtype) -> float:
+    return 16 * torch.finfo(rough).eps
+
+
+def _different(step: int, what: str) -> UserError:
+    return UserError(
+        f"inner.unroll=recompute: inner step {step} was rebuilt as another one than was taken: {what}; {CAUSES}. Keep "
+        "it as it was until the backward pass has ended, or use inner.unroll=stored"
+    )
+
+
+def _few(tensor: Tensor) -> Tensor:
+    """At most 64 entries of a tensor, spread over it; [entries], a view where that is cheaper."""
+    tensor = tensor.detach()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    if tensor.numel() > ENTRIES[1]:
+        most = ENTRIES.get(tensor.dim(), 1)
+        tensor = tensor[tuple(slice(None, None, -(-size // most)) for size in tensor.shape)]
+    return tensor.reshape(-1)
