@@ -242,7 +242,7 @@ def _product_of(graph: fx.GraphModule, also: Sequence[int]) -> Callable[..., lis
             )(*at, *others)
             return found
 
-        _, through, value = torch.func.jvp(first, tuple(values), tuple(vector), has_aux=True)
+        through, value = torch.func.jvp(first, tuple(values), tuple(vector), has_aux=True)[1:]  # type: ignore[misc]
         return [*through, value]
 
     return run

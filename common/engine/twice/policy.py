@@ -47,7 +47,8 @@ def needed() -> Need:
 @contextmanager
 def sparing() -> Iterator[set[int]]:
     """The ids of the tensors whose first derivative was left out, under `Need.curvature`, inside the block."""
-    token = _spared.set(found := set())
+    found: set[int] = set()
+    token = _spared.set(found)
     try:
         yield found
     finally:

@@ -10,6 +10,7 @@ smaller goes unnoticed, and so does a difference in the spared gradients alone t
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +28,14 @@ CAUSES = (
 )
 
 
+class _Both(NamedTuple):
+    """What a step found, and what it finds now; of gradients their size and that of the difference."""
+
+    step: int
+    was: Tensor
+    now: Tensor
+
+
 class Guard:
     """Of the steps of one inner loop."""
 
@@ -35,9 +44,9 @@ class Guard:
         self.rough = kind
         self.projected = projected
         self._began: list[Tensor] = []
-        self._losses: list[tuple[int, Tensor, Tensor]] = []
-        self._gradients: list[tuple[int, Tensor, Tensor]] = []
-        self._weights: list[tuple[int, Tensor, Tensor]] = []
+        self._losses: list[_Both] = []
+        self._gradients: list[_Both] = []
+        self._weights: list[_Both] = []
         self._recorded: list[Tensor] = []
         self._value: Tensor | None = None
         self._found: list[Tensor | None] | None = None
@@ -51,7 +60,7 @@ class Guard:
         """The backward pass: the same weights."""
         if self.projected:
             found = torch.cat([_few(w) for w in weights])
-            self._weights.append((step, self._began[step], found))
+            self._weights.append(_Both(step, self._began[step], found))
 
     def recorded(self, gradients: Sequence[Tensor]) -> None:
         """The gradient that a step was taken with, before it is written to."""
@@ -73,11 +82,11 @@ class Guard:
     def rebuilt(self, step: int, loss: Tensor) -> None:
         """All parts of a step have been; `loss` is what it was."""
         if self._value is not None:
-            self._losses.append((step, loss, self._value))
+            self._losses.append(_Both(step, loss, self._value))
             pairs = [(a, b) for a, b in zip(self._recorded, self._found or [], strict=False) if b is not None]
             if pairs:
                 recorded, found = (torch.cat(each) for each in zip(*pairs, strict=True))
-                self._gradients.append((step, recorded.norm(), (found - recorded).norm()))
+                self._gradients.append(_Both(step, recorded.norm(), (found - recorded).norm()))
         self._recorded, self._value, self._found = [], None, None
 
     def check(self) -> None:
@@ -89,12 +98,14 @@ class Guard:
         if not self._losses:
             return
         of_gradient, floor = _CLOSE[_kind(self.rough)][1], _floor(self.rough)
-        steps = [step for step, _, _ in self._losses]
-        losses, again = (torch.stack([x[i].flatten().double() for x in self._losses]) for i in (1, 2))
+        steps = [loss.step for loss in self._losses]
+        losses = torch.stack([loss.was.flatten().double() for loss in self._losses])
+        again = torch.stack([loss.now.flatten().double() for loss in self._losses])
         off = apart(losses, again, self.rough)
         kinds = [off.any(1)]
         if self._gradients:
-            sizes, differences = (torch.stack([x[i] for x in self._gradients]) for i in (1, 2))
+            sizes = torch.stack([gradient.was for gradient in self._gradients])
+            differences = torch.stack([gradient.now for gradient in self._gradients])
             largest = torch.where(sizes.isfinite(), sizes, 0).amax()
             kinds.append(~(differences <= of_gradient * largest + floor) & sizes.isfinite())
         for _, a, b in self._weights:
@@ -130,7 +141,7 @@ def coarsest(value: Tensor) -> torch.dtype:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if node.name() == "ToCopyBackward0" and (kind := node._input_metadata[0].dtype).is_floating_point:  # type: ignore[attr-defined]
+        if node.name() == "ToCopyBackward0" and (kind := node._input_metadata[0].dtype).is_floating_point:
             found = coarser(found, kind)
         waiting.extend(following for following, _ in node.next_functions)
     return found
@@ -146,6 +157,7 @@ def apart(losses: Tensor, again: Tensor, rough: torch.dtype) -> Tensor:
 
 
 def _kind(rough: torch.dtype) -> torch.dtype:
+    rough = rough.to_real()
     return rough if rough in _CLOSE else torch.bfloat16
 
 

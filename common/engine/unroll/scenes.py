@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from common.engine.derivatives import random_state, replayed
 from common.engine.met import telling
@@ -48,6 +49,7 @@ class _Kept:
 
     @property
     def touched(self) -> bool:
+        """Whether it may hold something else than at first."""
         return self.always or self.tensor._version != self.first
 
 
@@ -117,11 +119,19 @@ class Scenes:
                 buffers = self._modules[key]._buffers
                 stack.callback(buffers.__setitem__, name, buffers.get(name))
                 buffers[name] = tensor
+            now: dict[int, Tensor] = {}
+            stack.callback(self._put_back, scene, now)
             for key, content in scene.contents.items():
                 if (kept := self._kept[key]).touched:
-                    stack.callback(kept.tensor.data.copy_, kept.tensor.detach().clone())
+                    now[key] = kept.tensor.detach().clone()
                     kept.tensor.data.copy_(content)  # `data`: a graph outside may have saved the buffer
             yield
+
+    def _put_back(self, scene: _Scene, now: Mapping[int, Tensor]) -> None:
+        """What buffers held `now`, or when they were met if that was later."""
+        for key, content in scene.contents.items():
+            if (kept := self._kept[key]).touched:
+                kept.tensor.data.copy_(now.get(key, content))
 
     def _meet(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         """A network is about to be called, with these in place of its own weights and buffers."""
@@ -154,7 +164,7 @@ class Scenes:
         always = (training and buffer.is_floating_point()) or buffer.is_inference()
         if not always and buffer.numel() > SMALL:
             return
-        with torch._C._DisableFuncTorch():
+        with _disable_current_modes(), torch._C._DisableFuncTorch():  # the loss may be traced meanwhile
             copy, version = buffer.detach().clone(), 0 if always else buffer._version
         self._kept[id(buffer)] = _Kept(buffer, always, copy, version, version)
         if scene is not None:
