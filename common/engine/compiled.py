@@ -57,11 +57,13 @@ class _Program:
     """What was compiled for one shape of data and one state of what the loss reads."""
 
     def __init__(self, traced: Traced, found: Reached) -> None:
-        self.traced, self.found = traced, found
+        self.traced = traced
+        self.found = Reached(found.values, found.places, alive=found.alive)  # no tensors
         self.gradient: Callable[..., list[Tensor]] | None = None
         self.products: dict[tuple[int, ...], Callable[..., list[Tensor]]] = {}
         """By the places of what else learns."""
-        self.checked: Reached | None = None
+        self.checked: object = None
+        """The look at what the loss reads under which it was last compared with the loss."""
 
 
 class Compiled:
@@ -185,11 +187,11 @@ class Compiled:
         Raises:
             UserError: a program that was just made is stale already.
         """
-        if program.checked is found or (program.checked is not None and not program.traced.doubtful):
+        if program.checked is found.token or (program.checked is not None and not program.traced.doubtful):
             return True
         with torch.no_grad(), needing(Need.plain), replayed(before, value.device):
             plain = self.loss(weights, part)
-        fresh, program.checked = program.checked is None, found
+        fresh, program.checked = program.checked is None, found.token
         if not bool(apart(plain, value, program.traced.rough).any()):
             return True
         if fresh:

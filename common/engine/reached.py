@@ -55,6 +55,8 @@ class Reached:
     """Places of what cannot be looked into."""
     alive: list[Any] = field(default_factory=list)
     """What stands in `values` by its id."""
+    token: object = field(default_factory=object)
+    """Of this walk."""
 
     def differs_at(self, other: "Reached") -> str | None:
         """The first place whose value is another, None if all are the same."""
