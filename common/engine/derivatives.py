@@ -1,6 +1,6 @@
 """First and second derivatives of an inner loss, one micro-batch after the other, with no graph left behind."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from common.engine.twice.policy import Need, needing, sparing
 from common.engine.weights import Weights, leaves
+from common.errors import UserError
 
 InnerLoss = Callable[[Weights, Any], Tensor]
 """(fast weights, micro-batch) -> its share of the loss; shape [] for one task, [tasks] for a stack.
@@ -56,8 +57,18 @@ class Derivatives(Protocol):
 
 
 def parts_at(parts: Parts, step: int) -> Sequence[Any]:
-    """The micro-batches of a step, at least one."""
-    return parts(step) if callable(parts) else parts
+    """The micro-batches of a step, at least one.
+
+    Raises:
+        UserError: they can be gone through once only, or are no list of micro-batches.
+    """
+    found = parts(step) if callable(parts) else parts
+    if isinstance(found, Mapping) or not hasattr(found, "__getitem__"):
+        raise UserError(
+            f"parts={type(found).__name__}: every step goes through the micro-batches again, so give them as a list, "
+            "or give a function of the step's index that returns one"
+        )
+    return found
 
 
 def gradient(loss: InnerLoss, weights: Weights, parts: Sequence[Any]) -> tuple[list[Tensor], Tensor]:

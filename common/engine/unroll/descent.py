@@ -81,6 +81,7 @@ def walk(
             gradients, value = gradient(loss, weights, parts_at(parts, step))
             losses.append(value)
             if record is not None:
+                record.guard.recorded(gradients)
                 record.tape.record(gradients)
             numbers = [rate(name, step) for name in weights]
             update.advance(rule, list(weights.values()), gradients, numbers, buffers, state.count + step + 1)

@@ -47,7 +47,7 @@ class Guard:
         self._losses: list[_Both] = []
         self._gradients: list[_Both] = []
         self._weights: list[_Both] = []
-        self._recorded: list[Tensor] = []
+        self._recorded: list[list[Tensor]] = []
         self._value: Tensor | None = None
         self._found: list[Tensor | None] | None = None
 
@@ -63,8 +63,8 @@ class Guard:
             self._weights.append(_Both(step, self._began[step], found))
 
     def recorded(self, gradients: Sequence[Tensor]) -> None:
-        """The gradient that a step was taken with, before it is written to."""
-        self._recorded.extend(_few(g).clone() for g in gradients)
+        """The forward pass: the gradient of a step's loss, before anything is made of it."""
+        self._recorded.append([_few(g).clone() for g in gradients])
 
     def seen(self, value: Tensor, gradients: Sequence[Tensor | None], rough: torch.dtype | None = None) -> None:
         """Loss and gradient of a part that was rebuilt: see `common.engine.derivatives.Seen`."""
@@ -79,15 +79,16 @@ class Guard:
             before = zip(self._found, few, strict=True)
             self._found = [None if a is None or b is None else a + b for a, b in before]
 
-    def rebuilt(self, step: int, loss: Tensor) -> None:
-        """All parts of a step have been; `loss` is what it was."""
+    def rebuilt(self, step: int, loss: Tensor, order: Sequence[int]) -> None:
+        """All parts of a step have been; `loss` is what it was, `order` that of its weights now."""
         if self._value is not None:
             self._losses.append(_Both(step, loss, self._value))
-            pairs = [(a, b) for a, b in zip(self._recorded, self._found or [], strict=False) if b is not None]
+            before = (self._recorded[step][i] for i in order)
+            pairs = [(a, b) for a, b in zip(before, self._found or [], strict=True) if b is not None]
             if pairs:
                 recorded, found = (torch.cat(each) for each in zip(*pairs, strict=True))
                 self._gradients.append(_Both(step, recorded.norm(), (found - recorded).norm()))
-        self._recorded, self._value, self._found = [], None, None
+        self._value, self._found = None, None
 
     def check(self) -> None:
         """Wait for the device, once.

@@ -137,7 +137,6 @@ def _reverse(
         for group in groups:
             names = [plan.names[i] for i in group]
             w, g, after, moved = tape.recall(step, group)
-            guard.recorded(g)
             if plan.project is not None:
                 landed = dict(zip(names, moved, strict=True))
                 if step == plan.steps - 1:
@@ -159,7 +158,7 @@ def _reverse(
                 _add(weight_bars, through)
                 _add(also_bars, others)
                 del through, others  # before the next part takes its memory
-        guard.rebuilt(step, plan.losses[step])
+        guard.rebuilt(step, plan.losses[step], [i for group in groups for i in group])
     before_bars = [bar for own in buffer_bars for bar in own] if plan.count else []
     return [rate_bars, *weight_bars, *before_bars, *also_bars]
 

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from common.engine.inner import adapt
 from common.engine.rules import SGD, AdamW
 from common.engine.settings import Snapshots, Unroll
+from common.engine.twice.lean import make_lean
 from common.engine.weights import Weights, buffers_of, call, select, stack, stack_of
 from common.errors import UserError
 
@@ -59,6 +60,7 @@ def network(*middle: nn.Module) -> nn.Sequential:
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "lean": lambda: make_lean(network(nn.LayerNorm(4), nn.GELU(), nn.Linear(4, 4).double())),
     "dropout": lambda: network(nn.Dropout(0.4)),
     "batch norm": lambda: network(nn.BatchNorm1d(4)),
     "batch norm, cumulative": lambda: network(nn.BatchNorm1d(4, momentum=None)),
@@ -323,3 +325,18 @@ def test_a_guard_waits_for_the_device_once_a_backward_pass(monkeypatch: pytest.M
         fast.weights["w"].sum().backward()
         counts.append(len(waits))
     assert counts[0] == counts[1] <= 2  # the rates, and the guard
+
+
+@pytest.mark.parametrize("unroll", [Unroll.stored, Unroll.recompute, Unroll.none])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_parts_that_can_be_gone_through_once_are_refused(unroll: Unroll, wrapped: bool) -> None:
+    w = torch.ones(3, requires_grad=True)
+    for parts, kind in (
+        ((x for x in [1.0, 2.0]), "generator"),
+        (zip([1.0]), "zip"),
+        ({"x": 1.0}, "dict"),
+        ({1.0}, "set"),
+    ):
+        given: Any = (lambda _, parts=parts: parts) if wrapped else parts
+        with pytest.raises(UserError, match=f"^parts={kind}: every step goes through the micro-batches again, so give"):
+            adapt(lambda w, _: w["w"].sum(), {"w": w}, given, steps=2, rule=SGD(), rates=0.1, unroll=unroll)
