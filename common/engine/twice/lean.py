@@ -1,6 +1,7 @@
 """The pieces of `common.engine.twice` for a network that was built without them."""
 
 from functools import cache
+from importlib import import_module
 
 import torch
 from torch import Tensor, nn
@@ -60,12 +61,10 @@ def _conv1d(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def __getattr__(name: str) -> type[nn.Module]:
-    """`Conv1D`, when a pickled network asks for it: its base takes seconds to import."""
+    """`Conv1D`, when a pickled network asks for it; whoever has one has `transformers`, which is slow to import."""
     if name != "Conv1D":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from transformers.pytorch_utils import Conv1D
-
-    return _conv1d(Conv1D)
+    return _conv1d(import_module("transformers.pytorch_utils").Conv1D)
 
 
 def _activation(module: nn.Module) -> nn.Module | None:

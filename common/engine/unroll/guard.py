@@ -2,11 +2,12 @@
 
 A rebuilt step's second derivative computes the step's loss on its way, and its gradient except where a layer spares the
 product (`common.engine.twice.linear`). Both are compared with what the forward pass found: the loss in full, the
-gradient in at most 64 entries a tensor. The differences stay on the device until the last step has been rebuilt.
+gradient in at most 64 entries of the first and the last weight, and of the first and the last bias: what changes
+anywhere on the way changes that of the first layer. The differences stay on the device until the last step is rebuilt.
 
 The two may differ by rounding, as the rebuilt step runs other kernels. A difference counts from `_CLOSE` on, as a share
 of the largest loss (of a task) or gradient over the steps: the smallest of them may be nothing but rounding. What is
-smaller goes unnoticed, and so does a difference in the spared gradients alone that leaves the loss as it was.
+smaller goes unnoticed, and so does a difference in other entries of the gradient alone that leaves the loss as it was.
 """
 
 from collections.abc import Sequence
@@ -39,17 +40,22 @@ class _Both(NamedTuple):
 class Guard:
     """Of the steps of one inner loop."""
 
-    def __init__(self, kind: torch.dtype, projected: bool) -> None:
+    def __init__(self, weights: Sequence[Tensor], kind: torch.dtype, projected: bool) -> None:
         """`kind`: the coarsest precision of the steps. `projected`: the weights are compared too."""
         self.rough = kind
+        fewest = min(w.dim() for w in weights)  # biases and norms, whose gradient no layer spares
+        small, large = ([i for i, w in enumerate(weights) if (w.dim() == fewest) is few] for few in (True, False))
+        self._picked = dict.fromkeys([*small[:1], *small[-1:], *large[:1], *large[-1:]])
         self.projected = projected
         self._began: list[Tensor] = []
         self._losses: list[_Both] = []
         self._gradients: list[_Both] = []
         self._weights: list[_Both] = []
-        self._recorded: list[list[Tensor]] = []
+        self._recorded: list[dict[int, Tensor]] = []
+        self.order: Sequence[int] = range(len(weights))
+        """Of the weights in the backward pass."""
         self._value: Tensor | None = None
-        self._found: list[Tensor | None] | None = None
+        self._found: dict[int, Tensor] | None = None
 
     def began(self, weights: Sequence[Tensor]) -> None:
         """The forward pass: weights before a step, and after the last."""
@@ -64,7 +70,7 @@ class Guard:
 
     def recorded(self, gradients: Sequence[Tensor]) -> None:
         """The forward pass: the gradient of a step's loss, before anything is made of it."""
-        self._recorded.append([_few(g).clone() for g in gradients])
+        self._recorded.append({i: _few(gradients[i]).clone() for i in self._picked})
 
     def seen(self, value: Tensor, gradients: Sequence[Tensor | None], rough: torch.dtype | None = None) -> None:
         """Loss and gradient of a part that was rebuilt: see `common.engine.derivatives.Seen`."""
@@ -72,19 +78,15 @@ class Guard:
             self.rough = coarser(self.rough, rough or coarsest(value))
         value = value.detach()
         self._value = value if self._value is None else self._value + value
-        few = [None if g is None else _few(g) for g in gradients]
-        if self._found is None:
-            self._found = few
-        else:
-            before = zip(self._found, few, strict=True)
-            self._found = [None if a is None or b is None else a + b for a, b in before]
+        pairs = zip(self.order, gradients, strict=True)
+        few = {i: _few(g) for i, g in pairs if i in self._picked and g is not None}
+        self._found = few if self._found is None else {i: few[i] + g for i, g in self._found.items() if i in few}
 
-    def rebuilt(self, step: int, loss: Tensor, order: Sequence[int]) -> None:
-        """All parts of a step have been; `loss` is what it was, `order` that of its weights now."""
+    def rebuilt(self, step: int, loss: Tensor) -> None:
+        """All parts of a step have been; `loss` is what it was."""
         if self._value is not None:
             self._losses.append(_Both(step, loss, self._value))
-            before = (self._recorded[step][i] for i in order)
-            pairs = [(a, b) for a, b in zip(before, self._found or [], strict=True) if b is not None]
+            pairs = [(self._recorded[step][i], g) for i, g in (self._found or {}).items()]
             if pairs:
                 recorded, found = (torch.cat(each) for each in zip(*pairs, strict=True))
                 self._gradients.append(_Both(step, recorded.norm(), (found - recorded).norm()))

@@ -131,6 +131,7 @@ def _reverse(
     also_bars = [torch.zeros_like(x) for x in plan.also]
     update = updates(start[0].device)
     groups = update.groups(start) if plan.project is None else [list(range(len(start)))]
+    guard.order = [i for group in groups for i in group]
     for step in reversed(range(plan.steps)):
         at: Weights = {}
         vector: list[Tensor] = []
@@ -158,7 +159,7 @@ def _reverse(
                 _add(weight_bars, through)
                 _add(also_bars, others)
                 del through, others  # before the next part takes its memory
-        guard.rebuilt(step, plan.losses[step], [i for group in groups for i in group])
+        guard.rebuilt(step, plan.losses[step])
     before_bars = [bar for own in buffer_bars for bar in own] if plan.count else []
     return [rate_bars, *weight_bars, *before_bars, *also_bars]
 
@@ -169,7 +170,7 @@ def _record(plan: _Plan, start: Sequence[Tensor], before: Sequence[Buffers]) -> 
         rough = coarser(rough, torch.get_autocast_dtype(device.type))
     given = plan.parts if callable(plan.parts) else None
     scenes = Scenes(device, plan.loss, given, plan.project)
-    return Record(_tape(plan, start, before), scenes, Guard(rough, plan.project is not None))
+    return Record(_tape(plan, start, before), scenes, Guard(start, rough, plan.project is not None))
 
 
 def _tape(plan: _Plan, start: Sequence[Tensor], before: Sequence[Buffers]) -> Tape:
