@@ -1,10 +1,19 @@
 """An inner loss whose one-step gradient and Hessian-vector product are compiled.
 
-The loss is traced once for every shape of its data into plain torch operations, its derivatives are taken of that
-graph, and `torch.compile` fuses each into one program: no autograd graph at run time, temporaries live as long as
-they are read, and what nobody reads is never computed. The product is forward over reverse. Everything that the loss
-reads besides weights and data (frozen weights, buffers, masks) is passed in anew at every call, never copied into the
-program.
+The loss is traced once for every shape of its data into plain torch operations (`common.engine.traced`), its
+derivatives are taken of that graph, and `torch.compile` fuses each into one program: no autograd graph at run time,
+temporaries live as long as they are read, and what nobody reads is never computed. The product is forward over reverse.
+
+A program stands for the loss as it was traced, so it is looked up by all that the loss reads, once a call of `adapt`
+and once a backward pass: numbers, texts and switches in closures, defaults, globals and attributes, the modes and hooks
+of networks, shapes of tensors (`common.engine.reached`), autocast and other switches of torch
+(`common.engine.unroll.ambient`). Another value is another program. Tensors, those in the closure included, are never
+copied into a program but passed in anew at every call, whether they were written to or replaced.
+
+Not all can be looked at: objects without Python attributes, iterators, tensors whose values the loss reads (`.item()`).
+Where the loss holds such a thing, its value is compared with the plain loss once a call of `adapt`, for one forward
+pass, and a program that went stale is made again. What is refused: a loss that draws from other random generators than
+torch's default ones, that is another at every call, or that writes to buffers (batch norm in training mode).
 
 The first call for a shape takes from seconds to a minute. Programs are kept on disk (TORCHINDUCTOR_CACHE_DIR), so a
 second run starts warm; tracing alone is repeated.
@@ -14,42 +23,54 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from common.engine.derivatives import InnerLoss, Product, plain_gradient, plain_product, unnamed_learner
+from common.engine.derivatives import (
+    InnerLoss,
+    Product,
+    Seen,
+    plain_gradient,
+    plain_product,
+    random_state,
+    replayed,
+    unnamed_learner,
+)
+from common.engine.reached import Reached, reached
+from common.engine.traced import Traced, trace
 from common.engine.twice.policy import Need, needing
+from common.engine.unroll.ambient import Ambient
+from common.engine.unroll.guard import apart
 from common.engine.weights import Weights
 from common.errors import UserError
 
 logger = logging.getLogger(__name__)
 MOST_SHAPES = 12
-"""Shapes of data that get a program of their own; further ones run uncompiled."""
+"""Shapes of data, and states of what the loss reads, that get a program of their own; further ones run uncompiled."""
 
 
-@dataclass
 class _Program:
-    """What was compiled for one shape of data."""
+    """What was compiled for one shape of data and one state of what the loss reads."""
 
-    graph: fx.GraphModule
-    """(weights, data, held) -> loss."""
-    held: list[Tensor]
-    """What else the loss reads."""
-    gradient: Callable[..., list[Tensor]] | None = None
-    product: Callable[..., list[Tensor]] | None = None
+    def __init__(self, traced: Traced, found: Reached) -> None:
+        self.traced = traced
+        self.found = Reached(found.values, found.places, alive=found.alive)  # no tensors
+        self.gradient: Callable[..., list[Tensor]] | None = None
+        self.products: dict[tuple[int, ...], Callable[..., list[Tensor]]] = {}
+        """By the places of what else learns."""
+        self.checked: object = None
+        """The look at what the loss reads under which it was last compared with the loss."""
 
 
 class Compiled:
     """An inner loss with compiled derivatives, for `adapt`; keep it over calls, as it owns the programs."""
 
     def __init__(self, loss: InnerLoss, module: nn.Module) -> None:
-        """`module` is the network that `loss` calls: its training mode is part of what is compiled.
+        """`module` is a network that `loss` calls: its state is part of what is compiled.
 
         Raises:
             UserError: there is no C++ compiler, which torch.compile needs for a CPU.
@@ -60,8 +81,10 @@ class Compiled:
                 "inner.compile=true needs a C++ compiler, and none is on the PATH; install one (Debian and Ubuntu: apt "
                 "install g++), or use inner.compile=false"
             )
-        self.loss, self.module = loss, module
+        self.loss = self.__wrapped__ = loss
+        self.module = module
         self._programs: dict[Any, _Program] = {}
+        self._traces = 0
         self._warned = False
 
     def __call__(self, weights: Weights, part: Any) -> Tensor:
@@ -69,93 +92,125 @@ class Compiled:
         return self.loss(weights, part)
 
     def gradient(self, weights: Weights, part: Any) -> tuple[list[Tensor], Tensor]:
-        """See `common.engine.derivatives.Derivatives`."""
-        program = self._program(weights, part)
-        if program is None:
-            return plain_gradient(self.loss, weights, part)
-        values, data = list(weights.values()), _tensors(part)
-        if program.gradient is None:
-            program.gradient = _compile(_gradient_of(program.graph), values, data, program.held)
-        with torch.no_grad():
-            *found, value = program.gradient(values, data, program.held)
-        return found, value
+        """See `common.engine.derivatives.Derivatives`.
 
-    def product(self, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]) -> Product:
-        """See `common.engine.derivatives.Derivatives`."""
-        program = self._program(weights, part)
+        Raises:
+            UserError: the loss cannot be compiled.
+        """
+        found = self._found(part)
+        while (program := self._program(weights, part, found)) is not None:
+            held = program.traced.bound(found)
+            values, data = list(weights.values()), _tensors(part)
+            if program.gradient is None:
+                program.gradient = _compile(_gradient_of(program.traced.graph), values, data, held)
+            before = random_state(values[0].device)
+            with torch.no_grad():
+                *gradients, value = program.gradient(values, data, held)
+            if self._holds(program, weights, part, value, found, before):
+                return gradients, value
+        return plain_gradient(self.loss, weights, part)
+
+    def product(
+        self,
+        weights: Weights,
+        part: Any,
+        vector: Sequence[Tensor],
+        also: Sequence[Tensor],
+        seen: Seen | None = None,
+    ) -> Product:
+        """See `common.engine.derivatives.Derivatives`.
+
+        Raises:
+            UserError: the loss cannot be compiled.
+        """
+        found = self._found(part)
+        program = self._program(weights, part, found)
         if program is None:
-            return plain_product(self.loss, weights, part, vector, also)
+            return plain_product(self.loss, weights, part, vector, also, seen)
+        held = program.traced.bound(found)
         values, data, vector = list(weights.values()), _tensors(part), list(vector)
-        places = [_place(tensor, program.held) for tensor in also]
-        if program.product is None:
-            _refuse_unnamed_learners(program.held, also)
-            reached = [place for place in places if place is not None]
-            program.product = _compile(_product_of(program.graph, reached), values, data, program.held, vector)
+        places = [_place(tensor, held) for tensor in also]
+        reached_by = tuple(place for place in places if place is not None)
+        _refuse_unnamed_learners(held, also)
+        if reached_by not in program.products:
+            of_graph = _product_of(program.traced.graph, reached_by)
+            program.products[reached_by] = _compile(of_graph, values, data, held, vector)
         with torch.no_grad():
-            found = program.product(values, data, program.held, vector)
-        rest = iter(found[len(values) :])
-        return found[: len(values)], [
+            *through, value = program.products[reached_by](values, data, held, vector)
+        if seen is not None:
+            seen(value, [None] * len(values), program.traced.rough)
+        rest = iter(through[len(values) :])
+        return through[: len(values)], [
             torch.zeros_like(x) if place is None else next(rest) for x, place in zip(also, places, strict=True)
         ]
 
-    def _program(self, weights: Weights, part: Any) -> _Program | None:
-        """Of these shapes, traced now if they are new; None if there are too many."""
-        leaves, form = pytree.tree_flatten(part)
-        shapes = [(x.shape, x.dtype) if isinstance(x, Tensor) else x for x in [*weights.values(), *leaves]]
-        key = (tuple(weights), tuple(shapes), form, self.module.training)
-        if key not in self._programs and len(self._programs) < MOST_SHAPES:
-            self._programs[key] = _trace(self.loss, weights, leaves, form)
+    def _found(self, part: Any) -> Reached:
+        """All that the loss and what is no tensor of `part` hold."""
+        others = [leaf for leaf in pytree.tree_leaves(part) if not isinstance(leaf, Tensor)]
+        return reached(self.loss, self.module, *others)
+
+    def _program(self, weights: Weights, part: Any, found: Reached) -> _Program | None:
+        """Of these shapes and this state, traced now if they are new; None if there are too many."""
+        tensors = [*weights.values(), *_tensors(part)]
+        shapes = tuple((x.shape, x.dtype, x.device) for x in tensors)
+        ambient = Ambient(tensors[0].device).key
+        key = (tuple(weights), shapes, pytree.tree_structure(part), ambient, tuple(found.values))
+        if key not in self._programs and self._traces < MOST_SHAPES:
+            self._traces += 1
+            self._programs[key] = _Program(trace(self.loss, weights, part, found), found)
         if key not in self._programs and not self._warned:
             self._warned = True
             logger.warning(
-                "inner.compile=true: more than %d shapes of data; further ones run uncompiled (pad to fewer)",
-                MOST_SHAPES,
-            )
+                "inner.compile=true: more than %d shapes of data%s; further ones run uncompiled (%s)",
+                MOST_SHAPES, *self._excess(found)
+            )  # fmt: skip
         return self._programs.get(key)
+
+    def _excess(self, found: Reached) -> tuple[str, str]:
+        """What else there is too much of, and what helps."""
+        for program in reversed(self._programs.values()):
+            if (place := found.differs_at(program.found)) is not None:
+                return f" and values of what the loss reads ({place} is another)", "pass it as a tensor in the data"
+        return "", "pad to fewer"
+
+    def _holds(
+        self,
+        program: _Program,
+        weights: Weights,
+        part: Any,
+        value: Tensor,
+        found: Reached,
+        before: Sequence[Tensor],
+    ) -> bool:
+        """Whether `value` is the loss's, asked where it is not certain; a program that is stale is forgotten.
+
+        Raises:
+            UserError: a program that was just made is stale already.
+        """
+        if program.checked is found.token or (program.checked is not None and not program.traced.doubtful):
+            return True
+        with torch.no_grad(), needing(Need.plain), replayed(before, value.device):
+            plain = self.loss(weights, part)
+        fresh, program.checked = program.checked is None, found.token
+        if not bool(apart(plain, value, program.traced.rough).any()):
+            return True
+        if fresh:
+            raise UserError(
+                f"inner.compile=true: the compiled inner loss is {value.flatten()[0].item():.6g} where the loss is "
+                f"{plain.flatten()[0].item():.6g}: it is another at every call (it draws random numbers of its own, "
+                f"keeps a count, or takes from an iterator){_among(program.traced.doubts)}; give such things as data, "
+                "or use inner.compile=false"
+            )
+        self._programs = {key: other for key, other in self._programs.items() if other is not program}
+        return False
+
+
+def _among(doubts: Sequence[str]) -> str:
+    return f"; perhaps by {', '.join(doubts[:3])}" if doubts else ""
 
 
 def _tensors(part: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(part) if isinstance(leaf, Tensor)]
-
-
-def _trace(loss: InnerLoss, weights: Weights, leaves: Sequence[Any], form: Any) -> _Program:
-    """The loss as a graph of plain operations, with all that it reads among its inputs."""
-
-    def summed(values: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
-        rest = iter(data)
-        filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        with needing(Need.plain):
-            return loss(dict(zip(weights, values, strict=True)), pytree.tree_unflatten(filled, form))
-
-    values = [w.detach() for w in weights.values()]
-    data = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    # written out, as torch's forward mode of it fails where weight and bias are frozen
-    norm: Any = get_decompositions([torch.ops.aten.native_layer_norm])
-    with torch.no_grad():
-        graph = make_fx(summed, norm, tracing_mode="fake", _allow_non_fake_inputs=True)(values, data)
-    return _Program(*_lifted(graph))
-
-
-def _lifted(graph: fx.GraphModule) -> tuple[fx.GraphModule, list[Tensor]]:
-    """Make inputs of the tensors that the graph holds, and list them."""
-    held: list[Tensor] = []
-    places: dict[int, fx.Node] = {}
-    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
-    for node in [node for node in graph.graph.nodes if node.op == "get_attr"]:
-        tensor: Any = graph
-        for name in str(node.target).split("."):
-            tensor = getattr(tensor, name)
-        if id(tensor) not in places:
-            with graph.graph.inserting_after(last):
-                last = places[id(tensor)] = graph.graph.placeholder(f"held_{len(held)}")
-            held.append(tensor)
-        node.replace_all_uses_with(places[id(tensor)])
-        graph.graph.erase_node(node)
-    graph.graph.set_codegen(fx.graph.CodeGen())  # flat inputs: weights, data, held; one output
-    output = graph.graph.output_node()
-    output.args = tuple(pytree.tree_leaves(output.args))
-    graph.recompile()
-    return graph, held
 
 
 def _gradient_of(graph: fx.GraphModule) -> Callable[..., list[Tensor]]:
@@ -171,23 +226,26 @@ def _gradient_of(graph: fx.GraphModule) -> Callable[..., list[Tensor]]:
 
 
 def _product_of(graph: fx.GraphModule, also: Sequence[int]) -> Callable[..., list[Tensor]]:
-    """Forward over reverse: the gradient by weights and by the held tensors `also`, moved along `vector`."""
+    """Forward over reverse: the gradient by weights and by the held tensors `also`, moved along `vector`; the loss."""
 
     def run(values: list[Tensor], data: list[Tensor], held: list[Tensor], vector: list[Tensor]) -> list[Tensor]:
         others = [held[place] for place in also]
 
-        def first(*at: Tensor) -> tuple[Tensor, ...]:
-            def summed(*both: Tensor) -> Tensor:
+        def first(*at: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+            def summed(*both: Tensor) -> tuple[Tensor, Tensor]:
                 inputs = list(held)
                 for place, tensor in zip(also, both[len(at) :], strict=True):
                     inputs[place] = tensor
-                total: Tensor = graph(*both[: len(at)], *data, *inputs).sum()
-                return total
+                value: Tensor = graph(*both[: len(at)], *data, *inputs)
+                return value.sum(), value
 
-            found: tuple[Tensor, ...] = torch.func.grad(summed, argnums=tuple(range(len(at) + len(also))))(*at, *others)
+            found: tuple[tuple[Tensor, ...], Tensor] = torch.func.grad(
+                summed, argnums=tuple(range(len(at) + len(also))), has_aux=True
+            )(*at, *others)
             return found
 
-        return list(torch.func.jvp(first, tuple(values), tuple(vector))[1])
+        through, value = torch.func.jvp(first, tuple(values), tuple(vector), has_aux=True)[1:]  # type: ignore[misc]
+        return [*through, value]
 
     return run
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.engine.given import gradients_of, micro_batches
-from common.engine.twice.policy import Need, needing
+from common.engine.twice.policy import Need, needing, sparing
 from common.engine.weights import Weights, leaves
 
 InnerLoss = Callable[[Weights, Any], Tensor]
@@ -25,6 +25,17 @@ Product = tuple[list[Tensor], list[Tensor]]
 """Hessian times a vector, and what of it falls to the other tensors that learn."""
 
 
+class Seen(Protocol):
+    """Is shown what the product of a micro-batch finds on its way."""
+
+    def __call__(self, value: Tensor, gradients: Sequence[Tensor | None], rough: torch.dtype | None = None) -> None:
+        """Loss, and its gradient in the order of the weights, None where it was not taken; with their graphs if any.
+
+        `rough` is the coarsest precision that they were computed in, None where the graph tells.
+        """
+        ...
+
+
 @runtime_checkable
 class Derivatives(Protocol):
     """An inner loss that brings its own derivatives, such as compiled ones (`common.engine.compiled`)."""
@@ -33,13 +44,24 @@ class Derivatives(Protocol):
         """Gradient of the summed loss in the order of `weights`, and the loss itself; neither with a graph."""
         ...
 
-    def product(self, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]) -> Product:
-        """d<gradient, vector> by `weights` and by `also`."""
+    def product(
+        self,
+        weights: Weights,
+        part: Any,
+        vector: Sequence[Tensor],
+        also: Sequence[Tensor],
+        seen: Seen | None = None,
+    ) -> Product:
+        """d<gradient, vector> by `weights` and by `also`; `seen` is shown what was found on the way."""
         ...
 
 
 def parts_at(parts: Parts, step: int) -> Sequence[Any]:
-    """The micro-batches of a step, at least one."""
+    """The micro-batches of a step, at least one.
+
+    Raises:
+        UserError: they can be gone through once only, are no list of micro-batches, or none.
+    """
     return micro_batches(parts(step) if callable(parts) else parts)
 
 
@@ -54,10 +76,20 @@ def gradient(loss: InnerLoss, weights: Weights, parts: Sequence[Any]) -> tuple[l
     return total, value
 
 
-def product(loss: InnerLoss, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]) -> Product:
-    """Hessian-vector product of the loss of one micro-batch: d<gradient, vector> by the weights and by `also`."""
+def product(
+    loss: InnerLoss,
+    weights: Weights,
+    part: Any,
+    vector: Sequence[Tensor],
+    also: Sequence[Tensor],
+    seen: Seen | None = None,
+) -> Product:
+    """Hessian-vector product of the loss of one micro-batch: d<gradient, vector> by the weights and by `also`.
+
+    `seen` is shown the loss and what there is of its gradient.
+    """
     of_part = loss.product if isinstance(loss, Derivatives) else _Plain(loss).product
-    return of_part(weights, part, vector, also)
+    return of_part(weights, part, vector, also, seen)
 
 
 def _add(total: list[Tensor], more: Sequence[Tensor]) -> None:
@@ -72,10 +104,15 @@ def plain_gradient(loss: InnerLoss, weights: Weights, part: Any) -> tuple[list[T
 
 
 def plain_product(
-    loss: InnerLoss, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]
+    loss: InnerLoss,
+    weights: Weights,
+    part: Any,
+    vector: Sequence[Tensor],
+    also: Sequence[Tensor],
+    seen: Seen | None = None,
 ) -> Product:
     """`product` of one micro-batch by autograd."""
-    return _Plain(loss).product(weights, part, vector, also)
+    return _Plain(loss).product(weights, part, vector, also, seen)
 
 
 class _Plain:
@@ -91,13 +128,23 @@ class _Plain:
             found = gradients_of(value, at)
         return found, value.detach()
 
-    def product(self, weights: Weights, part: Any, vector: Sequence[Tensor], also: Sequence[Tensor]) -> Product:
+    def product(
+        self,
+        weights: Weights,
+        part: Any,
+        vector: Sequence[Tensor],
+        also: Sequence[Tensor],
+        seen: Seen | None = None,
+    ) -> Product:
         at = leaves(weights)
         inputs = [*at.values(), *also]
-        with torch.enable_grad(), needing(Need.curvature):
+        with torch.enable_grad(), needing(Need.curvature), sparing() as spared:
             value = self.loss(at, part)
             refuse_unnamed_learners([value], inputs)
             first = gradients_of(value, at, create_graph=True)
+            if seen is not None:
+                owned = zip(at.values(), first, strict=True)
+                seen(value, [None if id(w) in spared else g for w, g in owned])
             reached = [(g, v) for g, v in zip(first, vector, strict=True) if g.requires_grad]
             if not reached:  # a loss linear in its weights
                 return [torch.zeros_like(x) for x in at.values()], [torch.zeros_like(x) for x in also]

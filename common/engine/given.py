@@ -1,6 +1,6 @@
 """What `adapt` is given: start weights that can be stepped, and a loss that has a gradient by them, or one message."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -46,9 +46,9 @@ def micro_batches(parts: Any) -> Sequence[Any]:
     Raises:
         UserError: they are none, or no sequence, such as a generator, which gives them once only.
     """
-    if not isinstance(parts, (Sequence, Tensor)):
+    if isinstance(parts, Mapping) or not hasattr(parts, "__getitem__"):
         raise UserError(
-            f"parts is a {type(parts).__name__}: every step needs all micro-batches again; give a list or tuple of "
+            f"parts={type(parts).__name__}: every step needs all micro-batches again; give a list or tuple of "
             "them, or a function of the step's index that gives one"
         )
     if not len(parts):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.engine.met import tell
 from common.engine.swap import LOCK, swapped
 from common.errors import UserError
 
@@ -63,6 +64,7 @@ def call(module: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs:
         UserError: torch compiled or distributes the module, or a part of it, and a second derivative may follow; or it
             checkpoints activations in the reentrant way.
     """
+    tell(module, weights)
     with swapped(module, weights):
         return module(*args, **kwargs)
 

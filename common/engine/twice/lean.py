@@ -1,6 +1,7 @@
-"""The pieces of `common.engine.twice` put into a network that was built without them."""
+"""The pieces of `common.engine.twice` for a network that was built without them."""
 
 from functools import cache
+from importlib import import_module
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +20,22 @@ _GELU_OF_TRANSFORMERS: dict[str, str] = {
 
 
 def make_lean(network: nn.Module) -> nn.Module:
-    """Put lean modules in place of every GELU, SiLU, layer norm, RMS norm and linear layer of `network`; returns it.
+    """Make every GELU, SiLU, layer norm, RMS norm and linear layer of `network` a lean one, in place; returns it.
 
-    The function stays the same to rounding; parameters (the very tensors) and their names stay as they are. What the
-    network calls as a function is left alone, and so is what only looks alike (QuickGELU, Gemma's norm).
+    The function stays the same to rounding; modules, parameters (the very tensors), their names and hooks stay as they
+    are, as a module's class alone is exchanged. What the network calls as a function is left alone, and so is what only
+    looks alike (QuickGELU, Gemma's norm, a subclass with a forward pass of its own).
+
+    The network can be copied and pickled, and whoever reads it needs this package; `state_dict` and `save_pretrained`
+    are those of the plain network.
     """
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if (lean := _activation(child) or _norm(child)) is not None:
-                setattr(parent, name, lean)
-            elif (kind := _linear(child)) is not None:
-                child.__class__ = kind
+    for module in network.modules():
+        if (lean := _activation(module) or _norm(module)) is not None:
+            module.__class__ = type(lean)
+            own = {name: value for name, value in vars(lean).items() if name in ("approximate", "eps")}
+            vars(module).update(own)
+        elif (kind := _linear(module)) is not None:
+            module.__class__ = kind
     return network
 
 
@@ -50,24 +56,31 @@ def _conv1d(kind: type[nn.Module]) -> type[nn.Module]:
         def forward(self, x: Tensor) -> Tensor:
             return affine(x, self.weight, self.bias) if spares(x, self.weight) else super().forward(x)
 
+    Conv1D.__qualname__ = Conv1D.__name__  # where pickle looks for it
     return Conv1D
 
 
+def __getattr__(name: str) -> type[nn.Module]:
+    """`Conv1D`, when a pickled network asks for it; whoever has one has `transformers`, which is slow to import."""
+    if name != "Conv1D":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _conv1d(import_module("transformers.pytorch_utils").Conv1D)
+
+
 def _activation(module: nn.Module) -> nn.Module | None:
-    """The activation to put in place of `module`, None if there is none."""
+    """The activation to make of `module`, None if it is none."""
     name = type(module).__name__ if type(module).__module__ == "transformers.activations" else ""
-    if isinstance(module, nn.SiLU) or name == "SiLUActivation":
+    if type(module).forward is nn.SiLU.forward or name == "SiLUActivation":
         return SiLU()
-    approximate = module.approximate if isinstance(module, nn.GELU) else _GELU_OF_TRANSFORMERS.get(name)
-    return None if approximate is None else GELU(approximate)
+    plain = type(module).forward is nn.GELU.forward
+    approximate = module.approximate if plain else _GELU_OF_TRANSFORMERS.get(name)
+    return None if approximate is None else GELU(str(approximate))
 
 
 def _norm(module: nn.Module) -> nn.Module | None:
-    """The norm to put in place of `module` with its parameters, None if there is none."""
+    """The norm to make of `module`, None if it is none."""
     if type(module) is nn.LayerNorm and module.bias is not None and module.weight.dim() == 1:
-        lean = LayerNorm(module.normalized_shape, module.eps, device="meta")
-        lean.weight, lean.bias = module.weight, module.bias
-        return lean
+        return LayerNorm(module.normalized_shape, module.eps, device="meta")
     weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
     if type(module).__name__.endswith("RMSNorm") and isinstance(weight, nn.Parameter) and isinstance(eps, float):
         found = RMSNorm(weight, eps)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.engine.twice.policy import Need, needed, refuse_third_derivative
+from common.engine.twice.policy import Need, needed, refuse_third_derivative, spare
 
 
 class Linear(nn.Linear):
@@ -36,7 +36,9 @@ def spares(x: Tensor, weight: Tensor) -> bool:
     is multiplied by them.
     """
     plain = torch._C._functorch.maybe_current_level() is None and not torch.is_autocast_enabled(x.device.type)
-    return needed() is Need.curvature and plain and weight.is_leaf
+    if found := needed() is Need.curvature and plain and weight.is_leaf:
+        spare(weight)
+    return found
 
 
 class _Affine(torch.autograd.Function):

@@ -26,6 +26,7 @@ class Need(StrEnum):
 
 
 _needed: ContextVar[Need] = ContextVar("needed", default=Need.second)
+_spared: ContextVar[set[int] | None] = ContextVar("spared", default=None)
 
 
 @contextmanager
@@ -41,6 +42,23 @@ def needing(need: Need) -> Iterator[None]:
 def needed() -> Need:
     """What the innermost `needing` around the caller asks for; `Need.second` outside of any."""
     return _needed.get()
+
+
+@contextmanager
+def sparing() -> Iterator[set[int]]:
+    """The ids of the tensors whose first derivative was left out, under `Need.curvature`, inside the block."""
+    found: set[int] = set()
+    token = _spared.set(found)
+    try:
+        yield found
+    finally:
+        _spared.reset(token)
+
+
+def spare(weight: Tensor) -> None:
+    """Called by a piece that leaves out the first derivative of `weight`."""
+    if (found := _spared.get()) is not None:
+        found.add(id(weight))
 
 
 def composite(x: Tensor) -> bool:

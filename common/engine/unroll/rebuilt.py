@@ -11,20 +11,26 @@ a step; time is one more forward and backward pass a step than with the graph of
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from common.engine.cuda import updates
-from common.engine.derivatives import InnerLoss, Parts, parts_at, product, replayed
+from common.engine.derivatives import InnerLoss, Parts, parts_at, product
+from common.engine.met import telling
 from common.engine.rates import Rates
+from common.engine.reached import steady
 from common.engine.rules import Buffers, RuleState, UpdateRule
 from common.engine.settings import Snapshots
 from common.engine.twice.policy import refuse_third_derivative
-from common.engine.unroll.descent import descend
+from common.engine.unroll.descent import Record, descend
+from common.engine.unroll.guard import Guard, coarser
 from common.engine.unroll.projection import Projection, pulled, settled
+from common.engine.unroll.scenes import Scenes
 from common.engine.unroll.tape import GradientTape, HostTape, Moves, Tape
 from common.engine.weights import Weights
 
@@ -86,11 +92,14 @@ class _Rebuilt(torch.autograd.Function):
     def forward(ctx: Any, plan: _Plan, rates: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         weights, before = plan.split(tensors)
         start, state = dict(zip(plan.names, weights, strict=True)), dict(zip(plan.names, before, strict=True))
-        ctx.plan, ctx.tape = plan, _tape(plan, weights, before)
-        fast, after, plan.losses[:] = descend(
-            plan.loss, start, plan.parts, steps=plan.steps, rule=plan.rule, rates=plan.rates,
-            state=RuleState(plan.count, state), project=plan.project, tape=ctx.tape,
-        )  # fmt: skip
+        ctx.plan = plan
+        with steady(), ExitStack() as stack:  # compiled steps are rebuilt from what they found here
+            ctx.record = record = _record(plan, weights, before)
+            stack.enter_context(record.scenes.recording())
+            fast, after, plan.losses[:] = descend(
+                plan.loss, start, plan.parts, steps=plan.steps, rule=plan.rule, rates=plan.rates,
+                state=RuleState(plan.count, state), project=plan.project, record=record,
+            )  # fmt: skip
         ctx.save_for_backward(rates, *tensors)
         ctx.set_materialize_grads(False)
         return (*fast.values(), *(buffer for own in after.buffers.values() for buffer in own))
@@ -98,46 +107,70 @@ class _Rebuilt(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *bars: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_third_derivative()
-        plan, tape, ctx.tape = ctx.plan, ctx.tape, None
-        if tape is None:
+        plan, record, ctx.record = ctx.plan, ctx.record, None
+        if record is None:
             raise RuntimeError(
                 "a second backward pass through rebuilt inner steps: the first one has used up what was kept of them; "
                 "adapt again, or use inner.unroll=stored"
             )
         rates, *saved = ctx.saved_tensors  # unpacking notices what was written to meanwhile
-        start, _ = plan.split(saved)
-        number, rate_bars = plan.rates.table(), torch.zeros_like(rates) if rates.requires_grad else None
-        weight_bars = [_copy(bar, w) for bar, w in zip(bars, start, strict=False)]
-        buffer_bars = [_buffer_bars(bars, w, i, len(start), plan.rule.buffers) for i, w in enumerate(start)]
-        also_bars = [torch.zeros_like(x) for x in plan.also]
-        update = updates(start[0].device)
-        groups = update.groups(start) if plan.project is None else [list(range(len(start)))]
-        for step in reversed(range(plan.steps)):
-            at: Weights = {}
-            vector: list[Tensor] = []
-            for group in groups:
-                names = [plan.names[i] for i in group]
-                w, g, after, moved = tape.recall(step, group)
-                if plan.project is not None:
-                    landed = dict(zip(names, moved, strict=True))
-                    weight_bars, others = pulled(plan.project, landed, weight_bars, plan.also)
-                    _add(also_bars, others)
-                bars_of = [weight_bars[i] for i in group], [buffer_bars[i] for i in group]
-                numbers = [number(name, step) for name in names]
-                found = update.pull(plan.rule, w, g, numbers, after, plan.count + step + 1, *bars_of)
-                if rate_bars is not None:
-                    for name, rate_bar in zip(names, found, strict=True):
-                        rate_bars[plan.rates.row[name], min(step, plan.rates.steps - 1)] += rate_bar
-                at.update(zip(names, w, strict=True))
-                vector.extend(g)
-            with replayed(tape.draws[step], start[0].device):
-                for part in parts_at(plan.parts, step):
-                    through, others = product(plan.loss, at, part, vector, plan.also)
-                    _add(weight_bars, through)
-                    _add(also_bars, others)
-                    del through, others  # before the next part takes its memory
-        before_bars = [bar for own in buffer_bars for bar in own] if plan.count else []
-        return (None, rate_bars, *weight_bars, *before_bars, *also_bars)
+        found: list[Tensor | None] = record.scenes.ambient.run(_reverse, plan, record, rates, saved, bars)
+        record.guard.check()
+        return (None, *found)
+
+
+def _reverse(
+    plan: _Plan, record: Record, rates: Tensor, saved: Sequence[Tensor], bars: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Cotangents of rates, start weights, buffers before and other tensors from those of the outputs."""
+    start, _ = plan.split(saved)
+    tape, guard = record.tape, record.guard
+    number, rate_bars = plan.rates.table(), torch.zeros_like(rates) if rates.requires_grad else None
+    weight_bars = [_copy(bar, w) for bar, w in zip(bars, start, strict=False)]
+    buffer_bars = [_buffer_bars(bars, w, i, len(start), plan.rule.buffers) for i, w in enumerate(start)]
+    also_bars = [torch.zeros_like(x) for x in plan.also]
+    update = updates(start[0].device)
+    groups = update.groups(start) if plan.project is None else [list(range(len(start)))]
+    guard.order = [i for group in groups for i in group]
+    for step in reversed(range(plan.steps)):
+        at: Weights = {}
+        vector: list[Tensor] = []
+        for group in groups:
+            names = [plan.names[i] for i in group]
+            w, g, after, moved = tape.recall(step, group)
+            if plan.project is not None:
+                landed = dict(zip(names, moved, strict=True))
+                if step == plan.steps - 1:
+                    guard.recalled(plan.steps, list(settled(plan.project, landed).values()))
+                weight_bars, others = pulled(plan.project, landed, weight_bars, plan.also)
+                _add(also_bars, others)
+            bars_of = [weight_bars[i] for i in group], [buffer_bars[i] for i in group]
+            numbers = [number(name, step) for name in names]
+            found = update.pull(plan.rule, w, g, numbers, after, plan.count + step + 1, *bars_of)
+            if rate_bars is not None:
+                for name, rate_bar in zip(names, found, strict=True):
+                    rate_bars[plan.rates.row[name], min(step, plan.rates.steps - 1)] += rate_bar
+            at.update(zip(names, w, strict=True))
+            vector.extend(g)
+        guard.recalled(step, list(at.values()))
+        with record.scenes.again(step), telling(None):
+            for part in parts_at(plan.parts, step):
+                through, others = product(plan.loss, at, part, vector, plan.also, guard.seen)
+                _add(weight_bars, through)
+                _add(also_bars, others)
+                del through, others  # before the next part takes its memory
+        guard.rebuilt(step, plan.losses[step])
+    before_bars = [bar for own in buffer_bars for bar in own] if plan.count else []
+    return [rate_bars, *weight_bars, *before_bars, *also_bars]
+
+
+def _record(plan: _Plan, start: Sequence[Tensor], before: Sequence[Buffers]) -> Record:
+    device, rough = start[0].device, reduce(coarser, [w.dtype for w in start])
+    if torch.is_autocast_enabled(device.type):
+        rough = coarser(rough, torch.get_autocast_dtype(device.type))
+    given = plan.parts if callable(plan.parts) else None
+    scenes = Scenes(device, plan.loss, given, plan.project)
+    return Record(_tape(plan, start, before), scenes, Guard(start, rough, plan.project is not None))
 
 
 def _tape(plan: _Plan, start: Sequence[Tensor], before: Sequence[Buffers]) -> Tape:

@@ -45,9 +45,6 @@ class Moves:
 class Tape(Protocol):
     """Remembers steps in order and gives them back from the last to the first."""
 
-    draws: list[list[Tensor]]
-    """States of the random generators at which the steps began."""
-
     def begin(self, weights: Sequence[Tensor], buffers: Sequence[Buffers]) -> None:
         """A step begins at these; they are written to once `record` has been called."""
         ...
@@ -75,7 +72,7 @@ class GradientTape:
     def __init__(self, start: Sequence[Tensor], buffers: Sequence[Buffers], steps: int, moves: Moves) -> None:
         self.start, self.buffers, self.moves = start, buffers, moves
         self.kept = [w.new_empty(steps, *w.shape) for w in start]
-        self.draws: list[list[Tensor]] = []
+        self.taken = 0
 
     def begin(self, weights: Sequence[Tensor], buffers: Sequence[Buffers]) -> None:
         """Nothing to keep."""
@@ -83,7 +80,8 @@ class GradientTape:
     def record(self, gradients: Sequence[Tensor]) -> None:
         """Keep the gradients."""
         for kept, g in zip(self.kept, gradients, strict=True):
-            kept[len(self.draws) - 1].copy_(g)
+            kept[self.taken].copy_(g)
+        self.taken += 1
 
     def recall(self, step: int, group: Sequence[int]) -> Recalled:
         """Play the weights forward to `step`, by the updates that the steps were taken with."""
@@ -109,7 +107,6 @@ class HostTape:
     def __init__(self, moves: Moves, device: torch.device) -> None:
         self.moves, self.device = moves, device
         self.steps: list[list[list[Tensor]]] = []
-        self.draws: list[list[Tensor]] = []
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def begin(self, weights: Sequence[Tensor], buffers: Sequence[Buffers]) -> None:

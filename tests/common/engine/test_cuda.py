@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.engine.cuda import bf16, graphs, updates, using
 from common.engine.cuda.graphs import GraphedDescent
 from common.engine.cuda.sizes import MemoryMeter, give_back
-from common.engine.derivatives import InnerLoss, random_state
+from common.engine.derivatives import InnerLoss
 from common.engine.inner import adapt
 from common.engine.rates import LearnedRates
 from common.engine.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
@@ -237,7 +237,6 @@ def test_the_host_tape_keeps_the_values_of_its_step_although_its_copies_lag(rule
     tape = HostTape(Moves(rule, lambda index, step: 0.1), w[0].device)
     seen = []
     for count in (1, 2, 3):
-        tape.draws.append(random_state(w[0].device))
         with torch.cuda.stream(tape.stream):
             torch.cuda._sleep(50_000_000)  # tens of milliseconds
         tape.begin(w, buffers)

@@ -57,10 +57,10 @@ def test_no_weights_and_inference_mode_are_told() -> None:
     [
         ([], "parts is empty"),
         (lambda step: [], "parts is empty"),
-        ((part for part in [None]), "parts is a generator"),
-        (lambda step: iter([None]), "parts is a list_iterator"),
-        ({1: None}, "parts is a dict"),
-        (None, "parts is a NoneType"),
+        ((part for part in [None]), "parts=generator"),
+        (lambda step: iter([None]), "parts=list_iterator"),
+        ({1: None}, "parts=dict"),
+        (None, "parts=NoneType"),
     ],
 )
 def test_micro_batches_are_a_sequence_and_not_empty(parts: Any, message: str) -> None:

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_leaves
 
 from common.engine import compiled
 from common.engine.derivatives import plain_gradient, plain_product
 from common.engine.footprint import footprint
 from common.engine.rates import make_rates
+from common.engine.reached import reached
 from common.engine.settings import InnerConfig, RuleName, Unroll
+from common.engine.traced import trace
 from common.engine.twice import policy
 from common.language import model as models
 from common.language.attention import ATTENTION, register
@@ -169,14 +171,14 @@ def test_a_small_eps_of_adamw_is_warned_of(
 def test_what_is_compiled_multiplies_in_bfloat16_too() -> None:
     """The graph that goes to the compiler, and its derivatives, run without it."""
     asked = Asked(gpt2(SMALL)[0])
-    leaves, form = tree_flatten(asked.rows(0))
-    program = compiled._trace(asked.loss, asked.writer.slow, leaves, form)
+    leaves = tree_leaves(asked.rows(0))
+    program = trace(asked.loss, asked.writer.slow, asked.rows(0), reached(asked.loss))
     multiplied = [n.args for n in program.graph.graph.nodes if getattr(n.target, "overloadpacket", None) in PRODUCTS]
     assert multiplied and {x.meta["val"].dtype for args in multiplied for x in args} == {torch.bfloat16}
     values, data = [w.detach() for w in asked.writer.slow.values()], [x for x in leaves if isinstance(x, Tensor)]
     *found, _ = compiled._gradient_of(program.graph)(values, data, program.held)
     wanted, _ = plain_gradient(asked.loss, asked.writer.slow, asked.rows(0))
-    moved = compiled._product_of(program.graph, [])(values, data, program.held, found)
+    *moved, _ = compiled._product_of(program.graph, [])(values, data, program.held, found)
     expected, _ = plain_product(asked.loss, asked.writer.slow, asked.rows(0), found, [])
     assert {x.dtype for x in (*found, *moved)} == {torch.float32}
     assert cosine(flat(found), flat(wanted)) > 0.99 and cosine(flat(moved), flat(expected)) > 0.99

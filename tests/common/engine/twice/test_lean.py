@@ -1,5 +1,13 @@
 """Lean pieces put into networks of `transformers`: the same function, the same parameters, nothing else touched."""
 
+import copy
+import io
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -107,3 +115,66 @@ def test_every_gelu_of_transformers_keeps_its_function(name: str) -> None:
     lean = make_lean(nn.Sequential(ACT2FN[name]))
     assert type(lean[0]) is GELU
     torch.testing.assert_close(lean(x), ACT2FN[name](x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "qwen2"])
+def test_hooks_of_before_and_after_fire_and_attributes_stay(kind: str) -> None:
+    model, ids = network(kind), torch.randint(VOCABULARY, (2, 6))
+    fired: list[str] = []
+
+    def listen(when: str) -> None:
+        for name, module in model.named_modules():
+            module.register_forward_hook(lambda *_, at=f"{when} {name}": fired.append(at))
+            module.register_forward_pre_hook(lambda *_, at=f"pre {when} {name}": fired.append(at))
+
+    def heard() -> list[str]:
+        fired.clear()
+        model(input_ids=ids, use_cache=False)
+        return sorted(fired)
+
+    modules, attributes = list(model.modules()), [set(vars(module)) for module in model.modules()]
+    listen("early")
+    plain = heard()
+    make_lean(model)
+    assert heard() == plain
+    listen("late")
+    late = [at for at in heard() if "late" in at]
+    assert late == [at.replace("early", "late") for at in plain]
+    assert all(a is b for a, b in zip(modules, model.modules(), strict=True))
+    assert all(before <= set(vars(module)) for before, module in zip(attributes, modules, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
+@pytest.mark.parametrize("way", ["pickle", "save", "deepcopy"])
+def test_a_lean_model_is_copied_and_read_again_as_a_lean_one(kind: str, way: str) -> None:
+    model, ids, again = make_lean(network(kind)), torch.randint(VOCABULARY, (2, 6)), io.BytesIO()
+    if way == "save":
+        torch.save(model, again)
+        again.seek(0)
+        copied: Any = torch.load(again, weights_only=False)
+    else:
+        copied = copy.deepcopy(model) if way == "deepcopy" else pickle.loads(pickle.dumps(model))
+    assert [type(module) for module in copied.modules()] == [type(module) for module in model.modules()]
+    torch.testing.assert_close(loss_gradient_and_product(copied, ids), loss_gradient_and_product(model, ids))
+    plain = network(kind)
+    plain.load_state_dict(model.state_dict())
+    assert list(plain.state_dict()) == list(model.state_dict())
+
+
+def test_another_process_reads_a_pickled_lean_gpt2(tmp_path: Path) -> None:
+    model = make_lean(network("gpt2"))
+    torch.save(model, tmp_path / "model.pt")
+    code = "import sys, torch; print(type(torch.load(sys.argv[1], weights_only=False).transformer.h[0].attn.c_attn))"
+    said = subprocess.run([sys.executable, "-c", code, str(tmp_path / "model.pt")], capture_output=True, text=True)
+    assert said.stdout == "<class 'common.engine.twice.lean.Conv1D'>\n", said.stderr
+
+
+def test_shared_modules_the_network_itself_and_subclasses() -> None:
+    class Own(nn.GELU):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    shared = nn.GELU("tanh")
+    model = make_lean(nn.Sequential(shared, nn.Linear(2, 2), shared, Own(), nn.SiLU(inplace=True)))
+    assert [type(module) for module in model] == [GELU, Linear, GELU, Own, SiLU] and model[0] is model[2] is shared
+    assert shared.approximate == "tanh" and type(make_lean(nn.LayerNorm(3))) is LayerNorm
