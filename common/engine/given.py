@@ -48,8 +48,8 @@ def micro_batches(parts: Any) -> Sequence[Any]:
     """
     if isinstance(parts, Mapping) or not hasattr(parts, "__getitem__"):
         raise UserError(
-            f"parts={type(parts).__name__}: every step needs all micro-batches again; give a list or tuple of "
-            "them, or a function of the step's index that gives one"
+            f"parts={type(parts).__name__}: every step goes through the micro-batches again, so give them as a list, "
+            "or give a function of the step's index that returns one"
         )
     if not len(parts):
         raise UserError("parts is empty: give at least one micro-batch; [None] for a loss that needs none")
