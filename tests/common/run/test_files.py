@@ -58,8 +58,9 @@ def test_a_file_beyond_the_limit_leaves_the_old_one(tmp_path: Path) -> None:
 
 def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     temporary_beside(tmp_path / "file").write_text("half")
-    temporary_beside(tmp_path / "folder").mkdir()
-    (temporary_beside(tmp_path / "folder") / "half").write_text("")
+    folder = temporary_beside(tmp_path / "folder")
+    folder.mkdir()
+    (folder / "half").write_text("")
     (tmp_path / ".hidden").write_text("kept")
     remove_temporaries(tmp_path)
     assert names(tmp_path) == [".hidden"]
