@@ -67,8 +67,8 @@ def compare(folder: Path, step: int, before: Mapping[str, Any], now: Mapping[str
     changed = [name for name in fixed if name in known and known[name] != fixed[name]]
     if data := [name for name in changed if name not in (WEIGHTS, BASE)]:
         raise UserError(
-            f"{folder}: the data have changed since step {step} was saved: {', '.join(data)}; put the old files back, "
-            "or begin a run on the new ones with another loop.root"
+            f"{folder}: the data have changed since step {step} was saved: {', '.join(data)}; put the old files (or "
+            "the code that makes them) back, or begin a run on the new ones with another loop.root"
         )
     if weights and (names := [name for name in changed if name in (WEIGHTS, BASE)]):
         raise UserError(

@@ -9,9 +9,10 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from common.run.files import held, hidden, make_folder, named, remove_temporaries, sync_folder, temporary_beside
 
@@ -20,6 +21,7 @@ ASIDE = ".aside-"
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
+T = TypeVar("T")
 
 
 @contextmanager
@@ -56,6 +58,20 @@ def recover(path: Path) -> None:
                 os.rename(aside, path)
 
 
+def unchanged(path: Path, read: Callable[[], T]) -> T:
+    """What `read` finds in the folder `path`, of one and the same folder: again if another took its place meanwhile."""
+    while True:
+        before = _identity(path)
+        try:
+            found = read()
+        except Exception:
+            if _identity(path) == before:
+                raise
+            continue
+        if _identity(path) == before:
+            return found
+
+
 def discard(path: Path) -> None:
     """Delete the folder `path`; killed meanwhile, no half of it is left under its name.
 
@@ -80,6 +96,14 @@ def exchange(one: Path, other: Path) -> None:
     if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), str(one), None, str(other))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return state.st_dev, state.st_ino
 
 
 def _new_folder(path: Path) -> int:

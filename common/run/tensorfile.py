@@ -100,7 +100,7 @@ def read(path: Path, sha256: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         for name, dtype, shape in laid_out:
             tensors[name] = torch.empty(shape, dtype=dtype)
             for part in _parts(tensors[name]):
-                file.readinto(_bytes(part))  # type: ignore[attr-defined]
+                file.readinto(_bytes(part))
                 hashed.update(_bytes(part))
     _compare(path, hashed.hexdigest(), sha256)
     return tensors, texts
