@@ -73,7 +73,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
             os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
         raise
     sync_folder(path.parent)
 
@@ -181,11 +181,24 @@ def held(path: Path, make: Any) -> tuple[Path, int]:
     while True:
         temporary = temporary_beside(path)
         descriptor = make(temporary)
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if is_at(temporary, descriptor):
-            return temporary, descriptor
+        try:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_at(temporary, descriptor):
+                return temporary, descriptor
+        except BaseException:
+            with suppress(OSError):
+                _remove(temporary)
+            os.close(descriptor)
+            raise
         os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _remove_if_left(path: Path) -> None:
@@ -199,9 +212,6 @@ def _remove_if_left(path: Path) -> None:
         except OSError:
             if time.time() - os.fstat(descriptor).st_mtime < LEFT_SECONDS:
                 return
-        if folder:
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
     finally:
         os.close(descriptor)

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -145,7 +146,15 @@ class LogFile(logging.FileHandler):
         """End, and leave the root logger as it was."""
         logging.getLogger().removeHandler(self)
         logging.getLogger().setLevel(self._level_before)
-        self.close()
+        with suppress(OSError):  # as in `handleError`
+            self.close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; opening the file may fail as well."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
 
     def failure(self, error: BaseException) -> None:
         """Write down what ended the run, in this file only: the console is the caller's."""

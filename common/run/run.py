@@ -181,13 +181,11 @@ class Run:
 
     def track(self, name: str, entry: Stateful) -> None:
         """Make `entry` part of every checkpoint; before the first `restore`, `steps` or `log`."""
-        self._not_yet_read(f"track({name!r})")
         self.state.add(name, entry)
 
     def fix(self, digests: Mapping[str, str]) -> None:
-        """Let the run be continued with the same data (split -> digest) or weights only; as `track`, at first."""
-        self._not_yet_read("fix")
-        self.state.made[origin.FIXED].update(digests)
+        """Let the run be continued with the same data (split -> digest) and weights only; called when `track` is."""
+        self.state.fix(digests)
 
     def restore(self) -> int:
         """Continue from the newest readable checkpoint, if there is one; returns the number of steps done.
@@ -291,10 +289,6 @@ class Run:
         file.sync()  # a checkpoint must never be ahead of its records
         if self.state.save(step, self.device, self.seconds, file.records):
             self._saved_at = time.monotonic()
-
-    def _not_yet_read(self, call: str) -> None:
-        if self._metrics is not None:
-            raise RuntimeError(f"run.{call} comes after the checkpoint was read; track everything first")
 
     def _opened_metrics(self) -> Metrics:
         """The metrics file; the first use reads the checkpoint and cuts the file to its records."""

@@ -79,12 +79,23 @@ class RunState:
         self.records = 0
         self.made: dict[str, dict[str, Any]] = {origin.FIXED: {}}
         self._objects: dict[str, Stateful] = {}
+        self._read = False
         self._saved_step: int | None = None
         self._save_asked = False
 
     def add(self, name: str, entry: Stateful) -> None:
-        """Make `entry` part of every checkpoint."""
+        """Make `entry` part of every checkpoint; before `restore`."""
+        self._not_yet_read(f"track({name!r})")
         self._objects[name] = entry
+
+    def fix(self, digests: Mapping[str, str]) -> None:
+        """Have `restore` refuse a checkpoint that was made of other data or weights; before it."""
+        self._not_yet_read("fix")
+        self.made[origin.FIXED].update(digests)
+
+    def _not_yet_read(self, call: str) -> None:
+        if self._read:
+            raise RuntimeError(f"run.{call} comes after the checkpoint was read; track everything first")
 
     def select(self, score: float, by: Selection, patience: int = 0) -> bool:
         """Take this step's model for the best if `score` beats all before; its checkpoint is then due and stays. With
@@ -108,6 +119,7 @@ class RunState:
         Raises:
             UserError: it does not fit the objects that were added, or there are checkpoints and none is intact.
         """
+        self._read = True
         folder = self.folder / CHECKPOINTS
         found = checkpoint.latest(folder, accept=_check)
         if found is None:

@@ -108,7 +108,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _new_folder(path: Path) -> int:
     os.mkdir(path)
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        os.rmdir(path)
+        raise
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
