@@ -5,7 +5,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -123,9 +123,11 @@ def lock(folder: Path, *, needed: bool = True) -> IO[str]:
                 ) from error
             log.warning("%s: no lock (%s); start each run once at a time", folder, error.strerror)
             return file
-        if is_at(folder / LOCK, file.fileno()):  # or somebody has just deleted it
-            return file
-        file.close()
+        with ExitStack() as stack:
+            stack.callback(file.close)
+            if is_at(folder / LOCK, file.fileno()):  # or somebody has just deleted it
+                stack.pop_all()
+                return file
 
 
 class LogFile(logging.FileHandler):
