@@ -129,9 +129,7 @@ def test_an_error_of_the_disk_at_some_calls_leaves_no_trace(
 
 @pytest.mark.faults
 @pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
-def test_an_error_of_the_disk_at_any_call_leaves_no_trace(
-    tmp_path: Path, straight: dict[str, Any], code: int, record_property: Any
-) -> None:
+def test_an_error_of_the_disk_at_any_call_leaves_no_trace(tmp_path: Path, straight: dict[str, Any], code: int) -> None:
     hit = sweep(tmp_path, straight, (code,), 0, every=1)
     print(errno.errorcode[code], sum(hit.values()), hit)
     assert hit.keys() >= {"open", "read", "write", "fsync", "replace", "rename", "lockf", "flock", "mkdir", "listdir"}
