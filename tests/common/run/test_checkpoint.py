@@ -847,7 +847,7 @@ def test_every_flipped_bit_of_every_file_is_noticed(tmp_path: Path, every: int) 
         logging.disable(logging.NOTSET)
     print(flips, "bits")
     found = checkpoint.latest(tmp_path)
-    assert found is not None and found.step == 2 and flips * every > 9_000
+    assert found is not None and found.step == 2 and flips * every > 5_000
 
 
 def test_later_checkpoints_go_when_they_are_proven_damaged_and_never_else(tmp_path: Path) -> None:
@@ -863,3 +863,18 @@ def test_later_checkpoints_go_when_they_are_proven_damaged_and_never_else(tmp_pa
 def test_a_name_that_is_none_of_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'\.\./model' is no name of an object; use letters, digits"):
         checkpoint.save(tmp_path, 1, {"../model": {}}, {})
+
+
+def test_weights_below_an_adapter_that_have_changed_are_refused(tmp_path: Path) -> None:
+    class Part(Holder):
+        def __init__(self, base: str) -> None:
+            self.state, self.base = {}, base
+
+        def fingerprint(self) -> str:
+            return self.base
+
+    made = {"fixed": {"base weights": "old"}}
+    path = checkpoint.save(tmp_path, 1, {"model": {}}, {**run_of(1), "made": made})
+    state.put_back(checkpoint.load(path), {"model": Part("old")}, tmp_path, "gpt2")
+    with pytest.raises(UserError, match="trained on other base weights than model.name=gpt2 has now; put the old ones"):
+        state.put_back(checkpoint.load(path), {"model": Part("new")}, tmp_path, "gpt2")
