@@ -35,7 +35,7 @@ data: .venv/ready  ## build, check, count and audit the generated problems
 test: .venv/ready  ## run the tests (ARGS='-k name' to choose, WORKERS=8 for more processes)
 	$(TESTS) $(ARGS)
 
-test-faults: .venv/ready  ## kill runs twenty times and compare with the undisturbed run
+test-faults: .venv/ready  ## kill runs, let every call of the disk fail, flip every bit
 	$(TESTS) -m faults $(ARGS)
 
 test-slurm: .venv/ready  ## run sweeps on a real SLURM of one node (as root, after make slurm-packages)

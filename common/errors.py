@@ -12,6 +12,13 @@ class UserError(Exception):
     """
 
 
+class DamagedError(UserError):
+    """What is on the disk is provably not what was written, so that an earlier one may take its place.
+
+    An error of reading (of the device, the network, rights, memory) proves nothing: that is a plain `UserError`.
+    """
+
+
 class SweepError(UserError):
     """Some runs of a sweep did not finish; `lines` says which and why."""
 

@@ -7,17 +7,20 @@ python -m perk.data +experiment=student_recall scale=cpu data.export=records    
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from common.data import cache
 from common.data.dataroot import find
-from common.data.splits import SPLITS, build_digest, check_disjoint
+from common.data.splits import SPLITS, build_digest, check_disjoint, content_digest
 from common.errors import UserError
 from common.run.entry import entry
-from common.run.files import remove_if_empty, write_atomic
+from common.run.files import remove_if_empty
+from common.run.origin import of_records
 from common.run.results import hashed_keys
 from common.run.schema import plain, to_typed
 from perk import jsonl
@@ -38,8 +41,8 @@ BUILDERS = {
     Task.apis: apis.build,
     Task.jsonl: jsonl.build,
 }
-CHECKED = "checked"
-"""Empty file that says that all splits are there and share nothing."""
+SAMPLE = 4
+"""Problems of a split that enter its digest: making one of a long context takes a while."""
 Splits = dict[str, Sequence[Problem]]
 
 ConfigStore.instance().store(name="perk_schema", node=TrainConfig)  # each paper its own: tests load several
@@ -53,16 +56,28 @@ def load(config: DataConfig) -> Splits:
         UserError: missing root or file, malformed content, an empty split, or something that two splits share.
     """
     folder = _cache_folder(config)
-    if folder is not None and (folder / CHECKED).is_file():
-        return {split: Kept(folder / f"{split}.jsonl") for split in SPLITS}
+    if folder is not None and cache.is_whole(folder):
+        return {split: Kept(cache.file_of(folder, split)) for split in SPLITS}
     splits: Splits = dict(BUILDERS[config.task](config, load_tokens(config.tokenizer, config.root)))
     if folder is not None:
         logger.info("building %d problems", sum(map(len, splits.values())))
-        splits = {split: keep(folder / f"{split}.jsonl", splits[split]) for split in SPLITS}
-        check(splits)
-        write_atomic(folder / CHECKED, "")
-        logger.info("problems kept in %s", folder)
+        with cache.writing(folder):
+            splits = {split: keep(cache.file_of(folder, split), splits[split]) for split in SPLITS}
+            check(splits)
     return splits
+
+
+def digests(config: DataConfig, splits: Splits) -> dict[str, str]:
+    """Split -> digest of its files, and of `SAMPLE` of its problems for what is generated or comes from a hub: a run is
+    continued with the same ones only."""
+    own, files = plain(config.files), {name: content_digest(path) for name, path in _files(config).items()}
+    shared = {name: digest for name, digest in files.items() if name not in own.values()}
+    found = {}
+    for split, problems in splits.items():
+        read = {"files": shared, "own": files.get(own.get(split) or own.get("train")), "count": len(problems)}
+        places = sorted({round(part * (len(problems) - 1) / (SAMPLE - 1)) for part in range(SAMPLE)})
+        found[split] = of_records([read, *(asdict(problems[place]) for place in places)])
+    return found
 
 
 def check(splits: Splits) -> None:
@@ -87,13 +102,18 @@ def _cache_folder(config: DataConfig) -> Path | None:
         for key, value in hashed_keys(plain(config), DataConfig).items()
         if key.split(".")[0] not in {*parts, "templates"}
     }
+    return Path(config.cache) / f"{config.name}-{build_digest(keys, _files(config), 'perk')}"
+
+
+def _files(config: DataConfig) -> dict[str, Path]:
+    """Name -> file or folder that decides the problems, of those that are at hand."""
     files = {}
     for name in _named(config):
         try:
             files[name] = find(config.root, name, "generate everything: data.files.train=null")
         except UserError:  # a data set of the hub, or missing: whoever reads it will say so
             continue
-    return Path(config.cache) / f"{config.name}-{build_digest(keys, files, 'perk')}"
+    return files
 
 
 def _named(config: DataConfig) -> Iterator[str]:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+from common.errors import UserError
 from common.run.files import write_json_lines
 
 
@@ -82,19 +84,28 @@ class Made(Sequence[Problem]):
 
 
 class Kept(Made):
-    """Problems in a JSON-lines file, read when they are asked for; only the places of the lines are in memory."""
+    """Problems in a JSON-lines file, read when they are asked for; only places and check sums of the lines are in
+    memory.
+
+    Raises:
+        UserError: a line has changed since the file was opened.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._starts = path, array("q", [0])
+        self.path, self._starts, self._sums = path, array("q", [0]), array("L")
         with path.open("rb") as file:
             for line in file:
                 self._starts.append(self._starts[-1] + len(line))
-        super().__init__(len(self._starts) - 1, self._read)
+                self._sums.append(crc32(line))
+        super().__init__(len(self._sums), self._read)
 
     def _read(self, index: int) -> Problem:
         with self.path.open("rb") as file:
             file.seek(self._starts[index])
-            return from_json(json.loads(file.readline()))
+            line = file.readline()
+        if crc32(line) != self._sums[index]:
+            raise UserError(f"{self.path}:{index + 1}: has changed since it was opened; run the same command again")
+        return from_json(json.loads(line))
 
 
 def keep(path: Path, problems: Sequence[Problem]) -> Kept:

@@ -52,6 +52,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
             return run.results
         foresee(config)
         splits = data.load(config.data)
+        run.fix(data.digests(config.data, splits))  # continued on these only
         if config.method.learner is Learner.shortcuts:
             metrics, items = measure_shortcuts(splits, config)
             return run.finish(metrics, items)

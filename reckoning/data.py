@@ -15,12 +15,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common.data import dataroot
+from common.data import cache, dataroot
 from common.data.splits import build_digest, check_disjoint, shares_of
 from common.data.textfile import read_json_lines
 from common.errors import UserError
 from common.run.entry import entry
 from common.run.files import remove_if_empty, write_json_lines
+from common.run.origin import of_records
 from common.run.results import hashed_keys
 from common.run.schema import plain, to_typed
 from reckoning.choices import annotations_beside, read_choices
@@ -63,9 +64,9 @@ def load(config: DataConfig) -> Splits:
         UserError: missing root or file, malformed content, an empty split, or theories shared between splits.
     """
     cached = _cache_folder(config)
-    if cached is not None and (cached / "test.jsonl").is_file():
+    if cached is not None and cache.is_whole(cached):
         return {
-            split: [problem_from_json(value) for _, value in read_json_lines(cached / f"{split}.jsonl")]
+            split: [problem_from_json(value) for _, value in read_json_lines(cache.file_of(cached, split))]
             for split in SPLITS
         }
     splits = _build(config)
@@ -80,10 +81,15 @@ def load(config: DataConfig) -> Splits:
     _check_disjoint(splits)
     splits["train"] = shuffled_copies(splits["train"], config.copies, config.seed)
     if cached is not None:
-        for split in SPLITS:  # test last: its presence says that all are there
-            write_json_lines(cached / f"{split}.jsonl", map(problem_to_json, splits[split]))
-        logger.info("problems kept in %s", cached)
+        with cache.writing(cached):
+            for split in SPLITS:
+                write_json_lines(cache.file_of(cached, split), map(problem_to_json, splits[split]))
     return splits
+
+
+def digests(splits: Splits) -> dict[str, str]:
+    """Split -> digest of its problems: a run is continued with the same ones only."""
+    return {split: of_records(map(problem_to_json, problems)) for split, problems in splits.items()}
 
 
 def find(root: str | None, name: str) -> Path:

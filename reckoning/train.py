@@ -52,6 +52,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
         if run.finished:
             return run.results
         splits = data.load(config.data)
+        run.fix(data.digests(splits))  # continued on these only
         if config.method.learner is Learner.shortcuts:
             metrics, items = shortcut_rows(splits, config)
             return run.finish(metrics, items)

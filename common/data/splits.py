@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from importlib import resources
 from itertools import combinations
 from pathlib import Path
@@ -91,15 +92,45 @@ def belongs(content: str, split: str) -> bool:
 
 
 def build_digest(settings: Mapping[str, Any], files: Mapping[str, Path], package: str) -> str:
-    """Key of splits that are kept once built: of `settings`, of sizes and times of the files and folders they are read
-    from, and of the code of the package that builds them."""
-    inside = {name: [path] if path.is_file() else sorted(path.rglob("*")) for name, path in files.items()}
-    stats = {name: [(each.stat().st_size, each.stat().st_mtime_ns) for each in paths] for name, paths in inside.items()}
+    """Key of splits that are kept once built: of `settings`, of the content of the files and folders they are read
+    from, and of the code of the package that builds them.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     code = hashlib.sha256()
     for path in sorted(Path(str(resources.files(package))).rglob("*.py")):
         code.update(path.read_bytes())
-    keys = [settings, stats, code.hexdigest()]
+    keys = [settings, {name: content_digest(path) for name, path in files.items()}, code.hexdigest()]
     return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of the names and bytes of all files below a folder; whatever their times.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    try:
+        inside = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+        found = [(str(each.relative_to(path)), _bytes_digest(each, *_state(each))) for each in inside]
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
+    return found[0][1] if path.is_file() else hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@cache
+def _bytes_digest(path: Path, *state: int) -> str:
+    """Once a process, unless the file was written to."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(content: str) -> str:

@@ -10,6 +10,7 @@ from common.engine.settings import OuterConfig, Schedule
 from common.language.learner import Learner
 from common.language.model import LanguageModel
 from common.run.export import export
+from common.run.origin import BASE, WEIGHTS, of_weights
 from common.run.run import Run
 from common.run.state import Stateful
 
@@ -41,9 +42,16 @@ def make_outer(run: Run, parts: Parts, config: OuterConfig, total: int, schedule
     """The outer optimiser for `total` steps; it and the parts are what `run` keeps in checkpoints from now on."""
     learns = parts.learner.learns.train()  # from_pretrained leaves dropout off
     outer = Outer(config, learns, parts.rates, total, schedule)
+    run.fix(weights_of(parts.model))
     for name, part in {**parts.tracked, "outer": outer}.items():
         run.track(name, part)
     return outer
+
+
+def weights_of(model: LanguageModel) -> dict[str, str]:
+    """Digests of the weights that a run starts from, for `run.fix`; of a frozen base apart, which `evaluate` needs."""
+    base = {BASE: model.adapter.fingerprint()} if model.adapter else {}
+    return {WEIGHTS: of_weights(model.network.state_dict()), **base}
 
 
 def export_selected(run: Path, parts: Parts) -> None:

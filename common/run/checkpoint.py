@@ -1,62 +1,37 @@
 """Checkpoints: folders of safetensors and JSON that are whole or not there; nothing is ever unpickled.
 
 checkpoints/step-000400/
-    state.json                    step, run state, the structure of every object, sizes and hashes of the tensor files
+    state.json                    step, run state, structures of objects, hashes of files (`common.run.statefile`)
     <object>.safetensors          the tensors of one object; a model's file holds its parameters under their own names
     <object>/<shard>.safetensors  structure and tensors of one shard of an object that comes in shards
 
 An object is made, written and read when its turn comes, so that one at a time is in memory, and a shard likewise.
+A checkpoint that is provably damaged is passed over for the one before; any other error of reading stops.
 """
 
 import errno
-import json
 import logging
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
-from common.run import structure, tensorfile
-from common.run.files import remove_temporaries, sync_folder, temporary_beside, write_synced
+from common.errors import DamagedError, UserError
+from common.run import shards, statefile, structure, tensorfile
+from common.run.files import open_regular, remove_temporaries, write_synced
+from common.run.shards import Shards as Shards
+from common.run.statefile import BYTES, HASH, NAME, SHARDS, STRUCTURE
+from common.run.swap import discard, new_folder
 from common.run.tensorfile import SUFFIX
 
-SCHEMA = 1
 STATE = "state.json"
-SHARDS, HASH, STRUCTURE = "shards", "sha256", "structure"
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""Errors that say that no such file is there; of all errors of reading, these alone prove damage."""
 log = logging.getLogger(__name__)
-
-
-class Shards(Mapping[str, Any]):
-    """States by name, each with a file of its own, and each made or read anew whenever it is asked for.
-
-    As the state of an object, `run.track("clients", store)` with a `store.state_dict()` of this type, they cost what
-    has changed: a shard whose bytes have the hash that the checkpoint before recorded is linked to that file, not
-    written. The owner marks nothing; all shards are hashed at every save. `store.load_state_dict` gets them as this
-    type, too, and reads one at a time: `for name, state in shards.items()`.
-    """
-
-    def __init__(self, names: Iterable[str], state: Callable[[str], Any]) -> None:
-        """The shards `names`, letters, digits and any of `_-.`, of which `state` gives one; for a dict of states:
-        `Shards(states, states.__getitem__)`."""
-        self._names = dict.fromkeys(names)
-        self._state = state
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._state(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 @dataclass(frozen=True)
@@ -77,31 +52,39 @@ class Checkpoint:
         return Shards(self.entries, self._object)
 
     def verify(self) -> None:
-        """Compare every file with its hash; no tensors are held.
+        """Compare every file with its hash, and what its structure asks for with its tensors, which are not held.
 
         Raises:
-            UserError: one is missing or was altered.
+            DamagedError: one is missing or was altered.
+            UserError: one cannot be read.
         """
         with _readable(self.path):
             for name, entry in self.entries.items():
                 if SHARDS not in entry:
-                    tensorfile.verify(self.path / f"{name}{SUFFIX}", entry[HASH])
+                    structure.decode(entry[STRUCTURE], tensorfile.verify(self._file(name), entry[HASH])[0])
                 for shard, sha256 in entry.get(SHARDS, {}).items():
-                    tensorfile.verify(self.path / name / f"{shard}{SUFFIX}", sha256)
+                    tensors, texts = tensorfile.verify(self._file(name, shard), sha256)
+                    structure.decode(statefile.loads(texts[STRUCTURE]), tensors)
 
     def _object(self, name: str) -> Any:
         entry = self.entries[name]
         if SHARDS in entry:
             return Shards(entry[SHARDS], partial(self._shard, name))
         with _readable(self.path):
-            tensors, _ = tensorfile.read(self.path / f"{name}{SUFFIX}", entry[HASH])
+            tensors, _ = tensorfile.read(self._file(name), entry[HASH])
             return structure.decode(entry[STRUCTURE], tensors)
 
     def _shard(self, name: str, shard: str) -> Any:
         with _readable(self.path):
-            file = self.path / name / f"{shard}{SUFFIX}"
-            tensors, texts = tensorfile.read(file, self.entries[name][SHARDS][shard])
-            return structure.decode(json.loads(texts[STRUCTURE]), tensors)
+            tensors, texts = tensorfile.read(self._file(name, shard), self.entries[name][SHARDS][shard])
+            return structure.decode(statefile.loads(texts[STRUCTURE]), tensors)
+
+    def _file(self, name: str, shard: str | None = None) -> Path:
+        if shard is None:
+            return self.path / f"{name}{SUFFIX}"
+        if (self.path / name).is_symlink():
+            raise ValueError(f"{name} is a link")
+        return self.path / name / f"{shard}{SUFFIX}"
 
 
 def save(
@@ -129,25 +112,19 @@ def save(
 
     Raises:
         UserError: the disk is full or not writable; earlier checkpoints are intact and nothing temporary is left.
+        ValueError, TypeError: an object holds what no checkpoint can.
     """
     target = folder / name_of(step)
-    temporary = temporary_beside(target)
     before = None if previous is None else folder / name_of(previous)
+    if odd := [name for name in objects if not NAME.fullmatch(name)]:
+        raise ValueError(f"{odd[0]!r} is no name of an object; use letters, digits and any of _-.")
     try:
-        temporary.mkdir(parents=True)
-        # no variable holds a state while the next one is made
-        entries = {name: _write(temporary, name, objects[name], before) for name in objects}
-        state = {"schema": SCHEMA, "step": step, "run": dict(run), "objects": entries}
-        write_synced(temporary / STATE, json.dumps(state, allow_nan=False).encode())
-        sync_folder(temporary)
-        if target.exists():  # unreadable, or left by a run that went on from an earlier checkpoint
-            shutil.rmtree(target)
-        os.rename(temporary, target)
-        sync_folder(folder)
+        with new_folder(target) as temporary:  # there already: unreadable, or of a run that went on from before it
+            # no variable holds a state while the next one is made
+            entries = {name: _write(temporary, name, objects[name], before) for name in objects}
+            write_synced(temporary / STATE, statefile.dump(step, run, entries))
     except OSError as error:
         raise _cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     _prune(folder, step, keep, best)
     return target
 
@@ -158,23 +135,40 @@ def name_of(step: int) -> str:
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints in `folder`, newest first; complete or not."""
-    found = [re.fullmatch(r"step-(\d{6,})", path.name) for path in folder.glob("step-*")]
+    """Steps of the checkpoints in `folder`, newest first; complete or not.
+
+    Raises:
+        UserError: the folder is there and cannot be read.
+    """
+    try:
+        found = [re.fullmatch(r"step-(\d{6,})", name) for name in os.listdir(folder)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _cannot_read(folder, error) from error
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
-def latest(folder: Path, *, verified: bool = True) -> Checkpoint | None:
+def latest(
+    folder: Path, *, verified: bool = True, accept: Callable[[Checkpoint], Any] = lambda _: None
+) -> Checkpoint | None:
     """The newest checkpoint whose files match their hashes, or, not `verified`, whose `state.json` can be read.
 
-    Broken ones are passed over with a warning.
+    Damaged ones are passed over with a warning and left alone. `accept` raises what `load` may for one that is not
+    what its reader needs.
+
+    Raises:
+        UserError: one cannot be read, or comes from a later version; that proves no damage, so nothing is passed over.
     """
     for step in steps(folder):
         try:
             found = load(folder / name_of(step))
             if verified:
                 found.verify()
+            with _readable(found.path):
+                accept(found)
             return found
-        except UserError as error:
+        except DamagedError as error:
             log.warning("%s; trying the one before", error)
     return None
 
@@ -183,78 +177,81 @@ def load(path: Path) -> Checkpoint:
     """Read the `state.json` of one checkpoint folder.
 
     Raises:
+        DamagedError: it is missing, or was altered.
         UserError: it cannot be read, or comes from a later version.
     """
     with _readable(path):
-        state = json.loads((path / STATE).read_text())
-        if state["schema"] != SCHEMA:
-            raise UserError(f"{path}: checkpoint format {state['schema']}, this code reads {SCHEMA}; update it")
+        with open_regular(path / STATE) as file:
+            data = file.read(statefile.LONGEST + 1)
+        if len(data) > statefile.LONGEST:
+            raise ValueError(f"{STATE} of more than {statefile.LONGEST} bytes")
+        try:
+            state = statefile.parse(data)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        if path.name != name_of(state["step"]):
+            raise ValueError(f"step {state['step']} in {path.name}")
         return Checkpoint(path, state["step"], state["objects"], state["run"])
 
 
 def _write(folder: Path, name: str, state: Any, before: Path | None) -> dict[str, Any]:
     """Write one object into `folder`; returns its entry in `state.json`."""
     if isinstance(state, Shards):
-        return {SHARDS: _write_shards(folder / name, state, before)}
+        there: dict[str, str] = {}
+        if before is not None:
+            with suppress(UserError):  # somebody has deleted it: everything is written
+                there = load(before).entries.get(name, {}).get(SHARDS, {})
+        old = {} if before is None else {shard: (before / name, sha256) for shard, sha256 in there.items()}
+        return {SHARDS: shards.write(folder / name, state, old)}
     shape, tensors = structure.encode(state)
     sha256, size = tensorfile.write(folder / f"{name}{SUFFIX}", tensors)
-    return {HASH: sha256, "bytes": size, STRUCTURE: shape}
-
-
-def _write_shards(folder: Path, shards: Shards, before: Path | None) -> dict[str, str]:
-    """Write the shards of one object, or link them to those of the checkpoint `before`; returns their hashes."""
-    if odd := [name for name in shards if not re.fullmatch(r"[\w-][\w.-]*", name)]:
-        raise ValueError(f"{folder.name}: {odd[0]!r} is no name of a shard; use letters, digits and any of _-.")
-    there: dict[str, str] = {}
-    if before is not None:
-        with suppress(UserError):  # somebody has deleted it: everything is written
-            there = load(before).entries.get(folder.name, {}).get(SHARDS, {})
-    folder.mkdir()
-    hashes = {}
-    for name in shards:
-        old = (before / folder.name / f"{name}{SUFFIX}", there[name]) if before and name in there else None
-        hashes[name] = _write_shard(folder / f"{name}{SUFFIX}", shards[name], old)
-    sync_folder(folder)
-    return hashes
-
-
-def _write_shard(path: Path, state: Any, old: tuple[Path, str] | None) -> str:
-    shape, tensors = structure.encode(state)
-    texts = {STRUCTURE: json.dumps(shape, allow_nan=False)}
-    if old is not None and tensorfile.digest(tensors, texts) == old[1]:
-        try:
-            os.link(old[0], path)
-            return old[1]
-        except OSError as error:
-            _tell_of_copies(path.parents[2], error.strerror)
-    sha256, _ = tensorfile.write(path, tensors, texts)
-    return sha256
-
-
-@cache
-def _tell_of_copies(folder: Path, reason: str) -> None:
-    """Once a process and folder."""
-    log.warning("%s: no links here (%s); unchanged shards are written again", folder, reason)
+    return {HASH: sha256, BYTES: size, STRUCTURE: shape}
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Put what goes wrong in reading the checkpoint `path` into words."""
+    """Put what goes wrong in reading the checkpoint `path` into words: damage that is proven, or another error."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: unreadable checkpoint ({error!r}); use an earlier one") from error
+    except UserError:
+        raise
+    except (OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in NOT_THERE:
+            raise DamagedError(f"{path}: unreadable checkpoint ({error!r}); use an earlier one") from error
+        raise _cannot_read(path, error) from error
+    except Exception as error:  # anything may stand in a file that somebody else has made
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        raise DamagedError(f"{path}: unreadable checkpoint ({reason}); use an earlier one") from error
 
 
 def _prune(folder: Path, last: int, keep: int, best: int | None) -> None:
-    """Delete what nobody needs: checkpoints beyond the newest `keep` up to `last` but `best`, later ones, which the run
-    passed over as damaged, and what killed writers left."""
-    remove_temporaries(folder)
+    """Delete what nobody needs: checkpoints beyond the newest `keep` up to `last` but `best`, later ones that are
+    provably damaged (the run has passed them over), and what killed writers left."""
     there = steps(folder)
     needed = {best, *[step for step in there if step <= last][:keep]}
-    for step in there:
-        if step not in needed:
-            shutil.rmtree(folder / name_of(step), ignore_errors=True)
+    with suppress(OSError):  # the next save tries again
+        remove_temporaries(folder)
+        for step in there:
+            if step not in needed and (step < last or _is_damaged(folder / name_of(step))):
+                discard(folder / name_of(step))
+
+
+def _is_damaged(path: Path) -> bool:
+    try:
+        load(path).verify()
+    except DamagedError:
+        return True
+    except UserError:
+        return False
+    return False
+
+
+def _cannot_read(path: Path, error: OSError | MemoryError) -> UserError:
+    reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+    return UserError(
+        f"{path}: cannot be read ({reason}), which proves no damage: nothing is passed over or deleted; see that the "
+        "disk answers and its files may be read, then run the same command again"
+    )
 
 
 def _cannot_write(target: Path, error: OSError) -> UserError:

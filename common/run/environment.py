@@ -1,4 +1,5 @@
-"""What a run ran on: versions, revision of the code, hardware, command line. Written to `environment.json`."""
+"""What a run ran on: versions, revision of the code, hardware, command line. Written to `environment.json`, where
+`starts` lists when and by which code it was started and continued; all else is of the last start."""
 
 import importlib.util
 import os
@@ -7,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +28,9 @@ LIBRARIES = (
     "accelerate", "safetensors", "hydra-core", "omegaconf", "wandb",
 )  # fmt: skip
 
+START = ("started", "revision", "dirty", "python", "libraries")
+"""What is kept of every start."""
+
 
 def describe() -> dict[str, Any]:
     """Everything for `environment.json`, as plain data."""
@@ -40,6 +45,12 @@ def describe() -> dict[str, Any]:
         "hardware": hardware(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
+
+
+def with_starts(found: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """`found` of this start, and in `starts` the revision and versions of all, the earlier ones first."""
+    before = earlier.get("starts") or ([earlier] if earlier else [])
+    return {**found, "starts": [{key: start.get(key) for key in START} for start in (*before, found)]}
 
 
 def hardware() -> dict[str, Any]:

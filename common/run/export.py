@@ -1,14 +1,13 @@
 """Trained weights in the form that plain Hugging Face code reads."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from common.errors import UserError
-from common.run.files import sync_folder, temporary_beside
+from common.run.files import sync_tree
+from common.run.swap import new_folder
 
 
 def export(folder: Path, *parts: Any) -> None:
@@ -30,18 +29,13 @@ def export(folder: Path, *parts: Any) -> None:
 
 
 def write(folder: Path, *parts: Any) -> None:
-    """As `export`, with the error for the caller to put into words; an older `folder` goes as a whole.
+    """As `export`, with the error for the caller to put into words; an older `folder` goes as a whole, once the new
+    one is on the disk.
 
     Raises:
         OSError, SafetensorError: the disk is full or the place not writable; `folder` is as before.
     """
-    temporary = temporary_beside(folder)
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(folder) as temporary:
         for part in parts:
             part.save_pretrained(str(temporary))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(temporary, folder)
-        sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        sync_tree(temporary)

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,11 +13,11 @@ import yaml
 
 from common.errors import UserError
 from common.run import results
-from common.run.files import sync_file, write_atomic
+from common.run.files import is_at, sync_file, write_atomic
 
 CONFIG, ENVIRONMENT, LOG = "config.yaml", "environment.json", "log.txt"
 METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
-ABSENT = "absent"
+ABSENT, LOCK = "absent", ".lock"
 log = logging.getLogger(__name__)
 
 
@@ -96,21 +97,37 @@ def check_settings(folder: Path, config: Mapping[str, Any], schema: type, *, beg
     )
 
 
-def lock(folder: Path) -> IO[str]:
+def lock(folder: Path, *, needed: bool = True) -> IO[str]:
     """Hold the folder for this process; the system lets go of it however the process ends.
 
+    Args:
+        folder: of the run.
+        needed: refuse a file system that has no locks, rather than go on with a warning.
+
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or there are no locks.
     """
-    file = (folder / ".lock").open("a")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.close()
-        raise UserError(f"{folder}: another process is running this; wait for it or stop it first") from error
-    except OSError:
-        log.debug("no file locks here; two processes in one folder would go unnoticed")
-    return file
+    while True:
+        file = (folder / LOCK).open("a")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.close()
+            raise UserError(f"{folder}: another process is running this; wait for it or stop it first") from error
+        except OSError as error:
+            if needed:
+                file.close()
+                raise UserError(
+                    f"{folder}: no lock can be had there ({error.strerror}), so nobody would notice two processes in "
+                    "it; use a loop.root on a file system with locks, or loop.lock=false and start each run once"
+                ) from error
+            log.warning("%s: no lock (%s); start each run once at a time", folder, error.strerror)
+            return file
+        with ExitStack() as stack:
+            stack.callback(file.close)
+            if is_at(folder / LOCK, file.fileno()):  # or somebody has just deleted it
+                stack.pop_all()
+                return file
 
 
 class LogFile(logging.FileHandler):
@@ -131,7 +148,15 @@ class LogFile(logging.FileHandler):
         """End, and leave the root logger as it was."""
         logging.getLogger().removeHandler(self)
         logging.getLogger().setLevel(self._level_before)
-        self.close()
+        with suppress(OSError):  # as in `handleError`
+            self.close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; opening the file may fail as well."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
 
     def failure(self, error: BaseException) -> None:
         """Write down what ended the run, in this file only: the console is the caller's."""

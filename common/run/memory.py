@@ -12,6 +12,7 @@ from common.engine.weights import Weights
 from common.errors import UserError
 from common.run.export import write
 from common.run.files import write_synced
+from common.run.swap import recover, unchanged
 
 NOTE = "memory.json"
 """Beside the adapter's files."""
@@ -41,9 +42,10 @@ def save(folder: Path, files: AdapterFiles, note: Note) -> None:
     Raises:
         UserError: `folder` holds something else, or cannot be written.
     """
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / NOTE).is_file())):
-        raise UserError(f"{folder} is there and no saved memory; name another folder")
     try:
+        recover(folder)
+        if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / NOTE).is_file())):
+            raise UserError(f"{folder} is there and no saved memory; name another folder")
         write(folder, files, note)
     except (OSError, SafetensorError) as error:
         raise UserError(
@@ -64,6 +66,14 @@ def load(folder: Path, adapter: Adapter, kind: type[AnyNote], schema: int, base:
     Raises:
         UserError: there is none, it is damaged, or it belongs to another base or adapter.
     """
+    try:
+        recover(folder)
+        return unchanged(folder, lambda: _load(folder, adapter, kind, schema, base))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}); see that the disk answers") from error
+
+
+def _load(folder: Path, adapter: Adapter, kind: type[AnyNote], schema: int, base: str) -> tuple[Weights, AnyNote]:
     note = _note(folder, kind, schema)
     if note.fingerprint != (own := adapter.fingerprint()):
         raise UserError(

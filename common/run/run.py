@@ -26,11 +26,11 @@ from typing import Any, Self
 import torch
 
 from common.engine.cuda.sizes import forget_peak_memory, peak_memory_bytes
-from common.run import checkpoint, environment, results
+from common.run import environment, origin, results
 from common.run.entry import in_sweep
-from common.run.folder import CHECKPOINTS, LogFile, Metrics, check_settings, number
+from common.run.folder import LogFile, Metrics, number
 from common.run.items import Item
-from common.run.opening import open_folder
+from common.run.opening import code_of, held_or_finished, in_words, open_folder
 from common.run.progress import Progress, duration
 from common.run.results import ACCURACY, Interval, Results, Selection
 from common.run.results import RunIdentity as RunIdentity
@@ -101,21 +101,20 @@ class Run:
         """
         environment.refuse_several_processes()
         self._began = self._saved_at = time.monotonic()
-        began = bool(checkpoint.steps(self.folder / CHECKPOINTS))
-        check_settings(self.folder, self.config, self._schema, began=began)
-        self.finished = results.finished_hash(self.folder) is not None
-        self.device = environment.device_for(self._runtime)
-        self.dtype: torch.dtype = getattr(torch, self._runtime.dtype.name)
-        if self.finished:
-            log.info("%s is finished: skipped", self.folder)
-            return self
         with ExitStack() as stack:  # should a step fail, those before it are undone
+            self.finished = held_or_finished(stack, self.folder, self.config, self._schema, lock_needed=self.loop.lock)
+            if self.finished:
+                log.info("%s is finished: skipped", self.folder)
+                return self
+            self.device = environment.device_for(self._runtime)  # it may wait for one
+            self.dtype: torch.dtype = getattr(torch, self._runtime.dtype.name)
             self._log_file, self._environment = open_folder(
                 stack, self.folder, self.config, self._runtime, self.identity, self.selection
             )
+            self.state.made[origin.CODE] = code_of(self._environment, self.identity)
             forget_peak_memory(self.device)
-            threads = torch.get_num_threads()
-            log.info("config %s on %s, %d thread(s), %s", self.config_hash, self.device, threads, self.folder)
+            where = (self.device, torch.get_num_threads(), self.folder)
+            log.info("config %s on %s, %d thread(s), %s", self.config_hash, *where)
             about = (self.folder, self.config, self.identity, self._environment)
             self._tracker = make_tracker(self._tracker_config, *about)
             self._stop.install()
@@ -135,6 +134,9 @@ class Run:
         if self._metrics is not None:
             self._metrics.close()
         self._stack.close()
+        with in_words(self.folder):
+            if isinstance(error, OSError):
+                raise error
 
     def finish(self, test: Mapping[str, Interval], items: Iterable[Item] = ()) -> Results:
         """Log the `test` metrics, then write `items` into `predictions.jsonl`, `results.json` and the FINISHED mark.
@@ -179,9 +181,11 @@ class Run:
 
     def track(self, name: str, entry: Stateful) -> None:
         """Make `entry` part of every checkpoint; before the first `restore`, `steps` or `log`."""
-        if self._metrics is not None:
-            raise RuntimeError(f"run.track({name!r}) comes after the checkpoint was read; track everything first")
         self.state.add(name, entry)
+
+    def fix(self, digests: Mapping[str, str]) -> None:
+        """Let the run be continued with the same data (split -> digest) and weights only; called when `track` is."""
+        self.state.fix(digests)
 
     def restore(self) -> int:
         """Continue from the newest readable checkpoint, if there is one; returns the number of steps done.
@@ -255,11 +259,7 @@ class Run:
         one every `loop.evaluate_every` steps, brought no better one, this step is the last; they are counted from the
         step of the best, so a restart does not begin to count anew.
         """
-        selected = self.state.select(score, self.selection)
-        steps = self._patience * self.loop.evaluate_every
-        if steps and self.best is not None and self.step - self.best["step"] >= steps:
-            self.end_early()
-        return selected
+        return self.state.select(score, self.selection, self._patience * self.loop.evaluate_every)
 
     # ---- checkpoints
 

@@ -149,6 +149,8 @@ class LoopConfig:
     """A checkpoint when this much time has passed since the last; 0 leaves it to save_every."""
     keep: int = dataclasses.field(default=2, metadata=UNHASHED)
     """Newest checkpoints kept; the best one stays besides."""
+    lock: bool = dataclasses.field(default=True, metadata=UNHASHED)
+    """Refuse a folder on a file system without locks, where nobody would notice two processes in it."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import torch
 
 from common.errors import UserError
-from common.run import checkpoint, seeding
+from common.run import checkpoint, origin, seeding
 from common.run.folder import CHECKPOINTS, ENVIRONMENT
 from common.run.results import Selection
 
+RNG = "rng"
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +33,7 @@ def selected(run: Path) -> checkpoint.Checkpoint:
     Raises:
         UserError: no step has been selected yet.
     """
-    last = checkpoint.latest(run / CHECKPOINTS, verified=False)
+    last = checkpoint.latest(run / CHECKPOINTS, verified=False, accept=_check_best)
     if last is None or last.run["best"] is None:
         raise UserError(f"run={run}: no selected checkpoint yet; run its training command again and it continues")
     return checkpoint.load(run / CHECKPOINTS / checkpoint.name_of(int(last.run["best"]["step"])))
@@ -44,8 +45,13 @@ def put_back(found: checkpoint.Checkpoint, parts: Mapping[str, Stateful], run: P
     Raises:
         UserError: the state is damaged or does not fit, as the `model` behind the folder `run` has changed.
     """
+    base = found.run.get("made", {}).get(origin.FIXED, {}).get(origin.BASE)
     try:
         for name, part in parts.items():
+            if base is not None and hasattr(part, "fingerprint") and part.fingerprint() != base:
+                raise UserError(
+                    f"run={run}: trained on other base weights than model.name={model} has now; put the old ones back"
+                )
             part.load_state_dict(found.objects[name])
     except (KeyError, RuntimeError) as error:
         raise UserError(
@@ -58,7 +64,8 @@ class RunState:
     """Steps done, the selected model, wall time, the global generators, and the objects that were added.
 
     Attributes: `step` (outer steps done, or being done), `best` (`{"step", "score"}` or None), `ended` (no step
-    follows), `seconds` and `records` (wall time and metrics up to the checkpoint that was read).
+    follows), `seconds` and `records` (wall time and metrics up to the checkpoint that was read), `made` (as in
+    `common.run.origin`).
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -70,21 +77,36 @@ class RunState:
         self.ended = False
         self.seconds = 0.0
         self.records = 0
+        self.made: dict[str, dict[str, Any]] = {origin.FIXED: {}}
         self._objects: dict[str, Stateful] = {}
+        self._read = False
         self._saved_step: int | None = None
         self._save_asked = False
 
     def add(self, name: str, entry: Stateful) -> None:
-        """Make `entry` part of every checkpoint."""
+        """Make `entry` part of every checkpoint; before `restore`."""
+        self._not_yet_read(f"track({name!r})")
         self._objects[name] = entry
 
-    def select(self, score: float, by: Selection) -> bool:
-        """Take this step's model for the best if `score` beats all before; its checkpoint is then due and stays."""
-        if not math.isfinite(score) or (self.best is not None and not by.better(score, self.best["score"])):
-            return False
-        self.best = {"step": self.step, "score": float(score)}
-        self._save_asked = True
-        return True
+    def fix(self, digests: Mapping[str, str]) -> None:
+        """Have `restore` refuse a checkpoint that was made of other data or weights; before it."""
+        self._not_yet_read("fix")
+        self.made[origin.FIXED].update(digests)
+
+    def _not_yet_read(self, call: str) -> None:
+        if self._read:
+            raise RuntimeError(f"run.{call} comes after the checkpoint was read; track everything first")
+
+    def select(self, score: float, by: Selection, patience: int = 0) -> bool:
+        """Take this step's model for the best if `score` beats all before; its checkpoint is then due and stays. With
+        the best `patience` steps ago (0: ever so many) this step is the last."""
+        selected = math.isfinite(score) and (self.best is None or by.better(score, self.best["score"]))
+        if selected:
+            self.best = {"step": self.step, "score": float(score)}
+            self._save_asked = True
+        if patience and self.best is not None and self.step - self.best["step"] >= patience:
+            self.ended = True
+        return selected
 
     @property
     def save_asked(self) -> bool:
@@ -97,22 +119,26 @@ class RunState:
         Raises:
             UserError: it does not fit the objects that were added, or there are checkpoints and none is intact.
         """
+        self._read = True
         folder = self.folder / CHECKPOINTS
-        found = checkpoint.latest(folder)
+        found = checkpoint.latest(folder, accept=_check)
         if found is None:
             if checkpoint.steps(folder):
                 raise UserError(
-                    f"{folder}: no checkpoint there can be read; delete the folder to start from the beginning"
+                    f"{folder}: no checkpoint there can be read; delete the folder to start from the beginning, or put "
+                    "an intact one back"
                 )
             return False
-        self._load(found, self._objects)
         run = found.run
+        same_device = run["device"] == device.type
+        origin.compare(self.folder, found.step, run.get("made", {}), self.made, weights=same_device)
+        self._load(found, self._objects)
         self.step = self._saved_step = found.step
         self.best, self.ended, self.seconds, self.records = run["best"], run["ended"], run["seconds"], run["records"]
-        if run["device"] != device.type:
+        if not same_device:
             log.warning("began on %s, goes on on %s: the numbers will differ", run["device"], device.type)
         # last: loading may draw numbers
-        seeding.set_rng_state(found.objects["rng"])
+        seeding.set_rng_state(found.objects[RNG])
         return True
 
     def restore_best(self, names: Iterable[str]) -> int:
@@ -141,9 +167,10 @@ class RunState:
             "seconds": seconds,
             "records": records,
             "device": device.type,
+            "made": self.made,
         }
         states: dict[str, Callable[[], Any]] = {name: entry.state_dict for name, entry in self._objects.items()}
-        states["rng"] = seeding.rng_state
+        states[RNG] = seeding.rng_state
         objects = checkpoint.Shards(states, lambda name: states[name]())
         best = int(self.best["step"]) if self.best else None
         folder, before = self.folder / CHECKPOINTS, self._saved_step
@@ -155,9 +182,32 @@ class RunState:
         for name in names:
             try:
                 self._objects[name].load_state_dict(found.objects[name])
-            except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            except UserError:
+                raise
+            except Exception as error:  # whatever an object of another version makes of it
                 reason = f"{type(error).__name__} {' '.join(str(error).split())}"
                 raise UserError(
                     f"{found.path} does not fit this code ({name}: {reason}); go back to the revision that made it "
                     f"(see {self.folder / ENVIRONMENT}), or delete the folder and start again"
                 ) from error
+
+
+def _check_best(found: checkpoint.Checkpoint) -> None:
+    best = found.run["best"]
+    if best is not None and not (type(best["step"]) is int and best["step"] >= 0 and _is_number(best["score"])):
+        raise TypeError("what it says of the best step")
+
+
+def _check(found: checkpoint.Checkpoint) -> None:
+    """Raise an error, which counts as damage, where a checkpoint does not say what `RunState.restore` reads."""
+    _check_best(found)
+    run = found.run
+    counts = type(run["records"]) is int and run["records"] >= 0
+    right = counts and _is_number(run["seconds"]) and type(run["ended"]) is bool and isinstance(run["device"], str)
+    if not right or not all(isinstance(part, dict) for part in run.get("made", {}).values()):
+        raise TypeError("what it says of the run")
+    seeding.set_rng_state(found.objects[RNG])
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)

@@ -64,7 +64,7 @@ def _encode(value: Any, path: tuple[str, ...], tensors: dict[str, Tensor], seen:
 
 
 def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `encode` took apart."""
+    """What `encode` took apart; any error if something else did."""
     if isinstance(value, list):
         return [decode(entry, tensors) for entry in value]
     if not isinstance(value, dict):
@@ -79,5 +79,5 @@ def decode(value: Any, tensors: dict[str, Tensor]) -> Any:
         case "$float":
             return float(value["$float"])
         case "$bytes":
-            return base64.b64decode(value["$bytes"])
+            return base64.b64decode(value["$bytes"], validate=True)
     return {key: decode(entry, tensors) for key, entry in value.items()}

@@ -13,13 +13,14 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from common.errors import UserError
-from common.run.files import sync_file
+from common.errors import DamagedError
+from common.run.files import open_regular, sync_file
+from common.run.statefile import loads
 
 SUFFIX = ".safetensors"
 METADATA = "__metadata__"
@@ -33,6 +34,10 @@ NAMES = {
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
 PIECE = 1 << 22
 """Bytes that are copied from another device, written and hashed at a time."""
+MOST = 1 << 56
+"""Elements."""
+LONGEST_HEADER = 100_000_000
+"""Bytes; safetensors reads no longer ones."""
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str] | None = None) -> tuple[str, int]:
@@ -63,44 +68,57 @@ def digest(tensors: Mapping[str, Tensor], texts: Mapping[str, str] | None = None
     return hashed.hexdigest()
 
 
-def verify(path: Path, sha256: str) -> None:
-    """Read a file through, without its tensors being held.
+def verify(path: Path, sha256: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a file through, without its tensors being held; returns empty ones in their stead, and its texts.
 
     Raises:
-        UserError: the hash differs.
+        DamagedError: the hash differs.
+        ValueError, KeyError, TypeError, RecursionError: it is not of the format.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        _compare(path, hashlib.file_digest(file, "sha256").hexdigest(), sha256)
+    with open_regular(path) as file:
+        hashed = hashlib.file_digest(file, "sha256").hexdigest()
+        _compare(path, hashed, sha256)
+        file.seek(0)
+        _, laid_out, texts = _header(path, file)
+        return {name: torch.empty(0, dtype=dtype) for name, dtype, _ in laid_out}, texts
 
 
 def read(path: Path, sha256: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file, on the CPU and in memory of their own, and its texts.
 
     Raises:
-        UserError: the hash differs.
-        ValueError, KeyError, TypeError: it is not of the format.
+        DamagedError: the hash differs.
+        ValueError, KeyError, TypeError, RecursionError: it is not of the format.
         OSError: it cannot be read.
     """
     hashed = hashlib.sha256()
     tensors = {}
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        first = file.read(8)
-        length = int.from_bytes(first, "little")
-        if length > size - 8:
-            raise ValueError(f"{path.name}: a header of {length} bytes in a file of {size}")
-        header = file.read(length)
-        hashed.update(first + header)
-        entries = json.loads(header)
-        texts = entries.pop(METADATA, {})
-        for name, dtype, shape in _laid_out(entries, size - 8 - length):
+    with open_regular(path) as file:
+        header, laid_out, texts = _header(path, file)
+        hashed.update(header)
+        for name, dtype, shape in laid_out:
             tensors[name] = torch.empty(shape, dtype=dtype)
             for part in _parts(tensors[name]):
                 file.readinto(_bytes(part))
                 hashed.update(_bytes(part))
     _compare(path, hashed.hexdigest(), sha256)
     return tensors, texts
+
+
+def _header(path: Path, file: IO[bytes]) -> tuple[bytes, list[tuple[str, torch.dtype, list[int]]], dict[str, str]]:
+    """The first bytes of an open file, and what they say: name, type and shape of its tensors, and its texts."""
+    size = os.fstat(file.fileno()).st_size
+    first = file.read(8)
+    length = int.from_bytes(first, "little")
+    if length > min(size - 8, LONGEST_HEADER):
+        raise ValueError(f"{path.name}: a header of {length} bytes in a file of {size}")
+    header = file.read(length)
+    entries = loads(header)
+    texts = entries.pop(METADATA, {})
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise TypeError(f"{path.name}: {METADATA} that is no text")
+    return first + header, _laid_out(entries, size - 8 - length), texts
 
 
 def _laid_out(entries: Mapping[str, Any], room: int) -> list[tuple[str, torch.dtype, list[int]]]:
@@ -112,6 +130,9 @@ def _laid_out(entries: Mapping[str, Any], room: int) -> list[tuple[str, torch.dt
     found, end = [], 0
     for name, entry in sorted(entries.items(), key=lambda item: list(item[1]["data_offsets"])):
         dtype, shape, (begin, stop) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        counts = all(type(each) is int and each >= 0 for each in (begin, stop, *shape))
+        if not counts or math.prod(filter(None, shape)) > MOST:  # torch refuses [2**62, 2**62, 0], too
+            raise ValueError(f"{name}: shape {shape} at bytes {begin} to {stop}")
         if begin != end or stop - begin != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{name}: {dtype} of shape {shape} at bytes {begin} to {stop}, after {end}")
         end = stop
@@ -159,4 +180,4 @@ def _bytes(part: Tensor) -> memoryview:
 
 def _compare(path: Path, found: str, expected: str) -> None:
     if found != expected:
-        raise UserError(f"{path} is damaged (its hash differs); use an earlier checkpoint")
+        raise DamagedError(f"{path} is damaged (its hash differs); use an earlier checkpoint")

@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import UserError
 from perk.config import DataConfig, SplitFiles, Target, Task
-from perk.data import check, load
+from perk.data import check, digests, load
 from perk.jsonl import read_lines
 from perk.train import main
 from tests.runs import only_run, run_here
@@ -115,3 +115,42 @@ def test_a_run_on_own_problems(tmp_path: Path) -> None:
     assert memory.reader.config.method.target is Target.support
     assert memory._answer("Anne0 went home. so home") == "home"
     assert memory._answer("home") == "home"
+
+
+def test_a_flipped_label_changes_the_digest_of_its_split_and_no_other(tmp_path: Path) -> None:
+    files = {}
+    for number, split in enumerate(("train", "dev", "test")):
+        records = [{**LINE, "context": f"Mary{number}{i} went home."} for i in range(20)]
+        files[split] = str(written(tmp_path / f"{split}.jsonl", *records))
+    config = config_of(Path(files["train"]))
+    config.files = SplitFiles(**files)
+    before = digests(config, load(config))
+    text = Path(files["dev"]).read_text()
+    Path(files["dev"]).write_text(text.replace('"home"', '"away"', 1).replace("Mary10 went home", "Mary10 went away"))
+    after = digests(config, load(config))
+    assert [split for split in before if before[split] != after[split]] == ["dev"]
+
+
+def test_splits_cut_from_one_file_change_with_it_and_a_cache_does_not_matter(tmp_path: Path) -> None:
+    config = config_of(written(tmp_path / "mine.jsonl", *stories(12)))
+    before = digests(config, load(config))
+    config.cache = str(tmp_path / "cache")
+    assert digests(config, load(config)) == before == digests(config, load(config))
+    written(tmp_path / "mine.jsonl", *stories(12)[::-1])
+    after = digests(config, load(config))
+    assert all(before[split] != after[split] for split in before)
+
+
+def test_a_kept_split_is_built_again_if_damaged_and_watched_while_it_is_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_of(written(tmp_path / "mine.jsonl", *stories(12)), cache=str(tmp_path / "cache"))
+    first = load(config)["train"]
+    (folder,) = (tmp_path / "cache").iterdir()
+    kept = (folder / "train.jsonl").read_text()
+    (folder / "train.jsonl").write_text(kept.replace("garden", "forest"))
+    with pytest.raises(UserError, match=r"train.jsonl:1: has changed since it was opened; run the same command again"):
+        first[0]
+    again = load(config)["train"]
+    assert "damaged (train); the problems are built again" in caplog.text
+    assert (folder / "train.jsonl").read_text() == kept and again[0] == first[0]

@@ -4,9 +4,11 @@ import errno
 import hashlib
 import itertools
 import json
+import logging
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import weakref
@@ -22,7 +24,7 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from common.errors import UserError
-from common.run import checkpoint, state
+from common.run import checkpoint, seeding, state
 from common.run.checkpoint import Shards
 
 CHECKOUT = Path(__file__).parents[3]
@@ -231,9 +233,9 @@ def test_the_files_are_those_of_all_earlier_versions(tmp_path: Path) -> None:
     model = found.objects["model"]
     assert same(model, {"weight": weight, "rate": 0.1, "pair": (1, 2)})
     again = checkpoint.save(tmp_path / "again", 4, {"model": model}, {"records": 2})
-    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
-        path.name: path.read_bytes() for path in by_hand.iterdir()
-    }
+    assert (again / "model.safetensors").read_bytes() == data
+    own = json.loads((again / "state.json").read_text())
+    assert own.pop("sha256") == hashlib.sha256(json.dumps(written).encode()).hexdigest() and own == written
 
 
 class Turns:
@@ -563,3 +565,316 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path: P
     (tmp_path / "checkpoints" / checkpoint.name_of(1) / "state.json").write_text("{}")
     with pytest.raises(UserError, match="no checkpoint there can be read; delete the folder"):
         state.RunState(tmp_path, keep=2).restore(torch.device("cpu"))
+
+
+# ---- what proves damage, and what does not
+
+
+def two(folder: Path) -> Path:
+    """Checkpoints of steps 1 and 2; the folder of the second."""
+    paths = [checkpoint.save(folder, step, objects_of(step), run_of(step), previous=None) for step in (1, 2)]
+    return paths[1]
+
+
+def objects_of(step: int) -> dict[str, Any]:
+    clients = {"a": {"moment": torch.ones(2) * step}, "b": {"rounds": step}}
+    model = {"weight": torch.full((2, 3), float(step)), "pair": (1, 2.5), "flag": {0: None}, "far": float("inf")}
+    return {"model": model, "clients": Shards(clients, clients.__getitem__), "rng": seeding.rng_state()}
+
+
+def run_of(step: int) -> dict[str, Any]:
+    return {"best": {"step": 1, "score": 0.5}, "ended": False, "seconds": 1.5, "records": step, "device": "cpu"}
+
+
+NO_DAMAGE = (errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE, errno.ENOMEM, errno.ENOLCK, errno.EINTR)
+
+
+@pytest.mark.parametrize("code", NO_DAMAGE, ids=errno.errorcode.get)
+@pytest.mark.parametrize("name", ["state.json", "model.safetensors", "clients/b.safetensors", ""])
+def test_an_error_of_reading_proves_no_damage(tmp_path: Path, code: int, name: str) -> None:
+    folder = tmp_path / "checkpoints"
+    newest = two(folder)
+    harmed = newest / name if name else folder
+    real = {"open": os.open, "listdir": os.listdir}
+
+    def failing(call: str) -> Callable[..., Any]:
+        def now(path: Any, *given: Any, **named: Any) -> Any:
+            if Path(path) == harmed:
+                raise OSError(code, os.strerror(code), str(path))
+            return real[call](path, *given, **named)
+
+        return now
+
+    with pytest.MonkeyPatch.context() as patch:
+        for call in real:
+            patch.setattr(os, call, failing(call))
+        with pytest.raises(
+            UserError, match="cannot be read .*proves no damage: nothing is passed over or deleted; see"
+        ):
+            state.RunState(tmp_path, keep=1).restore(torch.device("cpu"))
+    assert checkpoint.steps(folder) == [2, 1]
+    found = checkpoint.latest(folder)
+    assert found is not None and found.step == 2
+
+
+def test_memory_that_is_short_proves_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two(tmp_path)
+    monkeypatch.setattr(checkpoint.tensorfile, "verify", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(UserError, match=r"step-000002: cannot be read \(out of memory\)"):
+        checkpoint.latest(tmp_path)
+
+
+def test_checkpoints_of_a_later_version_stop_everything(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for path in (two(folder), folder / "step-000001"):
+        content = json.loads((path / "state.json").read_text())
+        (path / "state.json").write_text(json.dumps({**content, "schema": 2}))
+    with pytest.raises(
+        UserError, match=r"step-000002: checkpoint format 2, this code reads 1; update it\. If no later"
+    ):
+        state.RunState(tmp_path, keep=1).restore(torch.device("cpu"))
+    # not even a run that went on from elsewhere deletes them
+    checkpoint.save(folder, 0, {}, {}, keep=1)
+    assert checkpoint.steps(folder) == [2, 1, 0]
+
+
+def edited(change: Callable[[dict[str, Any]], Any], *, signed: bool = False) -> Callable[[Path], None]:
+    """Change `state.json`; `signed`: as an earlier version wrote it, without a hash of its own."""
+
+    def harm(path: Path) -> None:
+        content = json.loads((path / "state.json").read_text())
+        del content["sha256"]
+        content = change(content) or content
+        data = json.dumps(content)
+        if signed:
+            data = f'{data[:-1]}, "sha256": "{hashlib.sha256(data.encode()).hexdigest()}"}}'
+        (path / "state.json").write_text(data)
+
+    return harm
+
+
+def raw(text: str) -> Callable[[Path], None]:
+    return lambda path: (path / "state.json").write_text(text) and None
+
+
+def header(change: Callable[[dict[str, Any]], Any], name: str = "model") -> Callable[[Path], None]:
+    """Change the header of a tensor file, and its hash in `state.json` so that it fits."""
+
+    def harm(path: Path) -> None:
+        file = path / f"{name}.safetensors"
+        data = file.read_bytes()
+        end = 8 + int.from_bytes(data[:8], "little")
+        entries = json.loads(data[8:end])
+        new = change(entries)
+        text = new if isinstance(new, bytes) else json.dumps(new or entries).encode()
+        data = len(text).to_bytes(8, "little") + text + data[end:]
+        file.write_bytes(data)
+        found = hashlib.sha256(data).hexdigest()
+
+        def sign(content: dict[str, Any]) -> None:
+            parts = name.split("/")
+            if len(parts) == 1:
+                content["objects"][name]["sha256"] = found
+            else:
+                content["objects"][parts[0]]["shards"][parts[1]] = found
+
+        edited(sign)(path)
+
+    return harm
+
+
+def linked(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").symlink_to(path.parent / "step-000001" / "model.safetensors")
+
+
+def in_a_circle(path: Path) -> None:
+    (path / "state.json").unlink()
+    (path / "state.json").symlink_to("state.json")
+
+
+def linked_folder(path: Path) -> None:
+    (path / "clients").rename(path.parent.parent / "elsewhere")
+    (path / "clients").symlink_to(path.parent.parent / "elsewhere")
+
+
+def pipe(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+    os.mkfifo(path / "model.safetensors")
+
+
+def file_for_a_folder(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_text("")
+
+
+def sparse(path: Path) -> None:
+    os.truncate(path / "state.json", 1 << 40)
+
+
+def at(*keys: Any, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(content: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+def structured(value: Any) -> Callable[[Path], None]:
+    return edited(at("objects", "model", "structure", value=value), signed=True)
+
+
+HARMS = {
+    "a list": raw("[]"),
+    "nothing": raw(""),
+    "null": raw("null"),
+    "deep": raw('{"schema": ' + "[" * 100_000 + "]" * 100_000 + "}"),
+    "no number": raw('{"schema": 1, "step": NaN, "run": {}, "objects": {}}'),
+    "a key twice": raw('{"schema": 1, "schema": 1, "step": 2, "run": {}, "objects": {}}'),
+    "no utf-8": lambda path: (path / "state.json").write_bytes(b"\xff\xfe{}") and None,
+    "a terabyte": sparse,
+    "schema 0": edited(at("schema", value=0)),
+    "schema true": edited(at("schema", value=True)),
+    "schema text": edited(at("schema", value="1")),
+    "step text": edited(at("step", value="2")),
+    "step negative": edited(at("step", value=-2)),
+    "another step": edited(at("step", value=1)),
+    "step huge": edited(at("step", value=10**30)),
+    "run a list": edited(at("run", value=[])),
+    "run empty": edited(at("run", value={})),
+    "best a number": edited(at("run", "best", value=3)),
+    "best step text": edited(at("run", "best", "step", value="../x")),
+    "records text": edited(at("run", "records", value="many")),
+    "records negative": edited(at("run", "records", value=-1)),
+    "seconds text": edited(at("run", "seconds", value="long")),
+    "seconds without end": raw('{"schema": 1, "step": 2, "run": {"seconds": 1e999}, "objects": {}}'),
+    "device null": edited(at("run", "device", value=None)),
+    "made a list": edited(at("run", "made", value=[1])),
+    "made of lists": edited(at("run", "made", value={"fixed": [1]})),
+    "objects a list": edited(at("objects", value=[])),
+    "object a number": edited(at("objects", "model", value=4)),
+    "object a way out": edited(lambda c: c["objects"].update({"../step-000001/model": c["objects"].pop("model")})),
+    "object a root": edited(lambda c: c["objects"].update({"/etc/passwd": c["objects"].pop("model")})),
+    "hash a number": edited(at("objects", "model", "sha256", value=1)),
+    "hash short": edited(at("objects", "model", "sha256", value="ab")),
+    "no structure": edited(lambda c: c["objects"]["model"].pop("structure") and None),
+    "shards a list": edited(at("objects", "clients", "shards", value=["a"])),
+    "shard a way out": edited(at("objects", "clients", "shards", "../model", value="0" * 64)),
+    "no generators": edited(lambda c: c["objects"].pop("rng") and None),
+    "generators of a word": edited(at("objects", "rng", "structure", "python", value="x")),
+    "numpy's generator short": edited(at("objects", "rng", "structure", "numpy", value=["MT19937", [1], 0, 0, 0.0])),
+    "a tensor that is missing": structured({"weight": {"$tensor": "nowhere"}}),
+    "a tensor by number": structured({"weight": {"$tensor": [1]}}),
+    "a tuple of a number": structured({"weight": {"$tuple": 1}}),
+    "a key that is a list": structured({"$dict": [[[1], 2]]}),
+    "pairs that are none": structured({"$dict": [[1]]}),
+    "no float": structured({"$float": "much"}),
+    "no bytes": structured({"$bytes": "&"}),
+    "deep structure": structured(json.loads("[" * 900 + "]" * 900)),
+    "shape negative": header(at("weight", "shape", value=[-2, -3])),
+    "shape huge": header(at("weight", "shape", value=[1 << 62, 1 << 62])),
+    "shape huge and empty": header(lambda e: {**e, "none": {"dtype": "F32", "shape": [1 << 62, 1 << 62, 0],
+                                                            "data_offsets": [24, 24]}}),
+    "shape of texts": header(at("weight", "shape", value=["2", "3"])),
+    "offsets negative": header(at("weight", "data_offsets", value=[-24, 0])),
+    "offsets of three": header(at("weight", "data_offsets", value=[0, 1, 2])),
+    "offsets beyond": header(at("weight", "data_offsets", value=[0, 1 << 40])),
+    "a type of nowhere": header(at("weight", "dtype", value="F7")),
+    "a tensor that is text": header(at("weight", value="w")),
+    "no header": header(lambda _: b"]"),
+    "header a list": header(lambda _: b"[]"),
+    "deep header": header(lambda _: b"[" * 100_000),
+    "metadata of numbers": header(at("__metadata__", value={"a": 1})),
+    "a shard without structure": header(lambda e: e.pop("__metadata__") and None, "clients/a"),
+    "a shard of a list": header(at("__metadata__", "structure", value="[1]"), "clients/a"),
+    "a link": linked,
+    "a link to itself": in_a_circle,
+    "a linked folder": linked_folder,
+    "a pipe": pipe,
+    "a file for a folder": file_for_a_folder,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_a_crafted_checkpoint_is_passed_over_for_the_good_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "checkpoints"
+    harm(two(folder))
+    run = state.RunState(tmp_path, keep=2)
+    holders = {name: Holder() for name in ("model", "clients")}
+    for name, holder in holders.items():
+        run.add(name, holder)
+    before = sorted(str(path) for path in folder.rglob("*"))
+    assert run.restore(torch.device("cpu"))
+    assert run.step == 1 and holders["model"].state["weight"].equal(torch.ones(2, 3))
+    assert "step-000002" in caplog.text and "trying the one before" in caplog.text
+    assert sorted(str(path) for path in folder.rglob("*")) == before, "nothing is deleted by looking"
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.state: Any = None
+
+    def state_dict(self) -> Any:
+        return self.state
+
+    def load_state_dict(self, found: Any) -> None:
+        self.state = dict(found)
+
+
+@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.faults)])
+def test_every_flipped_bit_of_every_file_is_noticed(tmp_path: Path, every: int) -> None:
+    small = {name: value for name, value in objects_of(1).items() if name != "rng"}
+    for step in (1, 2):
+        path = checkpoint.save(tmp_path, step, small, run_of(step))
+    logging.disable(logging.WARNING)
+    flips = 0
+    try:
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            data = file.read_bytes()
+            for bit in range(flips % every, 8 * len(data), every):
+                changed = bytearray(data)
+                changed[bit // 8] ^= 1 << bit % 8
+                file.write_bytes(changed)
+                with suppress(UserError):  # the digit of the version: a later one stops
+                    found = checkpoint.latest(tmp_path)
+                    assert found is not None and found.step == 1, (file.name, bit)
+                flips += 1
+            file.write_bytes(data)
+    finally:
+        logging.disable(logging.NOTSET)
+    print(flips, "bits")
+    found = checkpoint.latest(tmp_path)
+    assert found is not None and found.step == 2 and flips * every > 5_000
+
+
+def test_later_checkpoints_go_when_they_are_proven_damaged_and_never_else(tmp_path: Path) -> None:
+    for step in (1, 8, 9):
+        checkpoint.save(tmp_path, step, objects_of(step), run_of(step), keep=9)
+    flipped_bit(tmp_path / "step-000009" / "model.safetensors")
+    checkpoint.save(tmp_path, 2, objects_of(2), run_of(2), keep=1)
+    assert checkpoint.steps(tmp_path) == [8, 2], "9 was damaged, nobody knows why 8 is there"
+    checkpoint.save(tmp_path, 8, objects_of(8), run_of(8), keep=1)
+    assert checkpoint.steps(tmp_path) == [8]
+
+
+def test_a_name_that_is_none_of_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'\.\./model' is no name of an object; use letters, digits"):
+        checkpoint.save(tmp_path, 1, {"../model": {}}, {})
+
+
+def test_weights_below_an_adapter_that_have_changed_are_refused(tmp_path: Path) -> None:
+    class Part(Holder):
+        def __init__(self, base: str) -> None:
+            self.state, self.base = {}, base
+
+        def fingerprint(self) -> str:
+            return self.base
+
+    made = {"fixed": {"base weights": "old"}}
+    path = checkpoint.save(tmp_path, 1, {"model": {}}, {**run_of(1), "made": made})
+    state.put_back(checkpoint.load(path), {"model": Part("old")}, tmp_path, "gpt2")
+    with pytest.raises(UserError, match="trained on other base weights than model.name=gpt2 has now; put the old ones"):
+        state.put_back(checkpoint.load(path), {"model": Part("new")}, tmp_path, "gpt2")

@@ -20,7 +20,7 @@ from common.engine.cuda import updates
 from common.engine.cuda.sizes import peak_memory_bytes
 from common.engine.settings import Kernels
 from common.errors import UserError
-from common.run import checkpoint, progress, stop
+from common.run import checkpoint, opening, progress, stop
 from common.run.folder import selection_of
 from common.run.results import Interval, Selection
 from common.run.run import Run, RunIdentity
@@ -400,6 +400,88 @@ def test_two_processes_never_share_a_folder(tmp_path: Path) -> None:
         process.stdin.close()
     with open_run(tmp_path / "run"):
         pass
+
+
+def test_what_another_process_did_before_the_lock_was_had_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finished the run with its own settings between the first look and the lock."""
+    real = opening.lock
+
+    def late(folder: Path, **given: bool) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(opening, "lock", real)
+            count(folder, 2, config={"seed": finished_with})
+        return real(folder, **given)
+
+    for finished_with in (3, 4):
+        folder = tmp_path / str(finished_with)
+        monkeypatch.setattr(opening, "lock", late)
+        if finished_with == 3:
+            with open_run(folder, config={"seed": 3}) as run:
+                assert run.finished and run.results.test["value"].value == 3
+        else:
+            with (
+                pytest.raises(UserError, match=r"other settings: seed=4 \(now 3\)"),
+                open_run(folder, config={"seed": 3}),
+            ):
+                pass
+        assert (folder / "config.yaml").read_text() == f"seed: {finished_with}\n"
+
+
+def test_a_finished_run_waits_for_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count(tmp_path, 2)
+    monkeypatch.setattr("common.run.environment.device_for", lambda _: pytest.fail("it asked for a device"))
+    with open_run(tmp_path) as run:
+        assert run.finished
+
+
+def test_the_folder_is_held_while_a_run_waits_for_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+
+    def waits(_: RuntimeConfig) -> torch.device:
+        done = subprocess.run([sys.executable, "-c", program, tmp_path / ".lock"], capture_output=True, text=True)
+        assert "BlockingIOError" in done.stderr
+        return torch.device("cpu")
+
+    monkeypatch.setattr("common.run.environment.device_for", waits)
+    with open_run(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], ids=errno.errorcode.get)
+def test_a_file_system_without_locks_is_refused_unless_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    def none(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.lockf", none)
+    with pytest.raises(UserError, match=r"no lock can be had there .*loop.lock=false and start each run once"):
+        count(tmp_path / "run", 2)
+    assert not list((tmp_path / "run" / "checkpoints").glob("*"))
+    assert count(tmp_path / "run", 2, loop=LoopConfig(lock=False)).value == 3
+    assert "no lock (" in caplog.text
+
+
+def test_every_start_is_kept_with_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for revision in ("a", "b", "c"):
+        monkeypatch.setattr("common.run.environment.revision", lambda revision=revision: (revision, False))
+        with open_run(tmp_path):
+            pass
+        if revision == "a":  # as an earlier version wrote it
+            old = json.loads((tmp_path / "environment.json").read_text())
+            del old["starts"]
+            (tmp_path / "environment.json").write_text(json.dumps(old))
+    found = json.loads((tmp_path / "environment.json").read_text())
+    assert found["revision"] == "c" and [start["revision"] for start in found["starts"]] == ["a", "b", "c"]
+    assert found["starts"][0].keys() == {"started", "revision", "dirty", "python", "libraries"}
+
+
+def test_what_is_fixed_is_fixed_before_the_checkpoint_is_read(tmp_path: Path) -> None:
+    with open_run(tmp_path) as run, pytest.raises(RuntimeError, match=r"run\.fix comes after the checkpoint was read"):
+        run.restore()
+        run.fix({"train": "0"})
 
 
 def test_the_process_is_left_as_it_was(tmp_path: Path) -> None:
