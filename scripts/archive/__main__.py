@@ -12,15 +12,14 @@ that are there already; an archive that unpacks to more than limit_mb megabytes 
 """
 
 import argparse
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from common.run.files import temporary_beside, write_atomic
+from common.run.files import write_atomic, write_synced
 from common.run.folder import lock
+from common.run.swap import new_folder
 from common.tables import sweep
 from common.tables.runs import read_runs
 from scripts.archive.form import LARGEST_MB, read, written
@@ -96,15 +95,12 @@ def unpack(paper: str, root: Path, limit_mb: int = LARGEST_MB) -> list[Path]:
         if folder.exists():
             sys.stderr.write(f"left as it is: {folder} holds another run; move it away to unpack this one\n")
             continue
-        temporary = temporary_beside(folder)
         try:
-            for name, content in run.files.items():
-                write_atomic(temporary / name, content)
-            os.rename(temporary, folder)
+            with new_folder(folder) as temporary:
+                for name, content in run.files.items():
+                    write_synced(temporary / name, content)
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror or error}); free space there") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         made.append(folder)
     beside = f", {len(known)} were there" if known else ""
     sys.stdout.write(f"{root}: {len(made)} of {len(runs)} runs unpacked from {path}{beside}\n")
