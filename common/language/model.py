@@ -1,9 +1,8 @@
 """The network: loaded or built through the normal Hugging Face code, ready for second derivatives."""
 
-import copy
 import logging
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,16 @@ from torch import nn
 
 from common.engine.twice.lean import make_lean
 from common.errors import UserError
-from common.language import probe
+from common.language import files, loading, probe
 from common.language.adapter import Adapter
 from common.language.attention import register
-from common.language.config import Attention, ModelConfig
-from common.language.sources import check_digest, check_files, first_line, source_of
+from common.language.config import ModelConfig
+from common.language.sources import check_digest, first_line, source_of
 from common.language.token_losses import TokenLosses
 
 logger = logging.getLogger(__name__)
-REMEDIES = (
-    "put the weights into a local folder and set model.name=<folder>; or fetch them once on a machine with a network "
-    "(python -m scripts.fetch gpt2 <folder>); or run without them: scale=cpu trains the embedded model=tiny on "
-    "generated data"
-)
+WINDOW = ("max_position_embeddings", "max_seq_len", "n_positions")
+"""What configurations call the longest sequence; without any there is no limit."""
 
 
 @dataclass
@@ -77,15 +73,19 @@ def load(
     register()
     source = source_of(config.name)
     check_digest(config)
-    check_files(config)
-    settings = _settings(config, source)
+    files.check(config)
+    settings = loading.settings_of(config, source)
     config.adjust(settings)
     try:
-        network = _read(source, settings, config, dtype) if config.pretrained else _random(settings, config, dtype)
+        network = (
+            loading.read(source, settings, config, dtype)
+            if config.pretrained
+            else loading.random(settings, config, dtype)
+        )
     except UserError:
         raise
     except Exception as error:  # whatever a library's model raises
-        raise _unbuilt(config, settings, error) from error
+        raise loading.unbuilt(config, settings, error) from error
     size = settings.get_text_config(decoder=True).vocab_size
     if tokens > size:
         raise UserError(
@@ -116,64 +116,7 @@ def of_shape(
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     config.adjust(settings)
-    return _ready(_random(settings, config, dtype), config, device, autocast, settings)
-
-
-def _settings(config: ModelConfig, source: str) -> Any:
-    """The network's own configuration.
-
-    Raises:
-        UserError: it is not there, of an unknown kind, or asks for code of its own.
-    """
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"model.name={config.name}: config.json asks for code that comes with the model (auto_map), and code "
-                "from a model folder is never run; use a model of a kind that transformers knows, such as gpt2"
-            ) from error
-        raise UserError(
-            f"model.name={config.name}: {first_line(error)}; config.json alone would tell its size, else {REMEDIES}"
-        ) from error
-
-
-def _random(settings: Any, config: ModelConfig, dtype: torch.dtype) -> Any:
-    """Of these sizes, with weights of its own kind's start."""
-    from transformers import AutoModelForCausalLM
-
-    how = {"attn_implementation": config.attention.value, "dtype": dtype, "trust_remote_code": False}
-    return AutoModelForCausalLM.from_config(settings, **how)
-
-
-def _read(source: str, settings: Any, config: ModelConfig, dtype: torch.dtype) -> Any:
-    """With the weights of the folder `source`, or of the hub's cache.
-
-    Raises:
-        UserError: some weights are not there.
-    """
-    from transformers import AutoModelForCausalLM
-
-    network, found = AutoModelForCausalLM.from_pretrained(
-        source,
-        config=settings,
-        attn_implementation=config.attention.value,
-        dtype=dtype,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=None if config.pickled else True,
-        output_loading_info=True,
-    )
-    weights = {name for name, _ in network.named_parameters()}
-    if missing := sorted(weights & {str(name) for name in found["missing_keys"]}):
-        raise UserError(
-            f"model.name={config.name}: {len(missing)} of {len(weights)} weights are not in its files: "
-            f"{', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}; copy the files again, or set "
-            "model.pretrained=false for a start from random weights"
-        )
-    return network
+    return _ready(loading.random(settings, config, dtype), config, device, autocast, settings)
 
 
 def _ready(
@@ -187,47 +130,14 @@ def _ready(
     adapter = _with_lora(network, config)
     _finished(network, adapter)
     network.to(device)
-    window = int(getattr(network.config, "max_position_embeddings", None) or sys.maxsize)  # None: no limit
-    if (reason := probe.failure(network)) is not None:
-        raise _refused(config, settings, reason)
+    window = next((int(found) for key in WINDOW if (found := getattr(network.config, key, None))), sys.maxsize)
+    if (reason := probe.failure(network)) == probe.NOT_FINITE:
+        raise UserError(f"model.name={config.name}: {reason}; copy its files again, or set runtime.dtype=float32")
+    if reason is not None:
+        raise loading.refused(config, settings, reason)
     if not (continues := probe.continues(network, window)):
         logger.info("model.name=%s: its cache does not serve; rows are read again for each new token", config.name)
     return LanguageModel(network, window, adapter, autocast, continues)
-
-
-def _unbuilt(config: ModelConfig, settings: Any, error: Exception) -> UserError:
-    """The message of a network that could not be made."""
-    if isinstance(error, KeyError) and error.args == (config.attention.value,):  # of a table of its layers
-        return _refused(config, settings, f"its layers know no attention '{config.attention.value}'")
-    kind = "" if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: "
-    return UserError(f"model.name={config.name}: {kind}{first_line(error)}; {REMEDIES}")
-
-
-def _refused(config: ModelConfig, settings: Any, reason: str) -> UserError:
-    """The message of a network that cannot be used, with what would help."""
-    eager = replace(config, attention=Attention.eager)
-    decoder = copy.deepcopy(settings)
-    decoder.is_decoder = True
-    remedies = (
-        (settings, eager, "set model.attention=eager"),
-        (decoder, config, 'set "is_decoder": true in its config.json'),
-        (decoder, eager, 'set "is_decoder": true in its config.json, and model.attention=eager'),
-    )
-    for changed, how, words in remedies:
-        if _works(changed, how):
-            return UserError(f"model.name={config.name}: {reason}; {words}")
-    return UserError(f"model.name={config.name}: {reason}; use another causal language model, such as gpt2")
-
-
-def _works(settings: Any, config: ModelConfig) -> bool:
-    """Whether a network of this kind, of two layers and random weights, passes the probe."""
-    settings = copy.deepcopy(settings)
-    with torch.random.fork_rng([]):
-        try:
-            settings.num_hidden_layers = min(2, settings.num_hidden_layers)
-            return probe.failure(_random(settings, config, torch.float32)) is None
-        except Exception:  # whatever a library's model raises
-            return False
 
 
 def _with_lora(network: nn.Module, config: ModelConfig) -> Adapter | None:
@@ -274,14 +184,14 @@ def skeleton(config: ModelConfig, dtype: torch.dtype = torch.float32) -> nn.Modu
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
     register()
-    settings = _settings(config, source_of(config.name))
+    settings = loading.settings_of(config, source_of(config.name))
     config.adjust(settings)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     try:
         with mode:
-            network: nn.Module = _random(settings, config, dtype)
+            network: nn.Module = loading.random(settings, config, dtype)
     except Exception as error:
-        raise _unbuilt(config, settings, error) from error
+        raise loading.unbuilt(config, settings, error) from error
     adapter = _with_lora(network, config)  # peft moves what it adds, which fake tensors cannot
     for module in network.modules():
         for name, weight in module.named_parameters(recurse=False):

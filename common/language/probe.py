@@ -21,6 +21,7 @@ ROUNDED = 8.0
 """Times the precision and the largest number: up to here a difference may be rounding, as of experts in groups."""
 CACHED = 100.0
 """The same for a row that is read in two parts, whose sums are taken in another order."""
+NOT_FINITE = "its scores are not finite: weights are damaged, or too large for their type"
 LOCAL = ("sliding_window", "attention_chunk_size", "attention_window_size", "local_attention")
 """Settings of how far back a layer looks, which a mask of our own does not say."""
 
@@ -42,7 +43,7 @@ def _sees(network: nn.Module) -> str | None:
     ids = _rows(network)
     before = _scores(network, ids)
     if not before.isfinite().all():
-        return "its scores are not finite: weights are damaged, or too large for runtime.dtype"
+        return NOT_FINITE
     length, middle = ids.shape[1], ids.shape[1] // 2
     for start, stop in ((length - 1, length), (middle, middle + 1), (middle, length)):
         other = ids.clone()

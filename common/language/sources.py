@@ -1,7 +1,6 @@
 """Where a model and its tokenizer are loaded from."""
 
 import hashlib
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +13,6 @@ if TYPE_CHECKING:
 
 EMBEDDED = ("tiny", "tiny_stories", "small")
 WEIGHTS = "model.safetensors"
-PICKLED = (".bin", ".pt", ".pth", ".bin.index.json")
-"""Ends of the names of pickled weights."""
-ADAPTER = "adapter_config.json"
 
 
 def source_of(name: str, key: str = "model.name") -> str:
@@ -33,35 +29,6 @@ def source_of(name: str, key: str = "model.name") -> str:
     if name.startswith((".", "/", "~")):
         raise UserError(f"{key}={name}: there is no such folder; correct the path, or give a hub name such as gpt2")
     return name
-
-
-def check_files(config: ModelConfig) -> None:
-    """Refuse a folder whose weights are an adapter's, or pickled without `model.pickled`; a hub name passes.
-
-    Raises:
-        UserError: it is one.
-    """
-    folder = Path(source_of(config.name))
-    if (folder / ADAPTER).is_file():
-        own = f"model.name={folder / 'base'}" if (folder / "base").is_dir() else "model.name=<the base>"
-        raise UserError(f"model.name={config.name}: it holds an adapter ({ADAPTER}); set {own}")
-    if not config.pretrained or not folder.is_dir():
-        return
-    pickled = next((path.name for ending in PICKLED for path in sorted(folder.glob(f"*{ending}"))), None)
-    index = folder / f"{WEIGHTS}.index.json"
-    if index.is_file():
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{index}: damaged ({error!r}); copy the model's files again") from error
-        pickled = next((name for name in sorted(map(str, shards)) if not name.endswith(".safetensors")), None)
-    elif (folder / WEIGHTS).is_file():
-        return
-    if pickled and not config.pickled:
-        raise UserError(
-            f"model.name={config.name}: its weights are pickled ({pickled}), which can hold code; save them as "
-            f"{WEIGHTS} (save_pretrained does), or set model.pickled=true, which reads nothing but tensors of them"
-        )
 
 
 def digest_of(file: Path) -> str:
