@@ -186,6 +186,7 @@ def skeleton(config: ModelConfig, dtype: torch.dtype = torch.float32) -> nn.Modu
     register()
     settings = loading.settings_of(config, source_of(config.name))
     config.adjust(settings)
+    logger.info("model.name=%s: making its shapes, without weights", config.name)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     try:
         with mode:
