@@ -176,7 +176,7 @@ class Adapter:
             digest = hashlib.sha256()
             for name, tensor in base.items():
                 digest.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
             self._hashed = (state, digest.hexdigest()[:12])
         return self._hashed[1]
 

@@ -288,6 +288,7 @@ def _derivative(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor], ve
 
 def _course(run: Callable[[], Any], places: Mapping[int, str]) -> Parts:
     """The most bytes alive in each part of `run`."""
-    with _Allocations(places) as allocations:
+    allocations = _Allocations(places)
+    with allocations:
         run()
-        return allocations.parts
+    return allocations.parts
