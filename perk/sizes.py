@@ -11,8 +11,9 @@ from torch._guards import detect_fake_mode
 from common.data.splits import SPLITS
 from common.errors import UserError
 from common.language import sizes
+from common.language.counting import Shape, Step
 from common.language.objective import Losses
-from common.language.sizes import Shape, Step, aligned, counted, fast_lines, memory_lines, model_lines
+from common.language.sizes import aligned, counted, fast_lines, memory_lines, model_lines
 from common.language.sources import load_tokenizer
 from common.language.token_losses import TokenLosses
 from common.run.environment import pick_device

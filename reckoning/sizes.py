@@ -7,7 +7,8 @@ from torch import nn
 
 from common.errors import UserError
 from common.language import sizes
-from common.language.sizes import Shape, Step, aligned, fast_lines, memory_lines, model_lines
+from common.language.counting import Shape, Step
+from common.language.sizes import aligned, fast_lines, memory_lines, model_lines
 from common.language.sources import load_tokenizer
 from common.run.environment import pick_device
 from reckoning import data

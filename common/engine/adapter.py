@@ -9,6 +9,7 @@ PeftModel.from_pretrained(base, folder)                        # the same functi
 """
 
 import hashlib
+import logging
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from common.engine.weights import Weights
 from common.errors import UserError
 
+logger = logging.getLogger(__name__)
 MATRICES = "lora_"
 """Part of the names of what `peft` adds, and of nothing else."""
 SETTINGS, TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -29,7 +31,9 @@ SETTINGS, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 DECIDING = ("r", "lora_alpha", "use_rslora", "target_modules", "layers_to_transform", "rank_pattern", "alpha_pattern")
 """Settings by which the same matrices are put elsewhere, or scaled otherwise."""
 SAMPLE = 256
-"""Numbers of a tensor that its fingerprint looks at, about."""
+"""Numbers of a tensor that fingerprints of earlier versions looked at, about."""
+NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types of matrices."""
 WRAPPED = "base_model.model."
 """Before the names of the network's weights in `peft`'s own."""
 
@@ -71,6 +75,7 @@ class Adapter:
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             self._wrapped = get_peft_model(network, LoraConfig(**settings))
         self.network = network
+        self._hashed: tuple[Any, str] | None = None
 
     def matrices(self) -> Weights:
         """A and B of every layer, under the names of the network's own weights."""
@@ -145,15 +150,56 @@ class Adapter:
                     f"{folder / TENSORS}: {key} is {there}, this model needs {list(own.shape)}; the adapter belongs to "
                     "another model, or is damaged"
                 )
+            if tensors[key].dtype not in NUMBERS:
+                raise UserError(
+                    f"{folder / TENSORS}: {key} holds {str(tensors[key].dtype).removeprefix('torch.')}, an adapter's "
+                    "matrices are floating-point numbers; copy or save it again"
+                )
             found[name] = tensors[key].to(own)
+            if not found[name].isfinite().all():
+                raise UserError(
+                    f"{folder / TENSORS}: {key} holds numbers that are not finite, or too large for this model's "
+                    f"{str(own.dtype).removeprefix('torch.')}; copy or save it again"
+                )
         if strange := tensors.keys() - names.keys():
             raise UserError(f"{folder / TENSORS}: {min(strange)} has no place in this model; it belongs to another")
         return found
 
     def fingerprint(self) -> str:
-        """12 hexadecimal digits that tell one base from another, by a sample of every tensor that is not the adapter's;
-        whatever learns besides the adapter counts as base.
+        """12 hexadecimal digits that tell one base from another, by every byte that is not the adapter's: weights, and
+        the buffers that are saved with them; whatever learns besides the adapter counts as base. Bytes that were not
+        written to since are not read again.
         """
+        base = self._base()
+        state = tuple((name, tensor.data_ptr(), tensor._version) for name, tensor in base.items())
+        if self._hashed is None or self._hashed[0] != state:
+            digest = hashlib.sha256()
+            for name, tensor in base.items():
+                digest.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            self._hashed = (state, digest.hexdigest()[:12])
+        return self._hashed[1]
+
+    def is_base_of(self, fingerprint: str) -> bool:
+        """Whether `fingerprint` is this base's; of a sample of its numbers, as earlier versions took it, with a
+        warning.
+        """
+        if fingerprint == self.fingerprint():
+            return True
+        if fingerprint != self._sampled():
+            return False
+        logger.warning("a memory of an earlier version, whose base was told by a sample of it; save it again")
+        return True
+
+    def _base(self) -> Weights:
+        """Parameters, each once, and saved buffers."""
+        weights = dict(self.network.named_parameters())
+        saved = self.network.state_dict().keys()
+        buffers = {name: buffer for name, buffer in self.network.named_buffers() if name in saved}
+        return {name: tensor for name, tensor in {**weights, **buffers}.items() if MATRICES not in name}
+
+    def _sampled(self) -> str:
+        """The fingerprint of earlier versions: about `SAMPLE` numbers of every weight."""
         digest = hashlib.sha256()
         for name, weight in self.network.named_parameters():
             if MATRICES not in name:

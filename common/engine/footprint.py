@@ -5,8 +5,8 @@ arithmetic: what each unroll keeps of a step is known.
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -22,6 +22,9 @@ from common.engine.settings import Snapshots, Unroll
 from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights, leaves
 
+DEVICE = torch.ops.prim.device.default
+"""Asked of tensors more often than all operations together."""
+
 
 class Hollow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Whatever tensor an operation reads enters `mode` without its data.
@@ -34,22 +37,45 @@ class Hollow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._mode = mode
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = pytree.tree_map_only(Tensor, self._enter, (args, kwargs or {}))
+        if function is DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device
+        kwargs = kwargs or {}
+        if any(
+            isinstance(x, Tensor | list | tuple) and not isinstance(x, FakeTensor) for x in (*args, *kwargs.values())
+        ):
+            args, kwargs = pytree.tree_map_only(Tensor, self._enter, (args, kwargs))
         return function(*args, **kwargs)
 
     def _enter(self, x: Tensor) -> Tensor:
         return x if isinstance(x, FakeTensor) else self._mode.from_tensor(x)
 
 
-class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of all tensors made inside and still alive, and the most there were."""
+Parts = list[tuple[str, int]]
+"""Where in a network, and the most bytes alive there: part after part of a computation."""
 
-    def __init__(self) -> None:
+
+class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of all tensors made inside and still alive, and the most there were, part by part."""
+
+    def __init__(self, places: Mapping[int, str]) -> None:
+        """`places`: storage of a weight -> where in the network it is. A part lasts from when an operation reads a
+        weight until one reads a weight of another place.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
-        self.alive = self.most = 0
+        self.alive = 0
+        self.parts: Parts = [("", 0)]
         self._seen: set[int] = set()
+        self._places = places
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device
+        if self._places:
+            for x in args:
+                if isinstance(x, FakeTensor):
+                    place = self._places.get(x.untyped_storage()._cdata, self.parts[-1][0])
+                    if place != self.parts[-1][0]:
+                        self.parts.append((place, self.alive))
         found = function(*args, **(kwargs or {}))
         outputs = found if isinstance(found, tuple) else (found,)
         for output, declared in zip(outputs, function._schema.returns, strict=True):
@@ -66,7 +92,9 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         size = storage.nbytes()
         self._seen.add(key)
         self.alive += size
-        self.most = max(self.most, self.alive)
+        place, most = self.parts[-1]
+        if self.alive > most:
+            self.parts[-1] = place, self.alive
         weakref.finalize(storage, self._release, key, size)
 
     def _release(self, key: int, size: int) -> None:
@@ -136,6 +164,55 @@ class Footprint:
         return max(peaks)
 
 
+@dataclass(frozen=True)
+class Trace:
+    """What a footprint is made of: the same numbers with the whole course of each peak."""
+
+    fast: int
+    buffers: int
+    others: int
+    first: Parts
+    graph: int
+    making: Parts
+    back: Parts
+    product: Parts
+    outer: Parts
+    summed: int
+    """Bytes besides the first peak: the sum of the earlier micro-batches."""
+
+    def footprint(self) -> Footprint:
+        """The peaks."""
+        first, making, back, product, outer = (
+            max(most for _, most in parts) for parts in (self.first, self.making, self.back, self.product, self.outer)
+        )
+        return Footprint(
+            self.fast, self.buffers, self.others, first + self.summed, self.graph - self.fast, making,
+            back - self.graph, product, outer,
+        )  # fmt: skip
+
+
+def carried_on(small: Trace, larger: Sequence[tuple[Trace, float]]) -> Trace:
+    """The trace `small` plus, for each of `larger`, so many times what lies between it and `small`, part by part.
+
+    Raises:
+        ValueError: one of them takes another course through the network.
+    """
+    found = {}
+    for field in fields(Trace):
+        own, others = getattr(small, field.name), [(getattr(each, field.name), times) for each, times in larger]
+        if isinstance(own, int):
+            found[field.name] = round(own + sum(times * (other - own) for other, times in others))
+            continue
+        courses = [[place for place, _ in parts] for parts in (own, *(other for other, _ in others))]
+        if any(course != courses[0] for course in courses):
+            raise ValueError(f"{field.name}: {[len(course) for course in courses]} parts")
+        found[field.name] = [
+            (place, round(most + sum(times * (other[at][1] - most) for other, times in others)))
+            for at, (place, most) in enumerate(own)
+        ]
+    return Trace(**found)
+
+
 def footprint(
     inner: InnerLoss,
     outer: Callable[[Weights], Tensor],
@@ -148,32 +225,45 @@ def footprint(
 
     `also` is what else of the network learns, as in `common.engine.inner.adapt`.
     """
+    return trace(inner, outer, start, parts, rule, also).footprint()
+
+
+def trace(
+    inner: InnerLoss,
+    outer: Callable[[Weights], Tensor],
+    start: Weights,
+    parts: Sequence[Any],
+    rule: UpdateRule,
+    also: Sequence[Tensor] = (),
+    place: Callable[[str], str] | None = None,
+) -> Trace:
+    """The same, with the course of every peak; `place` tells for the name of a weight where in the network it is."""
     mode = detect_fake_mode(list(start.values())) or FakeTensorMode(allow_non_fake_inputs=True)
 
     def hollow(tree: Any) -> Any:
         return pytree.tree_map(lambda x: mode.from_tensor(x) if isinstance(x, Tensor) else x, tree)
 
     weights: Weights = hollow({name: w.detach() for name, w in start.items()})
+    places = {w.untyped_storage()._cdata: place(name) for name, w in weights.items()} if place else {}
     data = [hollow(part) for part in parts]
     largest = max(data, key=lambda part: sum(x.numel() for x in pytree.tree_leaves(part) if isinstance(x, Tensor)))
     with mode, Hollow(mode):
-        _, first = _counted(lambda: plain_gradient(inner, weights, largest))
+        first = _course(lambda: plain_gradient(inner, weights, largest), places)
         vector = [torch.empty_like(w) for w in weights.values()]
-        _, product = _counted(lambda: plain_product(inner, weights, largest, vector, also))
+        product = _course(lambda: plain_product(inner, weights, largest, vector, also), places)
         at = leaves(weights)
         inputs = [*at.values(), *also]
-        with _Allocations() as allocations:
+        with _Allocations(places) as allocations:
             gradients = _with_graph(inner, at, data)
-            graph, making = allocations.alive, allocations.most
-            allocations.most = graph
+            graph, making = allocations.alive, allocations.parts
+            allocations.parts = [("", graph)]
             found = _derivative(gradients, inputs, vector)
-            back = allocations.most - graph
+            back = allocations.parts
             del gradients, found
-        _, above = _counted(lambda: torch.autograd.grad(outer(at).sum(), inputs, allow_unused=True))
+        above = _course(lambda: torch.autograd.grad(outer(at).sum(), inputs, allow_unused=True), places)
     size, others = _bytes(start.values()), _bytes(also)
-    if len(data) > 1:
-        first += size  # the sum of the earlier ones
-    return Footprint(size, rule.buffers, others, first, graph - size, making, back, product, above)
+    summed = size if len(data) > 1 else 0
+    return Trace(size, rule.buffers, others, first, graph, making, back, product, above, summed)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
@@ -196,10 +286,9 @@ def _derivative(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor], ve
     return torch.autograd.grad(outputs, inputs, vectors, allow_unused=True) if outputs else ()
 
 
-def _counted(run: Callable[[], Any]) -> tuple[int, int]:
-    """Bytes that the result of `run` keeps alive, and the most that were alive meanwhile."""
-    with _Allocations() as allocations:
-        result = run()
-        alive = allocations.alive
-        del result
-    return alive, allocations.most
+def _course(run: Callable[[], Any], places: Mapping[int, str]) -> Parts:
+    """The most bytes alive in each part of `run`."""
+    allocations = _Allocations(places)
+    with allocations:
+        run()
+    return allocations.parts

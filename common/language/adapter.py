@@ -1,5 +1,6 @@
 """LoRA of a language model: where it is put, what else learns, and its base in checkpoints and exports."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ from common.engine.lora import make_stackable
 from common.engine.weights import Weights, select
 from common.errors import UserError
 from common.language.config import LoraConfig
+from common.language.sources import WEIGHTS
+from common.run.files import write_synced
 
 BASE = "base"
 """Folder beside an adapter's files: its base, where no other place has it."""
+INDEX = f"{WEIGHTS}.index.json"
+"""Says which file has which weight."""
 ALL_LINEAR = "all-linear"
 """What peft calls every linear layer but the output."""
 
@@ -75,10 +80,11 @@ class Adapter(adapter.Adapter):
         """For `common.run.export.export` into `folder`: the adapter, and its base below it if no other place has it.
 
         `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(<base>), folder)` gives the same model without
-        any code of ours; `AutoModelForCausalLM.from_pretrained(folder)` finds the base by the path written in it.
+        any code of ours, and so does `AutoModelForCausalLM.from_pretrained(folder)`: it finds the base by the absolute
+        path or hub name written in it, or, wherever the folder is moved, below it.
         """
         if self._brings_base:
-            return _FilesWithBase(self._wrapped, self.matrices(), _from_here(folder / BASE))
+            return _FilesWithBase(self._wrapped, self.matrices(), str((folder / BASE).absolute()))
         return self.files({})
 
     def adapted(self, weights: Weights, export: Path) -> AdapterFiles:
@@ -90,7 +96,7 @@ class Adapter(adapter.Adapter):
             UserError: some of `weights` are none of the adapter's, or the base is nowhere to be loaded from.
         """
         place = export / BASE
-        files = self.files(weights, _from_here(place) if self._brings_base else None)
+        files = self.files(weights, str(place.absolute()) if self._brings_base else None)
         if self._brings_base and not place.is_dir():
             raise UserError(f"{place}: no such folder, and the base has no other; finish the training of the run first")
         return files
@@ -103,18 +109,34 @@ class Adapter(adapter.Adapter):
 
 
 class _FilesWithBase(AdapterFiles):
-    """An adapter and its base in a folder below."""
+    """An adapter and its base in a folder below, to which the adapter's folder points by names of its own files."""
 
     def save_pretrained(self, folder: str) -> None:
         """Write them."""
+        from transformers.utils import CONFIG_NAME
+
         base = self.wrapped.get_base_model()
         plain: dict[str, Tensor] = {
             name.replace(".base_layer.", "."): value
             for name, value in base.state_dict().items()
             if MATRICES not in name
         }
-        base.save_pretrained(str(Path(folder) / BASE), state_dict=plain)
+        place = Path(folder) / BASE
+        base.save_pretrained(str(place), state_dict=plain)
+        write_synced(Path(folder) / CONFIG_NAME, (place / CONFIG_NAME).read_bytes())
+        write_synced(Path(folder) / INDEX, json.dumps({"metadata": {}, "weight_map": _where(place)}, indent=2).encode())
         super().save_pretrained(folder)
+
+
+def _where(base: Path) -> dict[str, str]:
+    """The weights in the folder `base`, each with its file as seen from the folder above."""
+    from safetensors import safe_open
+
+    found = {}
+    for path in sorted(base.glob("*.safetensors")):
+        with safe_open(path, "pt") as stored:
+            found.update(dict.fromkeys(stored.keys(), f"{base.name}/{path.name}"))
+    return found
 
 
 def _linear_layers(network: Any) -> list[str]:
@@ -133,9 +155,3 @@ def _unknown(config: LoraConfig, reason: str) -> UserError:
         f"model.lora.targets={config.targets}: {reason}; give the ends of the names of linear layers, such as [c_attn] "
         "for GPT-2, or ['all-linear']"
     )
-
-
-def _from_here(path: Path) -> str:
-    """As one would type it in the current folder."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

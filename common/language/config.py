@@ -1,9 +1,20 @@
 """Settings of a language model and its LoRA (no torch here: `--help` and `--cfg job` read this file)."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from common.errors import UserError
+from common.fields import HASHED_IF_SET, UNHASHED
+
+
+class Attention(StrEnum):
+    """What computes a model's attention."""
+
+    twice = "twice"
+    """`common.engine.twice`: its second derivative is quick and takes memory linear in the sequence."""
+    eager = "eager"
+    """The model's own, in plain torch: slower, and for every family."""
 
 
 @dataclass
@@ -60,6 +71,9 @@ class ModelConfig:
     digest: str | None = None
     """What the SHA-256 of the folder's model.safetensors must begin with; null takes any. With it, runs from other
     weights are other runs: they have another config hash."""
+    attention: Attention = field(default=Attention.twice, metadata=HASHED_IF_SET)
+    pickled: bool = field(default=False, metadata=UNHASHED)
+    """True reads pytorch_model.bin where a folder has no safetensors: tensors only, no code of the file is run."""
     dropout: float | None = None
     """Dropout probability while training, inner and outer loop; null keeps the model's own."""
     evaluation_dropout: bool = False

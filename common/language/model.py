@@ -1,5 +1,6 @@
 """The network: loaded or built through the normal Hugging Face code, ready for second derivatives."""
 
+import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +11,16 @@ from torch import nn
 
 from common.engine.twice.lean import make_lean
 from common.errors import UserError
+from common.language import files, loading, probe
 from common.language.adapter import Adapter
-from common.language.attention import ATTENTION, register
+from common.language.attention import register
 from common.language.config import ModelConfig
 from common.language.sources import check_digest, first_line, source_of
 from common.language.token_losses import TokenLosses
 
-REMEDIES = (
-    "put the weights into a local folder and set model.name=<folder>; or fetch them once on a machine with a network "
-    "(python -m scripts.fetch gpt2 <folder>); or run without them: scale=cpu trains the embedded model=tiny on "
-    "generated data"
-)
+logger = logging.getLogger(__name__)
+WINDOW = ("max_position_embeddings", "max_seq_len", "n_positions")
+"""What configurations call the longest sequence; without any there is no limit."""
 
 
 @dataclass
@@ -35,6 +35,9 @@ class LanguageModel:
     """LoRA on a frozen network; None: the whole network learns."""
     autocast: bool = False
     """Its losses multiply matrices in bfloat16."""
+    continues: int = sys.maxsize
+    """Tokens of the longest rows that it can go on from by what it keeps of them; longer ones are read again for each
+    new token."""
     losses: TokenLosses = field(init=False)
     """Next-token losses, in chunks where the vocabulary is large."""
 
@@ -64,32 +67,32 @@ def load(
     `TokenLosses`.
 
     Raises:
-        UserError: the weights are not there, are not a causal language model, have fewer embeddings than the tokenizer
-            has tokens, or no second derivative.
+        UserError: the weights are not there, not all there or pickled, are not a causal language model or bring code of
+            their own, have fewer embeddings than the tokenizer has tokens, or see the future.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     register()
     source = source_of(config.name)
     check_digest(config)
+    files.check(config)
+    settings = loading.settings_of(config, source)
+    config.adjust(settings)
     try:
-        settings = AutoConfig.from_pretrained(source, local_files_only=True)  # downloads are scripts/fetch.py's
-        config.adjust(settings)
-        if config.pretrained:
-            network = AutoModelForCausalLM.from_pretrained(
-                source, config=settings, attn_implementation=ATTENTION, dtype=dtype, local_files_only=True
-            )
-        else:
-            network = AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION, dtype=dtype)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"model.name={config.name}: {first_line(error)}; {REMEDIES}") from error
-    if tokens > settings.vocab_size:
+        network = (
+            loading.read(source, settings, config, dtype)
+            if config.pretrained
+            else loading.random(settings, config, dtype)
+        )
+    except UserError:
+        raise
+    except Exception as error:  # whatever a library's model raises
+        raise loading.unbuilt(config, settings, error) from error
+    size = settings.get_text_config(decoder=True).vocab_size
+    if tokens > size:
         raise UserError(
             f"model.tokenizer={config.tokenizer or config.name} has {tokens} tokens, model.name={config.name} "
-            f"embeds {settings.vocab_size}; use the tokenizer that belongs to the model"
+            f"embeds {size}; use the tokenizer that belongs to the model"
         )
-    return _ready(network, config, device, autocast)
+    return _ready(network, config, device, autocast, settings)
 
 
 def of_shape(
@@ -105,7 +108,7 @@ def of_shape(
     autocast: bool = False,
 ) -> LanguageModel:
     """A GPT-2 of random weights and these sizes; `config` says how it is dropped out and whether it has LoRA."""
-    from transformers import AutoModelForCausalLM, GPT2Config
+    from transformers import GPT2Config
 
     register()
     settings = GPT2Config(
@@ -113,17 +116,28 @@ def of_shape(
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     config.adjust(settings)
-    network = AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION, dtype=dtype)
-    return _ready(network, config, device, autocast)
+    return _ready(loading.random(settings, config, dtype), config, device, autocast, settings)
 
 
-def _ready(network: nn.Module, config: ModelConfig, device: torch.device, autocast: bool) -> LanguageModel:
-    """With LoRA where wanted, lean, on its device, and known to have a second derivative."""
+def _ready(
+    network: nn.Module, config: ModelConfig, device: torch.device, autocast: bool, settings: Any
+) -> LanguageModel:
+    """With LoRA where wanted, lean, on its device, and known to see no future.
+
+    Raises:
+        UserError: it does, or cannot be called as the others are.
+    """
     adapter = _with_lora(network, config)
     _finished(network, adapter)
     network.to(device)
-    window = getattr(network.config, "max_position_embeddings", None) or sys.maxsize  # None: no limit
-    return LanguageModel(network, int(window), adapter, autocast)
+    window = next((int(found) for key in WINDOW if (found := getattr(network.config, key, None))), sys.maxsize)
+    if (reason := probe.failure(network)) == probe.NOT_FINITE:
+        raise UserError(f"model.name={config.name}: {reason}; copy its files again, or set runtime.dtype=float32")
+    if reason is not None:
+        raise loading.refused(config, settings, reason)
+    if not (continues := probe.continues(network, window)):
+        logger.info("model.name=%s: its cache does not serve; rows are read again for each new token", config.name)
+    return LanguageModel(network, window, adapter, autocast, continues)
 
 
 def _with_lora(network: nn.Module, config: ModelConfig) -> Adapter | None:
@@ -154,7 +168,7 @@ def check_second_derivative(model: LanguageModel) -> None:
         torch.autograd.grad(total, weights, allow_unused=True)
     except RuntimeError as error:
         raise UserError(
-            f"the model has no second derivative ({first_line(error)}); load it with eager attention, or use "
+            f"the model has no second derivative ({first_line(error)}); set model.attention=eager, or use "
             "inner.unroll=first_order"
         ) from error
     finally:
@@ -168,25 +182,23 @@ def skeleton(config: ModelConfig, dtype: torch.dtype = torch.float32) -> nn.Modu
         UserError: the configuration is not there, or is not one of a causal language model.
     """
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-    from transformers import AutoConfig, AutoModelForCausalLM
 
     register()
+    settings = loading.settings_of(config, source_of(config.name))
+    config.adjust(settings)
+    logger.info("model.name=%s: making its shapes, without weights", config.name)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        settings = AutoConfig.from_pretrained(source_of(config.name), local_files_only=True)
-        config.adjust(settings)
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
         with mode:
-            network: nn.Module = AutoModelForCausalLM.from_config(settings, attn_implementation=ATTENTION, dtype=dtype)
-        adapter = _with_lora(network, config)  # peft moves what it adds, which fake tensors cannot
-        for module in network.modules():
-            for name, weight in module.named_parameters(recurse=False):
-                if not isinstance(weight, FakeTensor):
-                    hollow = nn.Parameter(mode.from_tensor(weight.detach()), requires_grad=weight.requires_grad)
-                    module.register_parameter(name, hollow)
-        with mode:
-            _finished(network, adapter)
-        return network
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.name={config.name}: {first_line(error)}; config.json alone would tell its size, else {REMEDIES}"
-        ) from error
+            network: nn.Module = loading.random(settings, config, dtype)
+    except Exception as error:
+        raise loading.unbuilt(config, settings, error) from error
+    adapter = _with_lora(network, config)  # peft moves what it adds, which fake tensors cannot
+    for module in network.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if not isinstance(weight, FakeTensor):
+                hollow = nn.Parameter(mode.from_tensor(weight.detach()), requires_grad=weight.requires_grad)
+                module.register_parameter(name, hollow)
+    with mode:
+        _finished(network, adapter)
+    return network

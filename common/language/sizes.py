@@ -1,5 +1,6 @@
 """How large a model is and how much memory an outer step of it needs: what a paper's `model` command prints."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 
@@ -8,35 +9,21 @@ from torch import Tensor, nn
 
 from common.engine.adapter import MATRICES
 from common.engine.cuda.sizes import host_memory_bytes
-from common.engine.footprint import Footprint, footprint
+from common.engine.footprint import Footprint
 from common.engine.plan import budget_of, choose
 from common.engine.rates import make_rates
-from common.engine.rules import make_rule
 from common.engine.settings import InnerConfig, Snapshots, Unroll
-from common.engine.weights import stack
 from common.language.adapter import fast_weights
-from common.language.batch import Row, Rows, micro_batches
+from common.language.batch import Row
 from common.language.config import ModelConfig
-from common.language.objective import Losses, mean_loss
-from common.language.token_losses import TokenLosses
+from common.language.counting import Shape, Step, count
 
+logger = logging.getLogger(__name__)
 GIGABYTE = 1e9
 COUNTED = 2048
-"""Tokens of rows up to which all are counted; beyond, as it takes long, the cost is carried on from that of few."""
+"""Tokens of rows up to which all are counted; beyond, and of micro-batches, the cost is carried on from that of few."""
 Lines = list[tuple[str, str]]
 """Name and text."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a large problem: rows that the inner loop reads, and questions with their targets."""
-
-    rows: int
-    row_tokens: int
-    questions: int
-    question_tokens: int
-    source: str
-    """Where the sizes come from, in words."""
 
 
 def shape_of(read: Sequence[Sequence[Row]], asked: Sequence[Sequence[Row]]) -> Shape:
@@ -48,25 +35,6 @@ def shape_of(read: Sequence[Sequence[Row]], asked: Sequence[Sequence[Row]]) -> S
         max(len(row.ids) for rows in asked for row in rows),
         f"the largest of {len(read)} problems",
     )
-
-
-@dataclass(frozen=True)
-class Step:
-    """One outer step; `network` may be without data (fake tensors)."""
-
-    network: nn.Module
-    shape: Shape
-    problems: int
-    """In a batch."""
-    inner: InnerConfig | None
-    """None: no inner loop; the rows stand before every question, and all problems are in one graph."""
-    device: torch.device
-    memorised: Losses | None = None
-    """What the inner loop minimises; None for the losses of the tokens as they are."""
-    others: Sequence[Tensor] = ()
-    """What else of it learns and is no weight of the network."""
-    autocast: bool = False
-    """As in `TokenLosses`."""
 
 
 @dataclass(frozen=True)
@@ -91,36 +59,28 @@ class Estimate:
 
 def cost_of(step: Step) -> Footprint:
     """Of one problem, or of as many as are stacked."""
-    size = step.inner.micro_batch if step.inner else 0
+    inner, shape = step.inner or InnerConfig(), step.shape
+    same = repr(replace(inner, unroll=Unroll.first_order, keep=0, snapshots=Snapshots.device))
+    key = (same, shape, step.problems if inner.stack else 1, COUNTED)
+    if (known := step.counted.get(key)) is not None:
+        return known
+    size = inner.micro_batch if step.inner else 0
     few, more = (2 * size, 3 * size) if size else (1, 2)  # a single micro-batch has no sum to keep
-    if step.shape.rows <= more or step.shape.rows * step.shape.row_tokens <= COUNTED:
-        return _counted(step)
-    small, large = (_counted(replace(step, shape=replace(step.shape, rows=rows))) for rows in (few, more))
-    return _carried_on(small, large, (step.shape.rows - few) / (more - few))
+    together = f"{step.problems} problems at once" if inner.stack else "one problem"
+    logger.info("counting the memory of %s: %d rows%s", together, shape.rows, f", {size} at a time" if size else "")
+    if shape.rows <= more or (not size and shape.rows * shape.row_tokens <= COUNTED):
+        found = count(step)
+    else:
+        small, large = (count(replace(step, shape=replace(shape, rows=rows))) for rows in (few, more))
+        found = _carried_on(small, large, (shape.rows - few) / (more - few))
+    step.counted[key] = found
+    return found
 
 
 def _carried_on(small: Footprint, large: Footprint, times: float) -> Footprint:
     """The cost `small` plus `times` what lies between it and `large`."""
     pairs = zip(astuple(small), astuple(large), strict=True)
     return Footprint(*(round(first + times * (second - first)) for first, second in pairs))
-
-
-def _counted(step: Step) -> Footprint:
-    inner, shape, network = step.inner or InnerConfig(), step.shape, step.network
-    tasks = (step.problems,) if inner.stack else ()
-    losses, start = TokenLosses(network, autocast=step.autocast), fast_weights(network, inner.weights)
-    memorised = losses if step.memorised is None else step.memorised
-    read, questions = (
-        _blank(tasks, *size) for size in ((shape.rows, shape.row_tokens), (shape.questions, shape.question_tokens))
-    )
-    return footprint(
-        lambda weights, rows: mean_loss(memorised, weights, rows),
-        lambda weights: mean_loss(losses, weights, questions),
-        stack(start, *tasks) if tasks else start,
-        micro_batches(read, inner.micro_batch),
-        make_rule(inner),
-        [*(w for name, w in network.named_parameters() if w.requires_grad and name not in start), *step.others],
-    )
 
 
 def estimate(step: Step) -> Estimate:
@@ -257,12 +217,6 @@ def aligned(lines: Lines) -> str:
     """Text for the terminal, the names in a column."""
     width = max(len(name) for name, _ in lines) + 2
     return "".join(f"{name:{width}}{text}".rstrip() + "\n" for name, text in lines)
-
-
-def _blank(tasks: tuple[int, ...], count: int, length: int) -> Rows:
-    """A batch of that size, of no particular tokens."""
-    rows = (*tasks, count)
-    return Rows(torch.zeros(*rows, length, dtype=torch.long), torch.ones(*rows, length), torch.ones(rows))
 
 
 def _loop(inner: InnerConfig, needed: Estimate) -> str:

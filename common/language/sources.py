@@ -25,7 +25,7 @@ def source_of(name: str, key: str = "model.name") -> str:
         return str(files("common.language") / name)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return str(folder)
+        return str(folder.absolute())  # it is written into adapters, which are loaded from elsewhere
     if name.startswith((".", "/", "~")):
         raise UserError(f"{key}={name}: there is no such folder; correct the path, or give a hub name such as gpt2")
     return name
@@ -65,7 +65,7 @@ def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
     source = source_of(name, key)
     kind = {"tokenizer_type": "gpt2"} if _is_bare_gpt2(Path(source)) else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, **kind)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False, **kind)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{key}={name}: no tokenizer ({first_line(error)}); put its files (for GPT-2 vocab.json and merges.txt) "

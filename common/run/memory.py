@@ -16,6 +16,8 @@ from common.run.swap import recover, unchanged
 
 NOTE = "memory.json"
 """Beside the adapter's files."""
+MOST = 10**9
+"""Nothing that a memory counts is more."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,10 @@ def load(folder: Path, adapter: Adapter, kind: type[AnyNote], schema: int, base:
 
 def _load(folder: Path, adapter: Adapter, kind: type[AnyNote], schema: int, base: str) -> tuple[Weights, AnyNote]:
     note = _note(folder, kind, schema)
-    if note.fingerprint != (own := adapter.fingerprint()):
+    if not adapter.is_base_of(note.fingerprint):
         raise UserError(
-            f"{folder}: written into the base {note.base} ({note.fingerprint}), the one here is {base} ({own}); load a "
-            "run on that base, or write the memory again"
+            f"{folder}: written into the base {note.base} ({note.fingerprint}), the one here is {base} "
+            f"({adapter.fingerprint()}); load a run on that base, or write the memory again"
         )
     return adapter.read(folder), note
 
@@ -93,7 +95,11 @@ def _note(folder: Path, kind: type[AnyNote], schema: int) -> AnyNote:
         note = kind(**value)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); save the memory again") from error
-    right = all(isinstance(getattr(note, name), type_) for name, type_ in get_type_hints(kind).items())
+    right = all(type(getattr(note, name)) is type_ for name, type_ in get_type_hints(kind).items())
     if note.schema != schema or not right:
         raise UserError(f"{path}: schema {note.schema}, this version reads {schema}; save the memory again with it")
+    counts = {name: getattr(note, name) for name, type_ in get_type_hints(kind).items() if type_ is int}
+    for name, count in counts.items():
+        if not 1 <= count <= MOST:
+            raise UserError(f"{path}: {name}={count} is no possible number; copy or save the memory again")
     return note

@@ -79,7 +79,8 @@ def patched_of(case: Case) -> nn.Module:
     size = SIZES[case.size]
     torch.manual_seed(0)
     settings = settings_of(size)
-    network = AutoModelForCausalLM.from_config(settings, attn_implementation="eager", dtype=getattr(torch, size.dtype))
+    how = {"attn_implementation": "eager", "dtype": getattr(torch, size.dtype), "trust_remote_code": False}
+    network = AutoModelForCausalLM.from_config(settings, **how)
     inject_adapter_in_model(LoraConfig(**adapter_of(size).settings(size.layers)), network)
     _draw(network)
     make_plain(network)

@@ -203,8 +203,10 @@ def pretrain(
     set_deterministic(True)
     torch.set_num_threads(1)
     seed_everything(recipe.seed)
-    text = Text(AutoTokenizer.from_pretrained(folder, local_files_only=True), recipe, source)
-    network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True)).train()
+    local = {"local_files_only": True, "trust_remote_code": False}
+    text = Text(AutoTokenizer.from_pretrained(folder, **local), recipe, source)
+    settings = AutoConfig.from_pretrained(folder, **local)
+    network = AutoModelForCausalLM.from_config(settings, trust_remote_code=False).train()
     start_with_copying(network)
     tools = optimizers(network, recipe)
     peaks = {name: tool.param_groups[0]["lr"] for name, tool in tools.items()}

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from common.engine.weights import Weights, select
-from common.language.decode import CachedReader, continuations, greedy
+from common.language.decode import continuations, greedy
 from common.language.model import LanguageModel
+from common.language.readers import CachedReader
 from tests.reckoning.miniature import make_network
 
 CPU = torch.device("cpu")

@@ -1,5 +1,6 @@
 """Memories on the disk: whole or not there, read back to the bit, and refused where they do not belong."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from common.engine.adapter import Adapter, layers
@@ -18,6 +20,10 @@ from common.run.memory import NOTE, Note, load, save
 class Episode(Note):
     chunks: int
     said: str
+
+
+EARLIER = "3744a7d220c2"
+"""Fingerprint of `adapter_of()` by an earlier version."""
 
 
 def adapter_of(seed: int = 0, rank: int = 2) -> Adapter:
@@ -85,6 +91,10 @@ def test_another_base_and_another_rank_are_refused(tmp_path: Path) -> None:
         ({"more": 1}, "memory.json: damaged .*unexpected keyword argument 'more'"),
         ({"schema": 2}, "memory.json: schema 2, this version reads 1; save the memory again with it"),
         ({"chunks": "five"}, "memory.json: schema 1, this version reads 1"),
+        ({"chunks": True}, "memory.json: schema 1, this version reads 1"),
+        ({"chunks": 0}, "memory.json: chunks=0 is no possible number; copy or save the memory again"),
+        ({"chunks": -3}, "memory.json: chunks=-3 is no possible number"),
+        ({"chunks": 10**12}, "memory.json: chunks=1000000000000 is no possible number"),
     ],
 )
 def test_a_note_that_is_damaged_or_of_another_version_is_refused(tmp_path: Path, change: Any, message: str) -> None:
@@ -99,3 +109,76 @@ def test_a_note_that_is_damaged_or_of_another_version_is_refused(tmp_path: Path,
         file.write_text(json.dumps(change if change == {"schema": 1} else {**kept, **change}))
     with pytest.raises(UserError, match=message):
         load(tmp_path, adapter_of(), Episode, 1, "toy")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.to(torch.int8), "holds int8, an adapter's matrices are floating-point numbers"),
+        (lambda w: w.bool(), "holds bool, an adapter's"),
+        (lambda w: w.to(torch.complex64), "holds complex64, an adapter's"),
+        (lambda w: w.to(torch.float8_e4m3fn), "holds float8_e4m3fn, an adapter's"),
+        (lambda w: w.index_fill(0, torch.tensor([1]), torch.nan), "holds numbers that are not finite"),
+        (lambda w: w.index_fill(0, torch.tensor([1]), -torch.inf), "holds numbers that are not finite"),
+        (lambda w: w.double() * 1e300, "holds numbers that are not finite, or too large for this model's float32"),
+        (lambda w: w[:1].clone(), r"is \[1, 3\], this model needs \[2, 3\]"),
+        (lambda w: w.flatten(), r"is \[6\], this model needs \[2, 3\]"),
+    ],
+)
+def test_tensors_that_are_no_matrices_are_refused_by_file_and_name(tmp_path: Path, change: Any, message: str) -> None:
+    saved(adapter_of(), tmp_path)
+    file, name = tmp_path / "adapter_model.safetensors", "base_model.model.0.lora_A.weight"
+    tensors = load_file(file)
+    save_file({**tensors, name: change(tensors[name]).contiguous()}, file)
+    with pytest.raises(UserError, match=f"{file}: {name} {message}"):
+        load(tmp_path, adapter_of(), Episode, 1, "toy")
+
+
+def test_a_pickled_adapter_is_not_read(tmp_path: Path) -> None:
+    saved(adapter_of(), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    torch.save(load_file(file), tmp_path / "adapter_model.bin")
+    file.unlink()
+    with pytest.raises(UserError, match="no adapter .adapter_model.safetensors is missing"):
+        load(tmp_path, adapter_of(), Episode, 1, "toy")
+
+
+def wide(seed: int = 0) -> Adapter:
+    """On a base of more numbers than earlier versions looked at."""
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(40, 41), nn.BatchNorm1d(41), nn.Linear(41, 2))
+    return Adapter(network, target_modules=layers(network, ["*"]), r=2)
+
+
+@pytest.mark.parametrize("place", ["0.base_layer.weight", "1.bias", "1.running_var"])
+def test_every_number_of_the_base_counts(tmp_path: Path, place: str) -> None:
+    own, other = wide(), wide()
+    saved(own, tmp_path)
+    load(tmp_path, other, Episode, 1, "toy")
+    with torch.no_grad():
+        other.network.state_dict()[place].view(-1)[7] += 1e-6
+    with pytest.raises(UserError, match="written into the base toy"):
+        load(tmp_path, other, Episode, 1, "toy")
+
+
+def test_a_memory_of_an_earlier_version_is_read_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapter = adapter_of()
+    saved(adapter, tmp_path)
+    note = json.loads((tmp_path / NOTE).read_text())
+    (tmp_path / NOTE).write_text(json.dumps(note | {"fingerprint": EARLIER}))
+    load(tmp_path, adapter_of(), Episode, 1, "toy")
+    assert "whose base was told by a sample of it; save it again" in caplog.text
+    with pytest.raises(UserError, match=f"written into the base toy .{EARLIER}., the one here is toy"):
+        load(tmp_path, adapter_of(seed=1), Episode, 1, "toy")
+
+
+def test_the_bytes_of_a_base_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter, made = wide(), []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr("common.engine.adapter.hashlib.sha256", lambda *data: made.append(1) or sha256(*data))
+    first = adapter.fingerprint()
+    assert adapter.fingerprint() == first and len(made) == 1
+    adapter.network.load_state_dict({name: value + 1 for name, value in adapter.network.state_dict().items()})
+    assert adapter.fingerprint() != first and len(made) == 2

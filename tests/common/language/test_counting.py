@@ -1,0 +1,97 @@
+"""The memory of a step, counted on few layers and carried on, against all layers counted."""
+
+import logging
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.engine.settings import InnerConfig, RuleName
+from common.language import counting, sizes
+from common.language.adapter import fast_weights
+from common.language.blocks import blocks_of
+from common.language.config import LoraConfig, ModelConfig
+from common.language.counting import Shape, Step, count
+from common.language.model import skeleton
+
+COMMON = {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True}
+LLAMA = {
+    "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+GPT2 = {"n_embd": 32, "n_head": 2, "n_positions": 64}
+SHAPE = Shape(3, 12, 1, 20, "assumed here")
+CASES: dict[str, tuple[str, dict[str, Any], ModelConfig, InnerConfig]] = {
+    "gpt2": ("gpt2", {**GPT2, "n_layer": 9, "vocab_size": 64}, ModelConfig(), InnerConfig()),
+    "large vocabulary": ("gpt2", {**GPT2, "n_layer": 9, "vocab_size": 9000}, ModelConfig(), InnerConfig()),
+    "llama": ("llama", {**LLAMA, "num_hidden_layers": 9, "vocab_size": 3000}, ModelConfig(), InnerConfig()),
+    "stacked": ("llama", {**LLAMA, "num_hidden_layers": 7, "vocab_size": 64}, ModelConfig(), InnerConfig(stack=True)),
+    "micro-batches": (
+        "llama", {**LLAMA, "num_hidden_layers": 7, "vocab_size": 64}, ModelConfig(), InnerConfig(micro_batch=1)
+    ),
+    "sgd, some weights": (
+        "gpt2", {**GPT2, "n_layer": 8, "vocab_size": 64}, ModelConfig(),
+        InnerConfig(rule=RuleName.sgd, weights=["*.mlp.*"]),
+    ),
+    "last layers": (
+        "gpt2", {**GPT2, "n_layer": 8, "vocab_size": 64}, ModelConfig(),
+        InnerConfig(weights=["*.h.5.*", "*.h.6.*", "*.h.7.*"]),
+    ),
+    "lora": (
+        "llama", {**LLAMA, "num_hidden_layers": 8, "vocab_size": 64},
+        ModelConfig(lora=LoraConfig(rank=4, targets=["q_proj", "up_proj"])), InnerConfig(),
+    ),
+}  # fmt: skip
+
+
+def step_of(case: str, folder: Path) -> Step:
+    from transformers import AutoConfig
+
+    kind, settings, config, inner = CASES[case]
+    AutoConfig.for_model(kind, **COMMON, **settings).save_pretrained(folder)
+    network = skeleton(replace(config, name=str(folder))).train()
+    return Step(network, SHAPE, 3, inner, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_few_layers_carried_on_cost_what_all_cost(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = step_of(case, tmp_path)
+    start = fast_weights(step.network, (step.inner or InnerConfig()).weights)
+    expected = counting._counted(step, start).footprint()
+    read, whole = [], counting._counted
+
+    def watched(given: Step, *more: Any) -> Any:
+        read.append(len(getattr(blocks.owner, blocks.name)))
+        return whole(given, *more)
+
+    blocks: Any = blocks_of(step.network, start)
+    names = [name for name, _ in step.network.named_parameters()]
+    monkeypatch.setattr(counting, "_counted", watched)
+    found = count(step)
+    assert max(read) <= 6 < 7 <= sum(map(len, blocks.kinds)), "all layers were counted"
+    assert [name for name, _ in step.network.named_parameters()] == names
+    assert astuple(found) == pytest.approx(astuple(expected), rel=0.01, abs=2000)
+
+
+def test_layers_of_another_course_are_counted_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = step_of("gpt2", tmp_path)
+    expected = counting._counted(step, fast_weights(step.network, ["*"])).footprint()
+
+    def refuse(*_: Any) -> None:
+        raise ValueError("another course")
+
+    monkeypatch.setattr(counting, "carried_on", refuse)
+    assert count(step) == expected
+
+
+def test_what_was_counted_is_not_counted_again_and_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    step, counted = step_of("stacked", tmp_path), []
+    monkeypatch.setattr(sizes, "count", lambda given: counted.append(given) or count(given))
+    with caplog.at_level(logging.INFO):
+        assert len(sizes.remedies(step, 10**12)) == 4
+    assert len(counted) == 2, "one problem; micro-batches: few of few"
+    assert "counting the memory of one problem: 3 rows, 1 at a time" in caplog.text
