@@ -3,13 +3,16 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 SECONDS = 10.0
 """At most one line in so much time."""
+
+watch: Callable[[int, int], None] | None = None
+"""Told with each line how many of how many steps this process has done, where somebody adds several runs up."""
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,8 @@ class Progress:
         now = time.monotonic()
         if now - self._told >= SECONDS or step == self.total:
             self._told = now
+            if watch is not None:
+                watch(step - self.start, self.total - self.start)
             log.info("%s", self.line(step, now - self._began))
 
     def line(self, step: int, seconds: float) -> str:
