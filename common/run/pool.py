@@ -85,13 +85,16 @@ class Pool:
         before |= stop.take_over(self._halt, [signal.SIGTSTP])
         self._waiting = list(range(len(self.names)))
         self._told = time.monotonic()
+        told = 0
+        log.info("%d runs, %d at a time", len(self.names), min(self.processes, len(self.names)))
         try:
             while self._workers or (self._waiting and not self.asked):
                 self._give_work()
+                if len(self._results) > told or time.monotonic() - self._told >= SECONDS:
+                    told = len(self._results)
+                    self._tell()
                 for connection in wait([worker.connection for worker in self._workers], timeout=SECONDS):
                     self._hear(next(worker for worker in self._workers if worker.connection is connection))
-                if time.monotonic() - self._told >= SECONDS:
-                    self._tell()
         finally:
             for worker in self._workers:  # after a mistake of ours only
                 worker.connection.close()
@@ -150,8 +153,6 @@ class Pool:
         self._end(worker, message[0] if isinstance(message, list) else Lost(message))
         self._lengths.append(time.monotonic() - worker.began)
         worker.place = -1
-        if len(self.names) > 1:
-            self._tell()
 
     def _bury(self, worker: _Worker) -> None:
         code = worker.process.wait()
@@ -175,9 +176,9 @@ class Pool:
                 running.append(worker.began + length - now if worker.share else None)
                 whole += [length] if worker.share else []
         left = seconds_left(running, len(self._waiting), whole, self.processes)
-        ended = len(self._results)
-        time_left = "" if left is None or ended == len(self.names) else f", about {duration(left)} left for all"
-        log.info("%d of %d runs ended, %d running%s", ended, len(self.names), len(running), time_left)
+        time_left = f", about {duration(left)} left for all" if left else ""
+        time_left += " if the others take as long" if left and self._waiting else ""
+        log.info("%d of %d runs ended, %d running%s", len(self._results), len(self.names), len(running), time_left)
 
     # ---- signals
 

@@ -28,6 +28,8 @@ def work(place, name):
     try:
         with stopping.deferred():
             Path(f"begun-{place}").write_text(str(os.getpid()))
+            if progress.watch:
+                progress.watch(1, 2)
             while not Path("end").exists():
                 time.sleep(STEP)
                 if stopping.asked:
@@ -209,7 +211,16 @@ def test_a_result_that_cannot_be_sent_is_a_failure_of_its_run(sweep: Sweep) -> N
     code, output, _ = sweep.ended()
     assert code == 0
     assert "cannot be sent to the sweep: TypeError" in output
+    assert output.startswith("3 runs, 2 at a time\n1 of 3 runs ended, ")
     assert "3 of 3 runs ended, 0 running\n" in output
+
+
+def test_the_time_left_for_all_is_told_while_they_run(sweep: Sweep) -> None:
+    sweep.start("pool.SECONDS = 0.05")
+    assert sweep.process and sweep.process.stdout
+    wanted = r"0 of 3 runs ended, 2 running, about 0:\d\d left for all if the others take as long"
+    while not re.match(wanted, line := sweep.process.stdout.readline()):
+        assert line, "it ended without telling"
 
 
 # ---- names and time

@@ -707,6 +707,16 @@ def test_a_progress_line_says_how_far_how_fast_and_how_long_still(caplog: pytest
     assert len(caplog.records) == 1  # the last step; the others came within ten seconds
 
 
+def test_whoever_watches_is_told_how_much_of_a_runs_own_loop_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(progress, "watch", lambda *numbers: told.append(numbers))
+    monkeypatch.setattr(progress, "SECONDS", 0)
+    for name in ("", "answers"):
+        with progress.Progress(20, 100, bar=False, name=name) as lines:
+            lines.update(30)
+    assert told == [(10, 80)], "those of an earlier start took none of this one's time"
+
+
 def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_break_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
