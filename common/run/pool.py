@@ -90,7 +90,7 @@ class Pool:
         try:
             while self._workers or (self._waiting and not self.asked):
                 self._give_work()
-                if len(self._results) > told or time.monotonic() - self._told >= SECONDS:
+                if not self.asked and (len(self._results) > told or time.monotonic() - self._told >= SECONDS):
                     told = len(self._results)
                     self._tell()
                 for connection in wait([worker.connection for worker in self._workers], timeout=SECONDS):
