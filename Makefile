@@ -12,7 +12,7 @@ DATA  := $(BIN)/python -m reckoning.data +experiment=proofwriter scale=cpu
 TESTS := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run tables report data test test-faults test-slurm slurm-packages lint type format clean
+.PHONY: help setup run tables report data test test-faults test-slurm slurm-packages gpu lint type format clean
 
 help:  ## show these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -43,6 +43,9 @@ test-slurm: .venv/ready  ## run sweeps on a real SLURM of one node (as root, aft
 
 slurm-packages: .venv/ready  ## install the Debian packages of that SLURM, as root; no service is started
 	$(BIN)/python -m tests.slurm.node install
+
+gpu: .venv/ready  ## on a machine with a GPU: its tests, benchmarks and two trainings, 25 minutes a call, and a page
+	$(BIN)/python -m scripts.gpu $(ARGS)
 
 lint: .venv/ready  ## check style and format with ruff
 	$(BIN)/ruff check

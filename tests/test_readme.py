@@ -101,6 +101,21 @@ def test_the_first_screen_says_what_why_how_and_what_is_not_there() -> None:
         assert ("not there yet" in line) != (ROOT / package).is_dir(), f"{package}: say what is there"
 
 
+def test_beside_the_number_that_make_run_prints_stands_its_spread_over_seeds() -> None:
+    """Both as in the row of the results page; more than one seed is behind it."""
+    page = (ROOT / "docs" / "results" / "reckoning.md").read_text()
+    value, interval, seeds = re.search(
+        r"^\| Repaired \| RECKONING MT \| *\| ([\d.]+) \| ([\d.]+ to [\d.]+) \| *\| (\d) \|", page, re.MULTILINE
+    ).groups()  # type: ignore[union-attr]
+    assert int(seeds) > 1
+    screen = README[: README.index("\n## ")]
+    given, made = re.search(r"RECKONING gets ([\d., and]+) %, which makes ([^,]+ to [^,]+)\)", screen).groups()  # type: ignore[union-attr]
+    each = [float(number) for number in re.findall(r"[\d.]+", given)]
+    assert len(each) == int(seeds) and f"{sum(each) / len(each):.1f}" == value
+    assert f"{made})" == f"{value} ({interval})"
+    assert f"| ProofWriter without its shortcuts | {value} ({interval}) |" in README
+
+
 def test_every_line_of_a_shell_block_is_a_command_that_is_checked_here() -> None:
     assert {words[0] for words in COMMANDS} <= {"make", "python", *HARMLESS}
     assert len(HYDRA) > 20 and PERK

@@ -119,7 +119,7 @@ def sweep_name() -> str | None:
 
 
 def local_jobs() -> int | None:
-    """Processes of the `hydra/launcher=local` sweep that this is a job of, as joblib counts; None outside one."""
+    """Processes of the `hydra/launcher=local` sweep that this is a job of, -1 for one a core; None outside one."""
     if not in_sweep() or HydraConfig.get().runtime.choices.get("hydra/launcher") != "local":
         return None
     return int(HydraConfig.get().launcher.n_jobs)

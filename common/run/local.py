@@ -28,7 +28,7 @@ _held: list[IO[str]] = []
 
 
 def processes(device: str) -> int:
-    """How many cells run at once: $INNERLOOP_JOBS, else one a GPU, else -1, which is joblib's word for one a core.
+    """How many cells run at once: $INNERLOOP_JOBS, else one a GPU, else -1 for one a core.
 
     Args:
         device: runtime.device; "cpu" counts cores even where there are GPUs.
@@ -45,6 +45,13 @@ def processes(device: str) -> int:
 
 
 OmegaConf.register_new_resolver("local_processes", processes, replace=True)
+
+
+def cores() -> int:
+    """Cores that this process may use, by affinity and container limits."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
 
 
 def visible_gpus() -> list[str]:

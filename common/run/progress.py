@@ -3,13 +3,16 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 SECONDS = 10.0
 """At most one line in so much time."""
+
+watch: Callable[[int, int], None] | None = None
+"""Told with each line of a run's own loop, which has no name, how many of how many steps this process has done."""
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +21,10 @@ class Progress:
     """`with Progress(...) as progress: ... progress.update(step)`; the rate is that of this process's own steps."""
 
     def __init__(self, start: int, total: int, *, bar: bool | None = None, name: str = "") -> None:
-        """Count from `start` to `total`; `bar=None` shows a bar if standard error is a terminal.
+        """Count from `start` to `total`; `bar=None` shows a bar if standard error is a terminal; bars of
+        several runs would overwrite each other.
 
-        `name` opens each line, to tell apart runs that share one log.
+        `name` opens each line, where it is not a run's own loop.
         """
         self.start, self.total = start, total
         self._prefix = f"{name}: " if name else ""
@@ -64,6 +68,8 @@ class Progress:
         now = time.monotonic()
         if now - self._told >= SECONDS or step == self.total:
             self._told = now
+            if watch is not None and not self._prefix:
+                watch(step - self.start, self.total - self.start)
             log.info("%s", self.line(step, now - self._began))
 
     def line(self, step: int, seconds: float) -> str:

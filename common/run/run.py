@@ -153,7 +153,8 @@ class Run:
         self._tracker.summarise(summary_of(written))
         self._tracker.attach(self.folder)
         self.finished = True
-        shown = ", ".join(f"{name} {got.value:.4g} ({got.low:.4g} to {got.high:.4g})" for name, got in test.items())
+        whole = [(name, got) for name, got in test.items() if "@" not in name]  # not of a part of the items
+        shown = ", ".join(f"{name} {got.value:.4g} ({got.low:.4g} to {got.high:.4g})" for name, got in whole[:4])
         log.info("finished in %s: %s", duration(self.seconds), shown)
         return written
 
@@ -211,8 +212,7 @@ class Run:
         """The steps after the checkpoint up to `total`, counted from 1, with progress on the way."""
         self.restore()
         self._total = total
-        name = self.folder.name if in_sweep() else ""  # bars of several runs would overwrite each other
-        with self._stop.deferred(), Progress(self.step, total, bar=False if name else None, name=name) as progress:
+        with self._stop.deferred(), Progress(self.step, total, bar=False if in_sweep() else None) as progress:
             self._progress = progress
             while self.step < total and not self.state.ended:
                 self.state.step += 1

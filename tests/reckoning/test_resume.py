@@ -1,14 +1,19 @@
 """A run killed without warning, again and again, ends with the bytes of the run that nobody disturbed."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kills import finish_despite_kills
+from tests.kills import alive, finish_despite_kills
 from tests.runs import contents
-from tests.starter import Starter
+from tests.starter import CHECKOUT, Starter
 
 MODES = {
     "one by one": ["inner.stack=false", "outer.batch_problems=2", "outer.accumulation=2"],
@@ -60,3 +65,44 @@ def test_a_kill_after_the_last_step_repeats_the_test_and_nothing_else(
         shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
     assert mini.train(tmp_path, f"hydra.run.dir='{folder}'") == 0
     assert contents(folder) == contents(trained)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("how", "code"), [("Ctrl-C", 130), ("SIGTERM to the parent", 143), ("SIGKILL", -9)])
+def test_a_stopped_local_sweep_saves_every_run_and_continues_to_the_same_bytes(
+    mini: Any, tmp_path: Path, how: str, code: int
+) -> None:
+    steps = ["outer.steps=100", "loop.evaluate_every=50", "loop.save_seconds=0", "loop.save_every=0"]
+    sweep = ["-m", "seed=1,2", *steps]
+    assert mini.train(tmp_path / "straight", *sweep) == 0
+    local = mini.words(tmp_path / "stopped", *sweep, "hydra/launcher=local", "hydra.launcher.n_jobs=2")
+    command = [sys.executable, "-m", "reckoning.train", *local]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    process = subprocess.Popen(command, env=environment, process_group=0)
+    root = tmp_path / "stopped"
+    while len([path for path in root.rglob("metrics.jsonl") if '"train"' in path.read_text()]) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    if how == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGKILL if code < 0 else signal.SIGTERM)
+    assert process.wait() == code
+    while any(alive(int(pid.name)) for pid in Path("/proc").glob("[0-9]*") if _group(pid) == process.pid):
+        time.sleep(0.05)
+    saved = sorted(path.parents[1].name for path in root.rglob("checkpoints/step-*"))
+    assert len(set(saved)) == 2 and not list(root.rglob("FINISHED"))
+    assert subprocess.run(command, env=environment).returncode == 0
+    runs = [sorted((tmp_path / name).rglob("FINISHED")) for name in ("straight", "stopped")]
+    assert len(runs[0]) == len(runs[1]) == 2
+    for straight, stopped in zip(*runs, strict=True):
+        there, found = contents(straight.parent), contents(stopped.parent)
+        assert found["predictions"] == there["predictions"] and found["metrics"] == there["metrics"]
+        assert found["model/model.safetensors"] == there["model/model.safetensors"]
+
+
+def _group(folder: Path) -> int:
+    try:
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[2])
+    except (OSError, IndexError):
+        return 0

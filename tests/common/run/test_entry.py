@@ -1,6 +1,7 @@
 """The command line of a small paper: messages instead of traces, folders, help, and both launchers of conf/common."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,14 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     main()
 '''
+SAYING = """
+    import logging
+    place = Path(HydraConfig.get().runtime.output_dir)
+    own = logging.FileHandler(place / "log.txt")
+    own.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger().addHandler(own)
+    logging.getLogger("toy").info("%d %% done", 50)
+"""
 
 
 @pytest.fixture
@@ -147,6 +156,20 @@ def test_one_bad_job_does_not_stop_the_others(app: Path, launcher: str) -> None:
     assert "error: seed=13: choose another" in done.stderr and "Traceback" not in done.stderr
     for seed in (1, 2):
         assert (app / "runs" / "toy" / "none" / f"seed-{seed}" / "result").read_text() == f"{seed} 4 True"
+
+
+def test_a_local_sweep_names_its_runs_and_nothing_that_is_no_run(app: Path) -> None:
+    (app / "toy" / "train.py").write_text(PROGRAM.replace("    folder = Path(", SAYING + "    folder = Path("))
+    done = command(app, "-m", "seed=1,2", "inner.steps=3", "hydra/launcher=local")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"2 runs, \d at a time", lines[0])
+    for seed in (1, 2):
+        assert f"[{seed}/2] seed {seed}: 50 % done" in lines
+        log = app / "runs" / "toy" / "none" / f"inner.steps-3+seed-{seed}" / "log.txt"
+        assert log.read_text() == "50 % done\n", "a folder's own log needs no name"
+    assert lines[-1] == "2 of 2 runs ended, 0 running"
+    assert len(lines) == 5
 
 
 def test_the_number_of_processes_follows_the_variable_and_the_device(

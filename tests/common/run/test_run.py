@@ -677,7 +677,7 @@ def signalled(folder: Path, *numbers: int, total: int = 6) -> Counter:
     return counter
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [number for number in stop.STOPS if number != signal.SIGUSR2])
 def test_a_stop_signal_finishes_the_step_saves_and_exits_with_its_number(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], number: int
 ) -> None:
@@ -690,10 +690,43 @@ def test_a_stop_signal_finishes_the_step_saves_and_exits_with_its_number(
     assert count(tmp_path, 6).value == 21
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop, "TWIN", 0)
     with pytest.raises(KeyboardInterrupt):
         signalled(tmp_path, signal.SIGINT, signal.SIGINT)
     assert checkpoint.steps(tmp_path / "checkpoints") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_somebody_doubles_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int
+) -> None:
+    monkeypatch.setattr(stop, "TWIN", 1000)
+    with pytest.raises(SystemExit) as caught:
+        signalled(tmp_path, number, number, number)
+    assert caught.value.code == 128 + number
+    assert checkpoint.steps(tmp_path / "checkpoints") == [3]
+    assert capfd.readouterr().err.count("saving after this step") == 1
+
+
+def test_a_signal_is_obeyed_where_standard_error_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(stop.os, "write", gone)
+    with pytest.raises(SystemExit) as caught:
+        signalled(tmp_path, signal.SIGHUP)
+    assert caught.value.code == 129
+    assert checkpoint.steps(tmp_path / "checkpoints") == [3]
+
+
+def test_a_signal_after_the_last_save_is_not_forgotten(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught, open_run(tmp_path) as run:
+        for step in run.steps(2):
+            run.save_if_due(step)
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.code == 143
 
 
 def test_outside_the_steps_a_signal_acts_at_once(tmp_path: Path) -> None:
@@ -754,6 +787,16 @@ def test_a_progress_line_says_how_far_how_fast_and_how_long_still(caplog: pytest
         for step in range(1, 501):
             lines.update(step)
     assert len(caplog.records) == 1  # the last step; the others came within ten seconds
+
+
+def test_whoever_watches_is_told_how_much_of_a_runs_own_loop_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(progress, "watch", lambda *numbers: told.append(numbers))
+    monkeypatch.setattr(progress, "SECONDS", 0)
+    for name in ("", "answers"):
+        with progress.Progress(20, 100, bar=False, name=name) as lines:
+            lines.update(30)
+    assert told == [(10, 80)], "those of an earlier start took none of this one's time"
 
 
 def test_on_a_terminal_there_is_a_bar_and_log_lines_do_not_break_it(
