@@ -9,6 +9,7 @@ from common.engine.cuda import updates
 from common.engine.derivatives import InnerLoss, Parts, gradient, parts_at, random_state
 from common.engine.rates import Rates
 from common.engine.rules import RuleState, UpdateRule
+from common.engine.together import bound, clip_of, clipped
 from common.engine.unroll.projection import Projection, settled
 from common.engine.unroll.tape import Tape
 from common.engine.weights import Weights
@@ -64,10 +65,15 @@ def walk(
                 tape.begin(list(weights.values()), buffers)
             gradients, value = gradient(loss, weights, parts_at(parts, step))
             losses.append(value)
+            own = bound(rule, weights, value)
+            if clip := clip_of(rule):
+                gradients, norm = clipped(clip, gradients, len(value) if value.dim() else None)
+                if tape is not None:
+                    tape.norms.append(norm)
             if tape is not None:
                 tape.record(gradients)
             numbers = [rate(name, step) for name in weights]
-            update.advance(rule, list(weights.values()), gradients, numbers, buffers, state.count + step + 1)
+            update.advance(own, list(weights.values()), gradients, numbers, buffers, state.count + step + 1)
             if project is not None:
                 weights = settled(project, weights)
     return weights, RuleState(state.count + steps, dict(zip(weights, buffers, strict=True))), losses
