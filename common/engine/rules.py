@@ -188,7 +188,7 @@ class AdamW:
         w.mul_(1 - rate * self.weight_decay).addcdiv_(mean, scale, value=-rate / (1 - self.beta1**count))
 
     def pull(self, w: Tensor, g: Tensor, rate: float, after: Buffers, count: int, bar: Tensor, bars: Buffers) -> Tensor:
-        """With s = sqrt(v / c2), d = s + eps + floor and a = rate * bar / (c1 * d): m gets -a, and v gets a m / (2 d s c2)."""
+        """With s = sqrt(v / c2), its sum d and a = rate * bar / (c1 * d): m gets -a, and v gets a m / (2 d s c2)."""
         correction1, correction2 = 1 - self.beta1**count, 1 - self.beta2**count
         mean, square = after
         root = square.div_(correction2).sqrt_()

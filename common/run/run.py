@@ -26,7 +26,7 @@ from typing import Any, Self
 import torch
 
 from common.engine.cuda.sizes import forget_peak_memory, peak_memory_bytes
-from common.run import checkpoint, environment, results
+from common.run import checkpoint, environment, gradient_record, results
 from common.run.entry import in_sweep
 from common.run.folder import CHECKPOINTS, LogFile, Metrics, check_settings, number
 from common.run.items import Item
@@ -143,10 +143,9 @@ class Run:
             UserError: the disk is full; the run stays unfinished.
         """
         self.log(self.restore(), "test", **{name: interval.value for name, interval in test.items()})
-        peak = peak_memory_bytes(self.device)
-        written = results.of_run(
-            self.identity, self.config_hash, self._environment, self.device.type, self.seconds, peak, test
-        )
+        about = (self.identity, self.config_hash, self._environment, self.device.type)
+        checked = gradient_record.read(self.folder)
+        written = results.of_run(*about, self.seconds, peak_memory_bytes(self.device), test, checked)
         results.write(self.folder, written, (item.to_json() for item in items))
         self._tracker.summarise(summary_of(written))
         self._tracker.attach(self.folder)
