@@ -139,12 +139,13 @@ class _Clipped(torch.autograd.Function):
 def _norm(tensors: Sequence[Tensor], tasks: int | None) -> Tensor:
     if tasks is None:
         return norm_of(tensors)
-    squares = [torch.linalg.vector_norm(x.reshape(tasks, x[:1].numel()), dim=1) for x in tensors]
-    return torch.linalg.vector_norm(torch.stack(squares), dim=0)
+    each = [torch.linalg.vector_norm(x.reshape(tasks, x[:1].numel()), dim=1) for x in tensors]
+    norms: Tensor = torch.linalg.vector_norm(torch.stack(each), dim=0)
+    return norms
 
 
 def _scale(clip: float, norm: Tensor) -> Tensor:
-    return (clip / (norm + EPS)).clamp(max=1.0)
+    return torch.clamp(clip / (norm + EPS), max=1.0)
 
 
 def _dot(a: Tensor, b: Tensor, tasks: int | None) -> Tensor:

@@ -2,8 +2,8 @@
 
     {"gradient_cosine": 0.9998, "metasmoothness": 0.97}
 
-A run that is continued keeps it, and `results.json` takes it over. Runs without inner steps, and those whose check was
-not made, have no such file. A number is null where a gradient was not finite.
+A run that is continued keeps it, and at the end `results.json` takes its place. Runs without inner steps, and those
+whose check was not made, have no such file. A number is null where a gradient was not finite.
 """
 
 import json
@@ -25,6 +25,11 @@ def note(folder: Path, cosine: float, metasmoothness: float) -> None:
     """
     numbers = (round(value, 6) if math.isfinite(value) else None for value in (cosine, metasmoothness))
     write_atomic(folder / GRADIENT, json.dumps(dict(zip(MEASURED, numbers, strict=True))) + "\n")
+
+
+def drop(folder: Path) -> None:
+    """Remove the file of a finished run, whose results have the numbers."""
+    (folder / GRADIENT).unlink(missing_ok=True)
 
 
 def read(folder: Path) -> dict[str, float | None]:

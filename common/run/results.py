@@ -116,7 +116,8 @@ def of_run(
         wall_seconds=round(wall_seconds, 3),
         peak_memory_bytes=peak_memory_bytes,
         test=dict(test),
-        **(gradient or {}),
+        gradient_cosine=(gradient or {}).get("gradient_cosine"),
+        metasmoothness=(gradient or {}).get("metasmoothness"),
     )
 
 

@@ -147,6 +147,7 @@ class Run:
         checked = gradient_record.read(self.folder)
         written = results.of_run(*about, self.seconds, peak_memory_bytes(self.device), test, checked)
         results.write(self.folder, written, (item.to_json() for item in items))
+        gradient_record.drop(self.folder)
         self._tracker.summarise(summary_of(written))
         self._tracker.attach(self.folder)
         self.finished = True
