@@ -1,12 +1,15 @@
 """A run's check of its outer gradient: said once, kept, and without a trace in what is trained."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from common.engine.conditioning import Conditioning
+from common.engine.conditioning import Conditioning, conditioning
 from common.errors import UserError
 from common.language import gradient_check
 from common.run import gradient_record, results
@@ -48,6 +51,23 @@ def test_a_run_says_whether_its_outer_gradient_is_determined_and_trains_as_witho
     assert results.read(plain).gradient_cosine is None
     weights = [next(each.glob("checkpoints/step-000004/*model*")).read_bytes() for each in (folder, plain)]
     assert weights[0] == weights[1]
+
+
+def test_numbers_that_the_check_draws_are_none_of_the_training_and_dropout_is_off_in_it(
+    mini: Mini, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+
+    def drawing(losses: Any, learns: Any, modules: Any) -> Conditioning:
+        modes.extend(module.training for module in modules[0].modules())
+        found = conditioning(losses, learns, modules)
+        random.random(), np.random.rand(), torch.rand(1)
+        return found
+
+    monkeypatch.setattr(gradient_check, "conditioning", drawing)
+    assert mini.train(tmp_path) == 0
+    assert modes and not any(modes)
+    assert records(only(tmp_path)) == records(trained)
 
 
 def test_a_continued_run_is_not_checked_again_and_keeps_the_numbers(
