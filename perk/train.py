@@ -35,6 +35,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     Raises:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
+    from common.language.gradient_check import check_gradient
     from common.language.training import export_selected, make_outer
     from common.run import rate_record
     from common.run.batches import Batches
@@ -66,6 +67,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
         outer = make_outer(run, parts, config.outer, total, config.outer.schedule)
 
         if run.restore() == 0:
+            check_gradient(run, parts, outer, config.inner, batches[0])
             evaluate_dev(run, parts, splits, config)
         for step in run.steps(total):  # starts where the checkpoint ended
             outer_loss = 0.0

@@ -26,6 +26,16 @@ def values_of(words: Iterable[str], keys: Sequence[str]) -> dict[str, str]:
     return given
 
 
+def split_off(words: Iterable[str], keys: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words with one of the `keys` (or of another form, for `values_of` to refuse), and key=value words of others."""
+    own: list[str] = []
+    others: list[str] = []
+    for word in words:
+        key, equals, _ = word.partition("=")
+        (others if equals and key not in keys else own).append(word)
+    return own, others
+
+
 @contextmanager
 def mistakes_told(code: int = USER_ERROR) -> Iterator[None]:
     """Turn a `UserError` into its message and an exit code."""

@@ -12,6 +12,7 @@ from common.engine.given import check_start, gradients_of
 from common.engine.rates import Rates, rates_of
 from common.engine.rules import RuleState, UpdateRule
 from common.engine.settings import Snapshots, Unroll
+from common.engine.together import bound, clipped_step
 from common.engine.twice.policy import Need, needing
 from common.engine.unroll.descent import FRESH, Descent, descend
 from common.engine.unroll.projection import Projection, projected
@@ -63,7 +64,8 @@ def adapt(
         parts: micro-batches of the inner data; all but `stored` steps hold the graph of one of them at a time. Or a
             function of the step's index, from 0, that gives them: it is called again when a step is rebuilt.
         steps: number of inner steps N >= 1; steps beyond those of `rates` reuse its last.
-        rule: one of `common.engine.rules`.
+        rule: one of `common.engine.rules`, or `common.engine.together.Together` around one: gradients clipped by their
+            global norm, some weights without decay.
         rates: learning rate per tensor (or layer) and step; or a plain number, or one for each name.
         state: where an earlier call left the rule; None starts fresh. The outer gradient flows back to its buffers.
         project: what follows every step, see `Projection`; its own derivative is taken in every step that has one.
@@ -114,7 +116,8 @@ def adapt(
         gradients, value = _gradients(loss, weights, parts_at(parts, index), create_graph=not constant)
         losses.append(value)
         with torch.enable_grad():
-            weights, state = step(rule, weights, gradients, state, rates(index))
+            own = bound(rule, weights, value)
+            weights, state = step(own, weights, clipped_step(own, gradients, value), state, rates(index))
             if project is not None:
                 weights = _apart(projected(project, weights))
     return Adapted(weights, losses, state)

@@ -7,6 +7,7 @@ the autograd graph that covers all tensors at once, `common.engine.unroll.rebuil
 differentiates a meta-gradient again.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -147,14 +148,25 @@ class Momentum:
 class AdamW:
     """Adam with bias correction and decoupled weight decay; defaults as in torch.optim.
 
-    The root's derivative is taken as 0 where the second moment is exactly 0 (embedding rows never used), where it would
-    be infinite.
+        w <- (1 - rate * weight_decay) * w - rate * mean / (root + eps + floor * rms(root))
+
+    `mean` and `root` (of the second moment) are corrected for their start at 0. The root's derivative is taken as 0
+    where the second moment is exactly 0 (embedding rows never used), where it would be infinite; the floor is a
+    constant in the derivative.
     """
 
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.01
+    floor: float = 0.0
+    """Share of the root mean square of a tensor's root that every denominator gains: bounds the slope of a step where a
+    gradient is near 0, whatever the gradients' size."""
+    zero_floor: float = 0.0
+    """What the denominators gain in its place where the root is 0 in all entries, as in LoRA's A while B is 0: such a
+    tensor has no size of its own, and its slope would be rate / eps."""
+    stacked: bool = False
+    """The first axis is of tasks: each has a floor of its own. `common.engine.together.bound` sets it."""
 
     @property
     def buffers(self) -> int:
@@ -170,15 +182,19 @@ class AdamW:
             buffers.append(g * (1 - self.beta1))
             buffers.append((g * g).mul_(1 - self.beta2))
         mean, square = buffers
-        scale = (square / (1 - self.beta2**count)).sqrt_().add_(self.eps)
+        root = (square / (1 - self.beta2**count)).sqrt_()
+        least = self.least(root)
+        scale = root.add_(self.eps) if least is None else root.add_(self.eps).add_(least)
         w.mul_(1 - rate * self.weight_decay).addcdiv_(mean, scale, value=-rate / (1 - self.beta1**count))
 
     def pull(self, w: Tensor, g: Tensor, rate: float, after: Buffers, count: int, bar: Tensor, bars: Buffers) -> Tensor:
-        """With s = sqrt(v / c2), d = s + eps and a = rate * bar / (c1 * d): m gets -a, and v gets a m / (2 d s c2)."""
+        """With s = sqrt(v / c2), its sum d and a = rate * bar / (c1 * d): m gets -a, and v gets a m / (2 d s c2)."""
         correction1, correction2 = 1 - self.beta1**count, 1 - self.beta2**count
         mean, square = after
         root = square.div_(correction2).sqrt_()
-        scale = root + self.eps
+        scale, least = root + self.eps, self.least(root)
+        if least is not None:
+            scale.add_(least)
         moved = mean.div_(scale)  # m / d, the direction of the step up to c1
         rate_bar = -(_dot(bar, moved) / correction1 + self.weight_decay * _dot(bar, w))
         mean_bar = (bar / scale).mul_(-rate / correction1)
@@ -195,6 +211,53 @@ class AdamW:
         bar.mul_(1 - rate * self.weight_decay)
         return rate_bar
 
+    def least(self, root: Tensor) -> Tensor | None:
+        """What the denominators of a tensor gain besides eps; shape [], of a stack [tasks, 1, ...]; None: nothing."""
+        if not (self.floor or self.zero_floor):
+            return None
+        tasks, shape = (len(root), root.shape[1:]) if self.stacked else (1, root.shape)
+        size = math.prod(shape)
+        rms = torch.linalg.vector_norm(root.reshape(tasks, size), dim=1) / math.sqrt(max(1, size))
+        least = torch.where(rms == 0, self.zero_floor, self.floor * rms)
+        return least.view(-1, *(1 for _ in shape)) if self.stacked else least.view(())
+
+
+@dataclass(frozen=True)
+class Together:
+    """A rule for all tensors of a step; in place of one wherever `common.engine.inner.adapt` takes a rule.
+
+    What it asks for is done by `common.engine.together`.
+    """
+
+    rule: UpdateRule
+    clip: float = 0.0
+    """Largest norm of a task's gradient over all its fast weights, larger ones are scaled down to it; 0: any."""
+    no_decay: tuple[str, ...] = ()
+    """Shell patterns of the names of weights that do not decay."""
+    spared: tuple[bool, ...] = ()
+    """Whether `no_decay` has it, one a weight; `common.engine.together.bound` fills it."""
+
+    @property
+    def buffers(self) -> int:
+        """Those of the rule."""
+        return self.rule.buffers
+
+    def advance(self, w: Tensor, g: Tensor, rate: float, buffers: Buffers, count: int) -> None:
+        """A tensor alone has no place here.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("Together is a rule for all tensors of a step: common.engine.cuda.updates(device).advance")
+
+    def pull(self, w: Tensor, g: Tensor, rate: float, after: Buffers, count: int, bar: Tensor, bars: Buffers) -> Tensor:
+        """The same.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("Together is a rule for all tensors of a step: common.engine.cuda.updates(device).pull")
+
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.dot(a.reshape(-1), b.reshape(-1))
@@ -202,8 +265,16 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def make_rule(config: InnerConfig) -> UpdateRule:
     """The rule that `inner.rule` names, with its settings."""
+    rule: UpdateRule
     if config.rule is RuleName.sgd:
-        return SGD(config.weight_decay)
-    if config.rule is RuleName.momentum:
-        return Momentum(config.momentum, config.weight_decay)
-    return AdamW(config.beta1, config.beta2, config.eps, config.weight_decay)
+        rule = SGD(config.weight_decay)
+    elif config.rule is RuleName.momentum:
+        rule = Momentum(config.momentum, config.weight_decay)
+    else:
+        rule = AdamW(
+            config.beta1, config.beta2, config.eps, config.weight_decay,
+            floor=config.floor, zero_floor=config.zero_floor,
+        )  # fmt: skip
+    if config.clip or config.no_decay:
+        return Together(rule, config.clip, tuple(config.no_decay))
+    return rule

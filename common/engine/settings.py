@@ -1,10 +1,15 @@
 """Settings of the inner and the outer loop (no torch here: `--help` and `--cfg job` read this file)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, Final
 
 from common.errors import UserError
+
+HASHED_IF_SET: Final[Mapping[str, Any]] = {"hashed": "if set"}
+"""`common.fields.HASHED_IF_SET`, in words of its own as the engine imports none of its users."""
 
 
 class RuleName(StrEnum):
@@ -100,6 +105,17 @@ class InnerConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    floor: float = field(default=0.0, metadata=HASHED_IF_SET)
+    """Of AdamW: every denominator also gains this share of the root mean square of the root in its tensor (and task),
+    which bounds the slope where a gradient is near 0 whatever the gradients' size; 0.1 is a usual value, 0 is off."""
+    zero_floor: float = field(default=0.0, metadata=HASHED_IF_SET)
+    """Of AdamW: what the denominators of a tensor gain whose root is 0 in all entries, such as LoRA's A while B is 0,
+    which no share of its size can bound; 0 is off."""
+    clip: float = field(default=0.0, metadata=HASHED_IF_SET)
+    """Largest norm of a problem's inner gradient over all fast weights, in every step; 0 switches clipping off."""
+    no_decay: list[str] = field(default_factory=list, metadata=HASHED_IF_SET)
+    """Shell patterns of the names of fast weights without weight decay, such as ['*bias', '*ln_*'] for GPT-2's biases
+    and norms; [] lets all decay."""
     unroll: Unroll = Unroll.stored
     keep: int = 0
     """With unroll=truncate or tgu: how many of the last steps keep their graph. With recompute: how many store it
@@ -126,7 +142,8 @@ class InnerConfig:
         """
         if self.steps < 1:
             raise UserError(f"inner.steps={self.steps}: at least one inner step is needed; use 1 or more")
-        _refuse_negative("inner", lr=self.lr, weight_decay=self.weight_decay)
+        _refuse_negative("inner", lr=self.lr, weight_decay=self.weight_decay, clip=self.clip)
+        _refuse_negative("inner", floor=self.floor, zero_floor=self.zero_floor)
         _refuse_as_share("inner", momentum=self.momentum, beta1=self.beta1, beta2=self.beta2)
         _refuse_as_guard("inner", self.eps)
         if self.unroll is Unroll.none:

@@ -68,11 +68,12 @@ class Writer:
         self.loss: InnerLoss = Compiled(loss, model.network) if inner.compile else loss
         self.multiple = LENGTHS if inner.compile else 1
         self.tensors = tensors_for(model.network, pad, answer_weight)
-        if model.autocast and inner.unroll.second_order and inner.rule is RuleName.adamw and inner.eps < ROUNDED_EPS:
+        steep = inner.rule is RuleName.adamw and inner.eps < ROUNDED_EPS and not inner.floor
+        if model.autocast and inner.unroll.second_order and steep:
             logger.warning(
                 "runtime.autocast=true with inner.rule=adamw, inner.eps=%g: bfloat16 rounds some inner gradients to 0, "
                 "where AdamW's derivative is 1/eps, and the outer gradient may point elsewhere; use inner.eps=%g or "
-                "more, inner.rule=sgd, or runtime.autocast=false", inner.eps, ROUNDED_EPS
+                "more, inner.rule=sgd, inner.floor=0.1, or runtime.autocast=false", inner.eps, ROUNDED_EPS
             )  # fmt: skip
         graphed = capture and self.tensors["device"].type == "cuda"
         self.descents = {mode: GraphedDescent() for mode in (True, False)} if graphed else {}

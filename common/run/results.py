@@ -15,6 +15,8 @@ from common.run.schema import flat, plain
 
 SCHEMA = 2
 """Of `results.json` and `predictions.jsonl`; 2: items with scores and slices."""
+MEASURED = ("gradient_cosine", "metasmoothness")
+"""Fields that only some runs have; the others leave them out of the file."""
 RESULTS, PREDICTIONS, SETS, FINISHED = "results.json", "predictions.jsonl", "sets.json", "FINISHED"
 
 
@@ -84,6 +86,11 @@ class Results:
     peak_memory_bytes: int
     test: dict[str, Interval]
     per_item: str = PREDICTIONS
+    gradient_cosine: float | None = None
+    """Of the outer gradient of the first problems to the same in float64, before training
+    (`common.engine.conditioning`); None: not measured, as in runs without inner steps and in older ones."""
+    metasmoothness: float | None = None
+    """Of that gradient to the one an outer step away."""
     schema: int = SCHEMA
 
 
@@ -95,8 +102,11 @@ def of_run(
     wall_seconds: float,
     peak_memory_bytes: int,
     test: Mapping[str, Interval],
+    gradient: Mapping[str, float | None] | None = None,
 ) -> Results:
-    """The results of a run that computed on `device`; `environment` is the content of its environment.json."""
+    """The results of a run that computed on `device`; `environment` is the content of its environment.json, `gradient`
+    of its gradient.json.
+    """
     return Results(
         **dataclasses.asdict(identity),
         config_hash=config_hash,
@@ -106,6 +116,8 @@ def of_run(
         wall_seconds=round(wall_seconds, 3),
         peak_memory_bytes=peak_memory_bytes,
         test=dict(test),
+        gradient_cosine=(gradient or {}).get("gradient_cosine"),
+        metasmoothness=(gradient or {}).get("metasmoothness"),
     )
 
 
@@ -144,7 +156,9 @@ def write(folder: Path, results: Results, predictions: Iterable[Mapping[str, Any
     """
     try:
         write_json_lines(folder / PREDICTIONS, map(dict, predictions))
-        write_atomic(folder / RESULTS, json.dumps(dataclasses.asdict(results), indent=2) + "\n")
+        values = dataclasses.asdict(results)
+        measured = {key: value for key, value in values.items() if value is not None or key not in MEASURED}
+        write_atomic(folder / RESULTS, json.dumps(measured, indent=2) + "\n")
         write_atomic(folder / FINISHED, results.config_hash + "\n")
     except OSError as error:
         raise UserError(

@@ -26,7 +26,7 @@ from typing import Any, Self
 import torch
 
 from common.engine.cuda.sizes import forget_peak_memory, peak_memory_bytes
-from common.run import environment, origin, results
+from common.run import environment, gradient_record, origin, results
 from common.run.entry import in_sweep
 from common.run.folder import LogFile, Metrics, number
 from common.run.items import Item
@@ -145,11 +145,11 @@ class Run:
             UserError: the disk is full; the run stays unfinished.
         """
         self.log(self.restore(), "test", **{name: interval.value for name, interval in test.items()})
-        peak = peak_memory_bytes(self.device)
-        written = results.of_run(
-            self.identity, self.config_hash, self._environment, self.device.type, self.seconds, peak, test
-        )
+        about = (self.identity, self.config_hash, self._environment, self.device.type)
+        checked = gradient_record.read(self.folder)
+        written = results.of_run(*about, self.seconds, peak_memory_bytes(self.device), test, checked)
         results.write(self.folder, written, (item.to_json() for item in items))
+        gradient_record.drop(self.folder)
         self._tracker.summarise(summary_of(written))
         self._tracker.attach(self.folder)
         self.finished = True

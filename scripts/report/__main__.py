@@ -17,21 +17,22 @@ from pathlib import Path
 from common.errors import UserError
 from common.run.files import write_atomic
 from common.tables import published
+from common.tables.cells import Overrides
 from common.tables.join import Joined
 from common.tables.runs import Run, read_runs
 from scripts.report import axes, cost, curves, media, rates, summary, tables
 from scripts.report.colours import Colours
 from scripts.report.page import Block, Figure, Page, Section, render
-from scripts.tables.published_tables import all_tables, every_paper
-from scripts.words import mistakes_told, values_of
+from scripts.tables.published_tables import all_tables, every_paper, overrides_of
+from scripts.words import mistakes_told, split_off, values_of
 
 KEYS = {"root": "runs", "paper": "", "output": "report.html"}
 MOST_BYTES = 5_000_000
 """Size that the page stays below."""
 
 
-def parse(words: Sequence[str]) -> dict[str, str]:
-    """key=value words.
+def parse(words: Sequence[str]) -> tuple[dict[str, str], Overrides]:
+    """key=value words, and overrides of every cell of the published tables.
 
     Raises:
         UserError: an unknown key.
@@ -39,13 +40,18 @@ def parse(words: Sequence[str]) -> dict[str, str]:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    text = "root=<folder of the runs, default runs>, paper=<default: all>, output=<file, default report.html>"
+    text = (
+        "root=<folder of the runs, default runs>, paper=<default: all>, output=<file, default report.html>, and as in "
+    )
+    text += "scripts.tables overrides of every cell, such as inner.eps=1e-8"
     parser.add_argument("words", nargs="*", metavar="key=value", help=text)
-    return {**KEYS, **values_of(parser.parse_args(words).words, list(KEYS))}
+    own, others = split_off(parser.parse_args(words).words, list(KEYS))
+    given = {**KEYS, **values_of(own, list(KEYS))}
+    return given, overrides_of(others, [given["paper"]] if given["paper"] else every_paper(), list(KEYS))
 
 
-def page_of(root: Path, paper: str, command: str) -> Page:
-    """The page of the runs below `root`.
+def page_of(root: Path, paper: str, command: str, overrides: Overrides = ()) -> Page:
+    """The page of the runs below `root`; `overrides` are those of every cell.
 
     Raises:
         UserError: no such paper, or a run that cannot be read.
@@ -55,7 +61,7 @@ def page_of(root: Path, paper: str, command: str) -> Page:
     named = {each.name for each in papers}
     studied = [run for run in cost.studies(root) if run.results.paper in named]
     runs = [run for run in runs if run.results.paper in named]
-    joined = all_tables(runs, papers)
+    joined = all_tables(runs, papers, overrides)
     colours = Colours([table for each in papers for table in each.tables.values()])
     trained = [each for each in joined if all(run.of_method for run in each.runs)]
     groups = list(curves.groups_of(trained))
@@ -148,10 +154,10 @@ def write(words: Sequence[str]) -> Path:
     Raises:
         UserError: a mistake in the words, a run that cannot be read, or a place that cannot be written to.
     """
-    given = parse(words)
+    given, overrides = parse(words)
     command = shlex.join(["python", "-m", "scripts.report", *words])
     path = Path(given["output"])
-    text = render(page_of(Path(given["root"]), given["paper"], command)).encode()
+    text = render(page_of(Path(given["root"]), given["paper"], command, overrides)).encode()
     try:
         write_atomic(path, text)
     except OSError as error:

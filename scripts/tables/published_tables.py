@@ -1,5 +1,6 @@
 """The published tables of all papers, filled and as grids."""
 
+import importlib
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.fields import counts, fields_along
 from common.run.progress import duration
 from common.tables import published, sweep
-from common.tables.cells import FILE, Overrides, Source, Table, key_of
+from common.tables.cells import FILE, Overrides, Source, Table, key_of, merged
 from common.tables.join import Filled, Joined, Verdict, join
 from common.tables.published import Paper
 from common.tables.runs import Run, read_runs
@@ -26,6 +28,8 @@ MARKS = {
 """What stands behind a published number whose source was not seen, and its meaning."""
 PAPERS = ("reckoning", "perk", "fal", "slowfast_vgen")
 SCALES = ("paper", "gpu", "cpu")
+CHOSEN = ("experiment", "scale", "seed")
+"""Keys of a run that a table chooses by itself."""
 NOT_REACHED = "not reached"
 MEASURED = ("s", "GB")
 """Units of numbers whose runs want the machine to themselves."""
@@ -45,8 +49,41 @@ def every_paper() -> list[str]:
     return found
 
 
-def joined_tables(root: Path, papers: Sequence[str], name: str | None, scale: str | None) -> list[Joined]:
+def overrides_of(words: Sequence[str], papers: Sequence[str], keys: Sequence[str]) -> Overrides:
+    """Overrides for every cell of the tables of `papers`, from words that have none of the command's own `keys`.
+
+    Raises:
+        UserError: a paper has no such key, or it is none that tells runs apart.
+    """
+    for word in words:
+        key = key_of(word)
+        for paper in papers:
+            schema = _schema(paper, "train")
+            known = _knows(schema, key)
+            if key in CHOSEN or not known or not counts(key, schema):
+                why = f"{key} tells no cells apart" if known else f"runs of {paper} have no key {key}"
+                raise UserError(
+                    f"{word}: write {', '.join(f'{each}=<...>' for each in keys)}, or an override of every cell such "
+                    f"as inner.eps=1e-8 ({why}); --help shows examples"
+                )
+    return merged(words)
+
+
+def _schema(paper: str, command: str) -> type:
+    found: type = importlib.import_module(f"{paper}.config").SCHEMAS[command]
+    return found
+
+
+def _knows(schema: type, key: str) -> bool:
+    return [own for own, _ in fields_along(key, schema)][-1:] == [key]
+
+
+def joined_tables(
+    root: Path, papers: Sequence[str], name: str | None, scale: str | None, words: Overrides = ()
+) -> list[Joined]:
     """Published tables with the runs below `root`: the one that is asked for, else each with a run, once a scale.
+
+    `words` are overrides of every cell, whose own ones win over them.
 
     Raises:
         UserError: no such paper or table.
@@ -60,7 +97,7 @@ def joined_tables(root: Path, papers: Sequence[str], name: str | None, scale: st
             for each in [scale] if scale else _scales(own) or SCALES[-1:]:
                 there = [run for run in own if run.results.scale == each] if name else _fitting(table, own, each)
                 if name or there:
-                    joined = fill(table, there, each)
+                    joined = fill(table, there, each, words)
                     if name or joined.runs:
                         found.append(joined)
     return found
@@ -78,13 +115,18 @@ def tables_named(papers: Sequence[Paper], name: str | None) -> list[Table]:
     return found
 
 
-def all_tables(runs: Sequence[Run], papers: Sequence[Paper]) -> list[Joined]:
-    """Every published table, once for each scale that has runs of it; tables without a run are there as well, empty."""
+def all_tables(runs: Sequence[Run], papers: Sequence[Paper], words: Overrides = ()) -> list[Joined]:
+    """Every published table, once for each scale that has runs of it; tables without a run are there as well, empty.
+
+    `words` are as in `joined_tables`.
+    """
     found = []
     for paper in papers:
         own = [run for run in runs if run.results.paper == paper.name]
         for table in paper.tables.values():
-            there = [fill(table, fitting, scale) for scale in _scales(own) if (fitting := _fitting(table, own, scale))]
+            there = [
+                fill(table, fitting, scale, words) for scale in _scales(own) if (fitting := _fitting(table, own, scale))
+            ]
             with_runs = [joined for joined in there if joined.runs]
             found += with_runs or [_empty(table, (_scales(own) or SCALES)[-1])]
     return found
@@ -101,17 +143,21 @@ def _fitting(table: Table, runs: Sequence[Run], scale: str) -> list[Run]:
     return there if not named or named & {run.results.experiment for run in there} else []
 
 
-def fill(table: Table, runs: Sequence[Run], scale: str) -> Joined:
-    """`table` joined with the runs of one scale."""
+def fill(table: Table, runs: Sequence[Run], scale: str, words: Overrides = ()) -> Joined:
+    """`table` joined with the runs of one scale; `words` are as in `joined_tables`, those that its command lacks are
+    left out.
+    """
     if not table.at(scale).jobs():
         return _empty(table, scale)
+    schema = _schema(table.paper, table.command) if words else object
+    given = [word for word in words if _knows(schema, key_of(word))]
     with ExitStack() as stack:
         compose = stack.enter_context(sweep.composing(table.paper, table.command))
 
         @cache
-        def settings(words: Overrides) -> dict[str, Any]:
-            with sweep.naming(table, words):
-                keys = sweep.keys_of(compose([f"scale={scale}", *words]))
+        def settings(own: Overrides) -> dict[str, Any]:
+            with sweep.naming(table, own):
+                keys = sweep.keys_of(compose([f"scale={scale}", *merged(given, own)]))
             return {key: value for key, value in keys.items() if key != "seed"}
 
         return join(table.at(scale), runs, settings, scale)

@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from common.engine.cuda import foreach, reference
-from common.engine.rules import Buffers, UpdateRule
+from common.engine.rules import Buffers, Together, UpdateRule
 from common.engine.settings import Kernels
+from common.engine.together import shared_out
 
+T = TypeVar("T")
 Advance = Callable[[UpdateRule, Sequence[Tensor], Sequence[Tensor], Sequence[float], Sequence[Buffers], int], None]
 """(rule, weights, gradients, rates, buffers, count): `UpdateRule.advance` of every tensor, one entry a weight."""
 Pull = Callable[
@@ -37,8 +40,49 @@ class Updates:
         return reference.groups(tensors, self.together)
 
 
-_REFERENCE = Updates(reference.advance, reference.pull, 0)  # a CPU gains nothing from more, and holds less at a time
-_FOREACH = Updates(foreach.advance, foreach.pull, foreach.TOGETHER)
+def _updates(advance: Advance, pull: Pull, together: int) -> Updates:
+    """Updates for rules of single tensors and for `Together`, whose weights go by the rule that each has."""
+
+    def shared_advance(
+        rule: UpdateRule,
+        weights: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        rates: Sequence[float],
+        buffers: Sequence[Buffers],
+        count: int,
+    ) -> None:
+        if not isinstance(rule, Together):
+            return advance(rule, weights, gradients, rates, buffers, count)
+        for own, at in shared_out(rule, len(weights)):
+            advance(own, _at(at, weights), _at(at, gradients), _at(at, rates), _at(at, buffers), count)
+
+    def shared_pull(
+        rule: UpdateRule,
+        weights: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        rates: Sequence[float],
+        after: Sequence[Buffers],
+        count: int,
+        bars: Sequence[Tensor],
+        buffer_bars: Sequence[Buffers],
+    ) -> list[Tensor]:
+        if not isinstance(rule, Together):
+            return pull(rule, weights, gradients, rates, after, count, bars, buffer_bars)
+        found: dict[int, Tensor] = {}
+        for own, at in shared_out(rule, len(weights)):
+            given = _at(at, weights), _at(at, gradients), _at(at, rates), _at(at, after), count
+            found |= zip(at, pull(own, *given, _at(at, bars), _at(at, buffer_bars)), strict=True)
+        return [found[index] for index in range(len(weights))]
+
+    return Updates(shared_advance, shared_pull, together)
+
+
+def _at(indices: Sequence[int], column: Sequence[T]) -> list[T]:
+    return [column[index] for index in indices]
+
+
+_REFERENCE = _updates(reference.advance, reference.pull, 0)  # a CPU gains nothing from more, and holds less at a time
+_FOREACH = _updates(foreach.advance, foreach.pull, foreach.TOGETHER)
 _chosen = Kernels.auto  # of the process, as autograd runs the backward pass on CUDA in threads of its own
 
 
@@ -74,7 +118,7 @@ def updates(device: torch.device, kernels: Kernels | None = None) -> Updates:
         return _FOREACH if kernels is Kernels.foreach else _REFERENCE
     from common.engine.cuda import fused
 
-    return Updates(fused.advance, fused.pull, foreach.TOGETHER)
+    return _updates(fused.advance, fused.pull, foreach.TOGETHER)
 
 
 def bf16(device: torch.device) -> torch.autocast:
@@ -86,6 +130,6 @@ def bf16(device: torch.device) -> torch.autocast:
 
     Bfloat16 rounds some sums to exactly 0 that are not: there AdamW's derivative by the gradient is that at 0, about
     1 / eps, and a single such entry can swamp an exact outer gradient. With AdamW inside, take an eps that is not small
-    beside the gradients.
+    beside the gradients, or a floor.
     """
     return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)

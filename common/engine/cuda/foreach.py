@@ -132,7 +132,9 @@ def _adamw_advance(
         _fill(buffers, mean, square)
     scale = torch._foreach_div(square, 1 - rule.beta2**count)
     torch._foreach_sqrt_(scale)
+    least = [rule.least(root) for root in scale]
     torch._foreach_add_(scale, rule.eps)
+    _add_least(scale, least)
     torch._foreach_mul_(w, [1 - rate * rule.weight_decay for rate in rates])
     torch._foreach_addcdiv_(w, mean, scale, [-rate / (1 - rule.beta1**count) for rate in rates])
 
@@ -152,7 +154,8 @@ def _adamw_pull(
     moved, root = [own[0] for own in after], [own[1] for own in after]
     torch._foreach_div_(root, correction2)
     torch._foreach_sqrt_(root)
-    scale = torch._foreach_add(root, rule.eps)
+    scale = list(torch._foreach_add(root, rule.eps))
+    _add_least(scale, [rule.least(own) for own in root])
     torch._foreach_div_(moved, scale)
     rate_bars = -(_dots(bar, moved) / correction1 + rule.weight_decay * _dots(bar, w))
     mean_bar = list(torch._foreach_div(bar, scale))
@@ -184,6 +187,13 @@ def _laid_out(x: Tensor, like: Tensor) -> Tensor:
 def _subtract(w: list[Tensor], moves: list[Tensor], rates: Sequence[float]) -> None:
     """w <- w - rate * move; torch has no form with a factor for each tensor that would spare the product's memory."""
     torch._foreach_add_(w, torch._foreach_mul(moves, [-rate for rate in rates]))
+
+
+def _add_least(scales: Sequence[Tensor], least: Sequence[Tensor | None]) -> None:
+    """Add AdamW's floor, a number or one a task for each tensor: no multi-tensor form takes other shapes quicker."""
+    for scale, own in zip(scales, least, strict=True):
+        if own is not None:
+            scale.add_(own)
 
 
 def _add_given(totals: Sequence[Tensor], bars: Sequence[Buffers], which: int) -> None:

@@ -3,7 +3,8 @@
 A kernel finds its tensors through a table of addresses, so weights, gradients and moments stay where they are. Each
 program takes one block of one tensor; its share of the rate's cotangent goes to a number of its own, and these are
 summed afterwards, in order. Float32 only, as fast weights and moments are on CUDA. A kernel is for the exact class of a
-rule; any other, subclasses too, walks tensor by tensor by its own `advance` and `pull`. Imported only when asked for
+rule; any other, subclasses too, walks tensor by tensor by its own `advance` and `pull`. AdamW with a floor goes by
+`common.engine.cuda.foreach`. Imported only when asked for
 (`common.engine.cuda.updates`): Triton need not be installed otherwise.
 """
 # Kernels are read by Triton, whose types are not Python's.
@@ -19,7 +20,7 @@ import triton  # type: ignore[import-not-found, unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found, unused-ignore]
 from torch import Tensor
 
-from common.engine.cuda import reference
+from common.engine.cuda import foreach, reference
 from common.engine.rules import SGD, AdamW, Buffers, Momentum, UpdateRule
 from common.errors import UserError
 
@@ -44,6 +45,8 @@ def advance(
     """
     if type(rule) not in RULES:
         return reference.advance(rule, weights, gradients, rates, buffers, count)
+    if _has_floor(rule):
+        return foreach.advance(rule, weights, gradients, rates, buffers, count)
     if not buffers[0]:
         for w, own in zip(weights, buffers, strict=True):
             own.extend(torch.empty_like(w) for _ in range(rule.buffers))
@@ -78,6 +81,8 @@ def pull(
     """
     if type(rule) not in RULES:
         return reference.pull(rule, weights, gradients, rates, after, count, bars, buffer_bars)
+    if _has_floor(rule):
+        return foreach.pull(rule, weights, gradients, rates, after, count, bars, buffer_bars)
     moments = [[own[i] for own in after] for i in range(rule.buffers)]
     given = [[own[i] if own else None for own in buffer_bars] for i in range(rule.buffers)]
     columns = [weights, gradients, bars, *moments, *given]
@@ -96,6 +101,11 @@ def pull(
     for index, own in enumerate(buffer_bars):
         own[:] = [column[index] for column in moments] if count > 1 else []
     return list(found.unbind())
+
+
+def _has_floor(rule: UpdateRule) -> bool:
+    """AdamW's floor needs a whole tensor before its first entry moves, which a program of one block has not."""
+    return isinstance(rule, AdamW) and bool(rule.floor or rule.zero_floor)
 
 
 def _launch(

@@ -11,6 +11,7 @@ from common.engine.derivatives import InnerLoss, Parts, gradient, parts_at
 from common.engine.rates import Rates
 from common.engine.reached import steady
 from common.engine.rules import RuleState, UpdateRule
+from common.engine.together import bound, clip_of, clipped
 from common.engine.unroll.guard import Guard
 from common.engine.unroll.projection import Projection, settled
 from common.engine.unroll.scenes import Scenes
@@ -82,9 +83,15 @@ def walk(
             losses.append(value)
             if record is not None:
                 record.guard.recorded(gradients)
+            own = bound(rule, weights, value)
+            if clip := clip_of(rule):
+                gradients, norm = clipped(clip, gradients, len(value) if value.dim() else None)
+                if record is not None:
+                    record.tape.norms.append(norm)
+            if record is not None:
                 record.tape.record(gradients)
             numbers = [rate(name, step) for name in weights]
-            update.advance(rule, list(weights.values()), gradients, numbers, buffers, state.count + step + 1)
+            update.advance(own, list(weights.values()), gradients, numbers, buffers, state.count + step + 1)
             if project is not None:
                 weights = settled(project, weights)
         if record is not None:

@@ -26,6 +26,7 @@ from common.engine.rates import Rates
 from common.engine.reached import steady
 from common.engine.rules import Buffers, RuleState, UpdateRule
 from common.engine.settings import Snapshots
+from common.engine.together import bound, clip_of, picked, pull_clipped
 from common.engine.twice.policy import refuse_third_derivative
 from common.engine.unroll.descent import Record, descend
 from common.engine.unroll.guard import Guard, coarser
@@ -100,6 +101,7 @@ class _Rebuilt(torch.autograd.Function):
                 plan.loss, start, plan.parts, steps=plan.steps, rule=plan.rule, rates=plan.rates,
                 state=RuleState(plan.count, state), project=plan.project, record=record,
             )  # fmt: skip
+        plan.rule = record.tape.moves.rule = bound(plan.rule, start, plan.losses[0])
         ctx.save_for_backward(rates, *tensors)
         ctx.set_materialize_grads(False)
         return (*fast.values(), *(buffer for own in after.buffers.values() for buffer in own))
@@ -129,12 +131,13 @@ def _reverse(
     weight_bars = [_copy(bar, w) for bar, w in zip(bars, start, strict=False)]
     buffer_bars = [_buffer_bars(bars, w, i, len(start), plan.rule.buffers) for i, w in enumerate(start)]
     also_bars = [torch.zeros_like(x) for x in plan.also]
-    update = updates(start[0].device)
+    update, clip = updates(start[0].device), clip_of(plan.rule)
     groups = update.groups(start) if plan.project is None else [list(range(len(start)))]
     guard.order = [i for group in groups for i in group]
     for step in reversed(range(plan.steps)):
         at: Weights = {}
         vector: list[Tensor] = []
+        after_clip: list[Tensor] = []
         for group in groups:
             names = [plan.names[i] for i in group]
             w, g, after, moved = tape.recall(step, group)
@@ -146,12 +149,16 @@ def _reverse(
                 _add(also_bars, others)
             bars_of = [weight_bars[i] for i in group], [buffer_bars[i] for i in group]
             numbers = [number(name, step) for name in names]
-            found = update.pull(plan.rule, w, g, numbers, after, plan.count + step + 1, *bars_of)
+            after_clip.extend(x.clone() for x in g if clip)
+            found = update.pull(picked(plan.rule, group), w, g, numbers, after, plan.count + step + 1, *bars_of)
             if rate_bars is not None:
                 for name, rate_bar in zip(names, found, strict=True):
                     rate_bars[plan.rates.row[name], min(step, plan.rates.steps - 1)] += rate_bar
             at.update(zip(names, w, strict=True))
             vector.extend(g)
+        if clip:
+            pull_clipped(clip, after_clip, tape.norms[step], vector)
+            after_clip.clear()  # before the product takes its memory
         guard.recalled(step, list(at.values()))
         with record.scenes.again(step), telling(None):
             for part in parts_at(plan.parts, step):

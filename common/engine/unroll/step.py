@@ -12,6 +12,7 @@ from torch import Tensor
 
 from common.engine.cuda import updates
 from common.engine.rules import Buffers, RuleState, UpdateRule
+from common.engine.together import picked
 from common.engine.twice.policy import refuse_third_derivative
 from common.engine.weights import Weights
 
@@ -66,7 +67,7 @@ class _Step(torch.autograd.Function):
                 bar.append(_copy(bars[i], weights[i]))
                 states.append([_copy(b, weights[i]) for b in own] if any(b is not None for b in own) else [])
             numbers = [ctx.numbers[i] for i in group]
-            rate_bars = update.pull(ctx.rule, w, g, numbers, buffers, ctx.count, bar, states)
+            rate_bars = update.pull(picked(ctx.rule, group), w, g, numbers, buffers, ctx.count, bar, states)
             for column, found in zip(into, (bar, g, rate_bars, [b for own in states for b in own]), strict=True):
                 column.extend(found)
         return (None, None, None, *into[0], *into[1], *into[2], *into[3])

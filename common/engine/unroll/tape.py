@@ -9,6 +9,7 @@ from torch import Tensor
 
 from common.engine.cuda import updates
 from common.engine.rules import Buffers, UpdateRule
+from common.engine.together import picked
 
 RateOf = Callable[[int, int], float]
 """(index of the weight, step) -> learning rate."""
@@ -17,11 +18,12 @@ Recalled = tuple[list[Tensor], list[Tensor], list[Buffers], list[Tensor]]
 """Weights before a step, their gradients, and buffers and weights after it (weights only if they are projected)."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Moves:
     """How the steps were taken, to take them again."""
 
     rule: UpdateRule
+    """`bound` once the first loss is there."""
     rate_of: RateOf
     count: int = 0
     """Steps that the rule had taken before the first of these."""
@@ -39,18 +41,22 @@ class Moves:
         """The rule's part of the step, in place."""
         rates = [self.rate_of(i, step) for i in group]
         update = updates(weights[0].device)
-        update.advance(self.rule, weights, gradients, rates, buffers, self.count + step + 1)
+        update.advance(picked(self.rule, group), weights, gradients, rates, buffers, self.count + step + 1)
 
 
 class Tape(Protocol):
     """Remembers steps in order and gives them back from the last to the first."""
+
+    moves: Moves
+    norms: list[Tensor]
+    """Of the gradients before they were clipped; none without clipping."""
 
     def begin(self, weights: Sequence[Tensor], buffers: Sequence[Buffers]) -> None:
         """A step begins at these; they are written to once `record` has been called."""
         ...
 
     def record(self, gradients: Sequence[Tensor]) -> None:
-        """The gradients of the step that began."""
+        """The gradients of the step that began, clipped."""
         ...
 
     def recall(self, step: int, group: Sequence[int]) -> Recalled:
@@ -73,6 +79,7 @@ class GradientTape:
         self.start, self.buffers, self.moves = start, buffers, moves
         self.kept = [w.new_empty(steps, *w.shape) for w in start]
         self.taken = 0
+        self.norms: list[Tensor] = []
 
     def begin(self, weights: Sequence[Tensor], buffers: Sequence[Buffers]) -> None:
         """Nothing to keep."""
@@ -107,6 +114,7 @@ class HostTape:
     def __init__(self, moves: Moves, device: torch.device) -> None:
         self.moves, self.device = moves, device
         self.steps: list[list[list[Tensor]]] = []
+        self.norms: list[Tensor] = []
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def begin(self, weights: Sequence[Tensor], buffers: Sequence[Buffers]) -> None:

@@ -37,7 +37,7 @@ MIB = 2**20
 SHAPES = [(3,), (70, 40), (), (1025,), (0,), (1024,)]  # no block, one, exactly one, and one entry more
 RULES: list[UpdateRule] = [
     *(SGD(), SGD(0.1), Momentum(0.9), Momentum(0.5, 0.1), AdamW()),
-    *(AdamW(0.5, 0.9, 0.1, 0.3), AdamW(beta1=0.0, weight_decay=0.0)),
+    *(AdamW(0.5, 0.9, 0.1, 0.3), AdamW(beta1=0.0, weight_decay=0.0), AdamW(floor=0.1, zero_floor=0.2)),
 ]
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-4}  # AdamW's first cotangents are differences of nearly equal numbers
 

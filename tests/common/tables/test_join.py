@@ -1,16 +1,19 @@
 """Published cells filled from run folders: values, intervals, pairing, verdicts."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from common.errors import UserError
 from common.run import results
 from common.run.items import Item, OfAll, read_items, write_of_all
-from common.tables import published
+from common.run.schema import schema_of
+from common.tables import published, sweep
 from common.tables.cells import Overrides
 from common.tables.comparison import rows_of, tables_of
 from common.tables.estimates import Scores
@@ -19,7 +22,7 @@ from common.tables.runs import Run, read_runs, scores_of
 from common.tables.summary import interval_of
 from scripts.tables.__main__ import parse
 from scripts.tables.grids import render
-from scripts.tables.published_tables import grid_of, tables_named
+from scripts.tables.published_tables import fill, grid_of, tables_named
 from tests.scripts.tables.test_tables import QUESTIONS, write_run
 
 TABLE = """
@@ -97,6 +100,38 @@ tables:
 def test_options_and_words_may_stand_in_any_order() -> None:
     options, given = parse(["table=table1", "--format", "md", "scale=cpu"])
     assert (options.format, given["table"], given["scale"]) == ("md", "table1", "cpu")
+
+
+def test_overrides_of_every_cell_find_runs_with_them_and_a_cells_own_win(tmp_path: Path) -> None:
+    """A table of two cells, one of which has the key; runs of both as they are composed."""
+    text = """
+      tables:
+        demo:
+          title: t
+          columns: {A: [+experiment=proofwriter, data.hops=2]}
+          rows:
+            plain: [method=reckoning]
+            own: [method=reckoning, inner.eps=1e-2]
+    """
+    table = published.parse("reckoning", text).table("demo")
+    with sweep.composing("reckoning") as compose:
+        for index, words in enumerate((["inner.eps=1e-8"], ["inner.eps=1e-2"])):
+            job = [f"loop.root={tmp_path}", "scale=cpu", "+experiment=proofwriter", "data.hops=2", *words]
+            config = sweep.settings_of(compose(job))
+            folder = tmp_path / "reckoning" / "proofwriter" / str(index)
+            folder.mkdir(parents=True)
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+            (folder / "environment.json").write_text(json.dumps({"command": "x"}))
+            who = results.RunIdentity("reckoning", "proofwriter", "reckoning", "cpu", 0)
+            environment = {"revision": "abc", "dirty": False, "hardware": {}}
+            test = {"accuracy": results.Interval(0.5, 2, 0.0, 1.0)}
+            digest = results.config_hash(config, schema_of("reckoning", config))
+            items = [Item(str(i), str(i), {"accuracy": (i, 1)}).to_json() for i in (0, 1)]
+            results.write(folder, results.of_run(who, digest, environment, "cpu", 1.0, 1, test), items)
+    runs = read_runs(tmp_path, None, None)[0]
+    filled_cells = {words: [cell.value for cell in fill(table, runs, "cpu", words).cells] for words in
+                    ((), ("inner.eps=1e-8",), ("inner.eps=1e-3",))}  # fmt: skip
+    assert filled_cells == {(): [None, 50.0], ("inner.eps=1e-8",): [50.0, 50.0], ("inner.eps=1e-3",): [None, 50.0]}
 
 
 @pytest.mark.parametrize(("order", "verdict"), [(90, Verdict.holds), (70, Verdict.fails), (80, Verdict.better)])

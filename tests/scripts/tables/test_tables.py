@@ -205,6 +205,15 @@ def test_every_format_holds_the_numbers(full: Path, capsys: pytest.CaptureFixtur
     [
         (["experimnt=x"], "experimnt=x: write root="),
         (["experiment=x", "table=y"], "give one"),
+        (
+            ["inner.epps=1"],
+            "inner.epps=1: write root=<...>, paper=<...>, table=<...>, scale=<...>, experiment=<...>, or an",
+        ),
+        (["inner.epps=1"], "such as inner.eps=1e-8 (runs of reckoning have no key inner.epps); --help shows examples"),
+        (["seed=1"], "(seed tells no cells apart)"),
+        (["loop.root=x"], "(loop.root tells no cells apart)"),
+        (["experiment=x", "inner.eps=1"], "inner.eps=1 is for published tables; give one"),
+        (["inner.eps=1"], "root=runs: no run of a published table with inner.eps=1"),
         (["table=table99"], "table=table99: reckoning has table1"),
         (["paper=nobody"], "paper=nobody: there is no nobody/published.yaml"),
         (["root=nowhere"], "root=nowhere: no such folder"),
