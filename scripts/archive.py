@@ -28,13 +28,14 @@ from typing import Any
 
 import yaml
 
+from common import yamltext
 from common.errors import UserError
 from common.fields import counts
 from common.run import rate_record, results
+from common.run.finished import finished_below
 from common.run.files import temporary_beside, write_atomic
 from common.run.folder import CONFIG, ENVIRONMENT, METRICS
 from common.run.schema import TrackerConfig, flat, plain, schema_of
-from common.tables import sweep
 from common.tables.runs import Run, command_of, read_runs
 from scripts.report.cost import CURVE
 from scripts.tables.published_tables import USUAL, every_paper
@@ -118,7 +119,7 @@ def unpack(paper: str, root: Path) -> list[Path]:
     path = archive_of(paper)
     if not path.is_file():
         raise UserError(f"paper={paper}: there is no {path}; run this in the repository's folder, or pack one first")
-    there, runs = sweep.finished_below(root), list(read(path))
+    there, runs = finished_below(root), list(read(path))
     made: list[Path] = []
     for run in runs:
         folder = root / run.place
@@ -145,9 +146,9 @@ def packed_of(run: Run) -> Packed:
     """A finished run without what tells where it was made."""
     schema = schema_of(run.results.paper, run.config)
     settings = plain_config(run.config, schema)
-    environment = json.loads((run.folder / ENVIRONMENT).read_text())
+    environment = json.loads((run.folder / ENVIRONMENT).read_bytes())
     environment |= {"command": plain_command(command_of(run.folder), schema)}
-    found = json.loads((run.folder / results.RESULTS).read_text())
+    found = json.loads((run.folder / results.RESULTS).read_bytes())
     for each in (environment, found):
         each["hardware"] = {key: value for key, value in (each.get("hardware") or {}).items() if key != "host"}
     files = {name: (run.folder / name).read_bytes() for name in FILES if (run.folder / name).is_file()}
@@ -183,7 +184,7 @@ def plain_command(command: str, schema: type) -> str:
 def unfit(packed: Packed, run: Run) -> str:
     """Why a run cannot be kept: what it still says of the place it was made at; empty: nothing."""
     texts = {
-        **{f"{CONFIG}: {key}": value for key, value in flat(yaml.safe_load(packed.files[CONFIG])).items()},
+        **{f"{CONFIG}: {key}": value for key, value in flat(yamltext.load(packed.files[CONFIG], CONFIG)).items()},
         **{f"{ENVIRONMENT}: {key}": value for key, value in flat(json.loads(packed.files[ENVIRONMENT])).items()},
         **{
             f"{results.RESULTS}: {key}": value for key, value in flat(json.loads(packed.files[results.RESULTS])).items()

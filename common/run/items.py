@@ -11,7 +11,7 @@ from typing import Any
 from common.data.textfile import read_json_lines
 from common.errors import UserError
 from common.run.files import write_atomic
-from common.run.results import PREDICTIONS, SETS
+from common.run.results import DAMAGED, PREDICTIONS, SETS
 
 KEPT = 32
 """Runs whose items stay in memory: what is asked of them comes row by row."""
@@ -129,7 +129,7 @@ def _read(path: Path, changed: int) -> tuple[Item, ...]:
     for number, record in read_json_lines(path, remedy="run again"):
         try:
             found.append(Item.of(record))
-        except (ValueError, AttributeError, TypeError) as error:
+        except DAMAGED as error:
             raise UserError(f"{path}:{number}: not an item ({error}); delete the folder and run again") from error
     return tuple(found)
 
@@ -153,8 +153,8 @@ def read_of_all(folder: Path) -> dict[str, OfAll]:
     if not path.is_file():
         return {}
     try:
-        return {metric: OfAll(**each) for metric, each in json.loads(path.read_text()).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        return {metric: OfAll(**each) for metric, each in json.loads(path.read_bytes()).items()}
+    except DAMAGED as error:
         raise UserError(f"{path}: damaged ({error}); delete the folder and run again") from error
 
 

@@ -16,8 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from common.errors import UserError
 from common.run import results
 from common.run.entry import explain
+from common.run.finished import finished_below
 from common.run.folder import CHECKPOINTS
-from common.run.progress import duration
+from common.run.progress import duration, shown
 from common.run.schema import RunConfig, plain, schema_in
 from common.tables.cells import FILE, Overrides, Table, key_of, merged
 
@@ -99,7 +100,7 @@ def plan(overrides: Iterable[Overrides], compose: Compose) -> list[Job]:
     """
     jobs: dict[str, Job] = {}
     finished: dict[str, Path] | None = None
-    for words in overrides:
+    for words in shown(list(overrides), "composing runs"):
         config = compose(words)
         folder = _folder_of(config)
         settings = settings_of(config)
@@ -134,12 +135,6 @@ def keys_of(config: DictConfig) -> dict[str, Any]:
         UserError: values that its dataclasses refuse.
     """
     return results.hashed_keys(settings_of(config), schema_in(config))
-
-
-def finished_below(root: Path) -> dict[str, Path]:
-    """Config hash -> folder of every finished run below `root`."""
-    marks = sorted(root.rglob(results.FINISHED)) if root.is_dir() else []
-    return {mark.read_text().strip(): mark.parent for mark in marks}
 
 
 def seconds_of(jobs: Sequence[Job]) -> dict[Job, float | None]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.run.files import write_atomic
 from common.tables import published
+from common.tables.damaged import without_damaged
 from common.tables.join import Joined
 from common.tables.runs import Run, read_runs
 from scripts.report import axes, cost, curves, media, rates, summary, tables
@@ -48,13 +49,19 @@ def page_of(root: Path, paper: str, command: str) -> Page:
     """The page of the runs below `root`.
 
     Raises:
-        UserError: no such paper, or a run that cannot be read.
+        UserError: no such paper.
     """
     papers = [published.read(name) for name in ([paper] if paper else every_paper())]
     runs, unfinished = read_runs(root, paper or None, None) if root.is_dir() else ([], [])
     named = {each.name for each in papers}
-    studied = [run for run in cost.studies(root) if run.results.paper in named]
     runs = [run for run in runs if run.results.paper in named]
+    return without_damaged(runs, lambda kept: _page(root, papers, kept, unfinished, command))
+
+
+def _page(
+    root: Path, papers: Sequence[published.Paper], runs: Sequence[Run], unfinished: Sequence[str], command: str
+) -> Page:
+    studied = [run for run in runs if (run.folder / cost.CURVE).is_file()]
     joined = all_tables(runs, papers)
     colours = Colours([table for each in papers for table in each.tables.values()])
     trained = [each for each in joined if all(run.of_method for run in each.runs)]

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
+from common.tables.damaged import without_damaged
 from common.tables.runs import read_runs
 from scripts.tables import comparison
 from scripts.tables.grids import FORMATS, render
@@ -69,7 +70,7 @@ def show(words: Sequence[str]) -> None:
         if tables:
             return
     runs, unfinished = read_runs(root, given.get("paper"), given.get("experiment"))
-    comparison.show(root, runs, unfinished, options.format, options.shortcuts)
+    without_damaged(runs, lambda kept: comparison.show(root, kept, unfinished, options.format, options.shortcuts))
 
 
 def main() -> None:

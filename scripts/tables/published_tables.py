@@ -12,6 +12,7 @@ from common.errors import UserError
 from common.run.progress import duration
 from common.tables import published, sweep
 from common.tables.cells import FILE, Overrides, Source, Table, key_of
+from common.tables.damaged import without_damaged
 from common.tables.join import Filled, Joined, Verdict, join
 from common.tables.published import Paper
 from common.tables.runs import Run, read_runs
@@ -51,9 +52,15 @@ def joined_tables(root: Path, papers: Sequence[str], name: str | None, scale: st
     Raises:
         UserError: no such paper or table.
     """
-    found = []
     wanted = tables_named([published.read(paper) for paper in papers], name)
     runs = read_runs(root, None, None)[0] if root.is_dir() else []
+    return without_damaged(runs, lambda kept: _joined(kept, papers, wanted, name, scale))
+
+
+def _joined(
+    runs: Sequence[Run], papers: Sequence[str], wanted: Sequence[Table], name: str | None, scale: str | None
+) -> list[Joined]:
+    found = []
     for paper in papers:
         own = [run for run in runs if run.results.paper == paper]
         for table in (each for each in wanted if each.paper == paper):

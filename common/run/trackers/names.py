@@ -38,4 +38,4 @@ def known_id(folder: Path, job: str) -> str | None:
 
 def _ids(folder: Path) -> dict[str, str]:
     path = folder / ID_FILE
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return dict(json.loads(path.read_bytes())) if path.is_file() else {}
