@@ -32,8 +32,8 @@ from common import yamltext
 from common.errors import UserError
 from common.fields import counts
 from common.run import rate_record, results
-from common.run.finished import finished_below
 from common.run.files import temporary_beside, write_atomic
+from common.run.finished import finished_below
 from common.run.folder import CONFIG, ENVIRONMENT, METRICS
 from common.run.schema import TrackerConfig, flat, plain, schema_of
 from common.tables.runs import Run, command_of, read_runs

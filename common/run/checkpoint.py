@@ -186,7 +186,7 @@ def load(path: Path) -> Checkpoint:
         UserError: it cannot be read, or comes from a later version.
     """
     with _readable(path):
-        state = json.loads((path / STATE).read_text())
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
         if state["schema"] != SCHEMA:
             raise UserError(f"{path}: checkpoint format {state['schema']}, this code reads {SCHEMA}; update it")
         return Checkpoint(path, state["step"], state["objects"], state["run"])

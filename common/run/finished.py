@@ -8,8 +8,8 @@ from pathlib import Path
 from common.errors import UserError
 from common.run import results
 from common.run.files import TEMPORARY
-from common.run.folder import CONFIG, ENVIRONMENT, read_config
-from common.run.schema import schema_of
+from common.run.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, read_config
+from common.run.schema import LoopConfig, schema_of
 
 log = logging.getLogger(__name__)
 
@@ -47,20 +47,24 @@ def finished_below(root: Path) -> dict[str, Path]:
     return found
 
 
-def twin_of(folder: Path, config_hash: str, root: Path) -> Path | None:
-    """A finished run below `root` with the settings of the run in `folder`, in another folder; None without one.
-
-    A damaged run is no twin.
+def own_or_twin(folder: Path, config_hash: str, loop: LoopConfig) -> Path:
+    """`folder`, or, where nothing is in it yet, the folder below `loop.root` in which a run with the same settings is
+    finished; the log says where. A damaged run is none; with `loop.again` nothing is looked for.
     """
-    for other in run_folders(root):
-        if results.finished_hash(other) == config_hash and other.resolve() != folder.resolve():
-            try:
-                check_hash(other)
-            except (UserError, *results.DAMAGED) as error:
-                log.warning("counted as not finished: %s", error)
+    begun = (folder / results.FINISHED).is_file() or any((folder / CHECKPOINTS).glob("step-*"))
+    if loop.again or begun:
+        return folder
+    for other in run_folders(Path(loop.root)):
+        try:
+            if results.finished_hash(other) != config_hash:
                 continue
-            return other
-    return None
+            check_hash(other)
+        except (UserError, *results.DAMAGED) as error:
+            log.warning("counted as not finished: %s", error)
+            continue
+        log.info("%s has a finished run of the same settings; loop.again=true trains again, in %s", other, folder)
+        return other
+    return folder
 
 
 def check_hash(folder: Path) -> None:

@@ -15,6 +15,7 @@ from common.run.results import DAMAGED, PREDICTIONS, SETS
 
 KEPT = 32
 """Runs whose items stay in memory: what is asked of them comes row by row."""
+NUMBERS = {int, float}
 NAMED = ("id", "group", "scores", "slices", "further")
 
 
@@ -74,7 +75,7 @@ class Item:
             raise ValueError(f"no {lacking[0]!r}")
         scores = {}
         for metric, pair in record["scores"].items():
-            if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(each, (int, float)) for each in pair):
+            if type(pair) is not list or len(pair) != 2 or not {*map(type, pair)} <= NUMBERS:
                 raise ValueError(f"{metric} is {pair!r}, a part and a whole are needed")
             scores[metric] = (pair[0], pair[1])
         more = {name: value for name, value in record.items() if name not in NAMED}

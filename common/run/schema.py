@@ -142,6 +142,8 @@ class LoopConfig:
     """A checkpoint when this much time has passed since the last; 0 leaves it to save_every."""
     keep: int = dataclasses.field(default=2, metadata=UNHASHED)
     """Newest checkpoints kept; the best one stays besides."""
+    again: bool = dataclasses.field(default=False, metadata=UNHASHED)
+    """Train although a run below `root` is finished with the same settings, in another folder."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.
@@ -183,7 +185,7 @@ def to_typed(cfg: DictConfig, cls: type[T]) -> T:
         plain_config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         for key in unknown_keys(cast(dict[str, Any], plain_config), cls):
             raise unknown_key(key, valid_keys(cls))
-        typed = cfg if OmegaConf.get_type(cfg) is cls else OmegaConf.merge(OmegaConf.structured(cls), plain_config)
+        typed = cfg if OmegaConf.get_type(cfg) is cls else OmegaConf.merge(OmegaConf.structured(cls), cfg)
         return cast(T, OmegaConf.to_object(typed))
     except OmegaConfBaseException as error:
         raise explain(error, cls) from error

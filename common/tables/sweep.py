@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +22,7 @@ from common.run.folder import CHECKPOINTS
 from common.run.progress import duration, shown
 from common.run.schema import RunConfig, plain, schema_in
 from common.tables.cells import FILE, Overrides, Table, key_of, merged
+from common.tables.remembered import remember
 
 Compose = Callable[[Sequence[str]], DictConfig]
 """Overrides of a job -> its composed configuration, Hydra's own node included."""
@@ -203,6 +205,7 @@ def composing(paper: str, command: str = "train") -> Iterator[Compose]:
     importlib.import_module(f"{paper}.{command}")  # registers the schema
     module = f"conf.{paper}" if command == "train" else f"conf.{paper}.{command}"
     with initialize_config_module(module, version_base="1.3"):
+        remember(GlobalHydra.instance().config_loader())
         yield lambda words: compose("config", overrides=list(words), return_hydra_config=True)
 
 

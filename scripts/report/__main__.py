@@ -24,7 +24,7 @@ from scripts.report import axes, cost, curves, media, rates, summary, tables
 from scripts.report.colours import Colours
 from scripts.report.page import Block, Figure, Page, Section, render
 from scripts.tables.published_tables import all_tables, every_paper
-from scripts.words import mistakes_told, values_of
+from scripts.words import many_objects, mistakes_told, values_of
 
 KEYS = {"root": "runs", "paper": "", "output": "report.html"}
 MOST_BYTES = 5_000_000
@@ -172,6 +172,7 @@ def write(words: Sequence[str]) -> Path:
 
 def main() -> None:
     """Write, or say what is wrong."""
+    many_objects()
     with mistakes_told():
         write(sys.argv[1:])
 

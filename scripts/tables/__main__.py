@@ -23,7 +23,7 @@ from common.tables.runs import read_runs
 from scripts.tables import comparison
 from scripts.tables.grids import FORMATS, render
 from scripts.tables.published_tables import every_paper, grid_of, joined_tables
-from scripts.words import mistakes_told, values_of
+from scripts.words import many_objects, mistakes_told, values_of
 
 KEYS = ("root", "paper", "table", "scale", "experiment")
 
@@ -75,6 +75,7 @@ def show(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Print, or say what is wrong."""
+    many_objects()
     with mistakes_told():
         show(sys.argv[1:])
 
