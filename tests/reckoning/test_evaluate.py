@@ -59,7 +59,7 @@ def test_other_mistakes_are_named(fails: Callable[..., str], run: Path) -> None:
     assert "evaluation.inner_steps=-1: use 0 or more" in fails(f"run={run}", "inner_steps=-1")
     assert "unknown key confidense: did you mean confidence?" in fails(f"run={run}", "confidense=0.9")
     shutil.rmtree(run / "checkpoints")
-    assert "no selected checkpoint yet; run its training command again" in fails(f"run={run}")
+    assert "finished, and without weights: archives (python -m scripts.archive) keep none" in fails(f"run={run}")
 
 
 def test_a_model_that_has_changed_since_is_refused(

@@ -116,10 +116,10 @@ class WandbRun:
 
     def finish(self, exit_code: int) -> None:
         """Close the W&B run."""
-        place = Path(self._run.dir).parent
         self._run.finish(exit_code=exit_code)
         if self._offline:
-            log.info("W&B was offline: `wandb sync %s` uploads the run", shlex.quote(str(place)))
+            place = shlex.quote(str(Path(self._run.dir).parent))
+            log.info("W&B was offline: `wandb sync %s` uploads the run", place)
 
     def _table(self, rows: Iterable[Mapping[str, Any]]) -> Any:
         flattened = [flat(dict(row)) for row in rows]
