@@ -52,8 +52,9 @@ class EvaluateConfig:
     """auto, cpu or cuda; null takes the run's own."""
     root: str | None = None
     """Folder of the run's real data, as `data.root` in training; default: the environment variable INNERLOOP_DATA."""
-    cache: str | None = "runs/data"
-    """Folder where built splits are kept; null builds each problem when it is asked for."""
+    cache: str | None = None
+    """Folder where built splits are kept, as `data.cache` in training (runs/data); null builds each problem when it is
+    asked for."""
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 

@@ -60,8 +60,8 @@ class EvaluateConfig:
     """auto, cpu or cuda; null takes the run's own."""
     root: str | None = None
     """Folder of the run's real data, as `data.root` in training; default: the environment variable INNERLOOP_DATA."""
-    cache: str | None = "${loop.root}/data"
-    """Folder where built splits are kept; null builds them anew."""
+    cache: str | None = None
+    """Folder where built splits are kept, as `data.cache` in training (runs/data); null builds them anew."""
     loop: Root = field(default_factory=Root)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
