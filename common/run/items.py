@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.run.files import write_atomic
 from common.run.results import DAMAGED, PREDICTIONS, SETS
 
-KEPT = 32
+KEPT = 96
 """Runs whose items stay in memory: what is asked of them comes row by row."""
 NUMBERS = {int, float}
 NAMED = ("id", "group", "scores", "slices", "further")

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,8 @@ MEASURED = ("s", "GB")
 """Units of numbers whose runs want the machine to themselves."""
 USUAL = Path("runs")
 """Where training puts its runs."""
+_composed: dict[tuple[str, str, str, Overrides], dict[str, Any]] = {}
+"""Settings by paper, command, scale and words: tables share some, and composing takes a while."""
 
 
 def every_paper() -> list[str]:
@@ -115,11 +116,13 @@ def fill(table: Table, runs: Sequence[Run], scale: str) -> Joined:
     with ExitStack() as stack:
         compose = stack.enter_context(sweep.composing(table.paper, table.command))
 
-        @cache
         def settings(words: Overrides) -> dict[str, Any]:
-            with sweep.naming(table, words):
-                keys = sweep.keys_of(compose([f"scale={scale}", *words]))
-            return {key: value for key, value in keys.items() if key != "seed"}
+            which = (table.paper, table.command, scale, words)
+            if which not in _composed:
+                with sweep.naming(table, words):
+                    keys = sweep.keys_of(compose([f"scale={scale}", *words]))
+                _composed[which] = {key: value for key, value in keys.items() if key != "seed"}
+            return _composed[which]
 
         return join(table.at(scale), runs, settings, scale)
 
