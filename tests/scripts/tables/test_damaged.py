@@ -10,7 +10,9 @@ import pytest
 from common.errors import UserError
 from common.tables.damaged import DamagedRun, reading
 from common.tables.runs import read_runs
+from scripts.report import curves, rates
 from scripts.report.__main__ import page_of, render
+from scripts.report.curves import Group
 from scripts.tables import __main__ as tables
 from tests.scripts.tables.test_tables import write_run
 
@@ -128,3 +130,29 @@ def test_what_goes_wrong_in_reading_a_run_names_its_folder(tmp_path: Path) -> No
         with pytest.raises(DamagedRun) as caught, reading(tmp_path):
             raise error
         assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("metrics.jsonl", b'{"step": 1, "dev/accuracy": 0.5}\n{"st'), ("metrics.jsonl", b'{"dev/accuracy": 0.5}\n'),
+    ("metrics.jsonl", b"\xff\n"), ("rates.json", b"{"), ("rates.json", b"[]"), ("rates.json", b"\x00\xff"),
+    ("rates.json", b'{"names": ["a"], "layers": ["a"], "selected": 1, "records": [{"step": 0}]}'),
+    ("rates.json", b'{"names": ["a"], "layers": ["a"], "selected": 1, "records": [{"step": 0, "values": [["x"]]}]}'),
+    ("rates.json", b'{"names": ["a"], "layers": [], "selected": 1, "records": [{"step": 0, "values": [[0.1]]}]}'),
+])  # fmt: skip
+def test_curves_and_rates_that_cannot_be_read_name_their_run(name: str, content: bytes, tmp_path: Path) -> None:
+    broken = write_run(tmp_path, "reckoning", 20)
+    (broken / name).write_bytes(content)
+    (run,) = read_runs(tmp_path, None, None)[0]
+    group = Group("", "row", "reckoning", [run], new=True)
+    with pytest.raises(DamagedRun) as caught:
+        curves.curve(group)
+        rates._mean(group)
+    assert caught.value.folder == broken and str(broken) in str(caught.value)
+
+
+def test_a_study_whose_costs_cannot_be_read_is_left_out(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = write_run(two, "no_facts", 20)
+    (broken / "cost.jsonl").write_text('{"kind": "point"}\n', encoding="utf-8")
+    render(page_of(two, "reckoning", "command"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("left out: ") and str(broken) in line
