@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.run.entry import entry
-from common.run.schema import Device, plain, to_typed
+from common.run.schema import Device, TrackerConfig, plain, to_typed
 from perk.config import DataConfig, Learner, TrainConfig
 from perk.variants import position_of, with_length, with_position
 
@@ -50,6 +50,12 @@ class EvaluateConfig:
     confidence: float = 0.95
     device: Device | None = None
     """auto, cpu or cuda; null takes the run's own."""
+    root: str | None = None
+    """Folder of the run's real data, as `data.root` in training; default: the environment variable INNERLOOP_DATA."""
+    cache: str | None = None
+    """Folder where built splits are kept, as `data.cache` in training (runs/data); null builds each problem when it is
+    asked for."""
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 
 ConfigStore.instance().store(name="perk_evaluate_schema", node=EvaluateConfig)
@@ -178,11 +184,11 @@ def restored(folder: Path, device: Device | None = None) -> tuple[TrainConfig, P
     import torch
 
     from common.run.environment import pick_device
-    from common.run.folder import read_config
     from common.run.state import put_back, selected
+    from common.run.stored import stored_config
     from perk.build import build
 
-    trained = to_typed(OmegaConf.create(read_config(folder)), TrainConfig)
+    trained = stored_config(folder, TrainConfig)
     if trained.method.learner is Learner.shortcuts:
         raise UserError(f"run={folder}: shortcut rules have no weights to evaluate; read its results.json")
     best = selected(folder)
@@ -220,6 +226,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         micro_batch=config.micro_batch or own.micro_batch,
         confidence=config.confidence,
     )
+    trained.data = replace(trained.data, root=config.root, cache=config.cache)
     splits = data.load(trained.data)
     look(parts, splits, trained)
     if isinstance(parts.learner, Perk):
@@ -229,7 +236,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         metrics, _ = measure(parts, splits[config.split], trained, config.split)
     who = RunIdentity("perk", trained.experiment, trained.method.name, trained.scale, trained.seed)
     changed = {key: getattr(config, key) for key in ("inner_steps", "lengths", "positions")}
-    evaluation.report(folder, config.split, changed, metrics, who, plain(trained), trained.tracker)
+    evaluation.report(folder, config.split, changed, metrics, who, plain(trained), config.tracker)
     return metrics
 
 

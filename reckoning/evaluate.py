@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.run.entry import entry
 from common.run.run_name import file_name
-from common.run.schema import Device, plain, to_typed
+from common.run.schema import Device, TrackerConfig, plain, to_typed
 from reckoning.config import SPLITS, DataConfig, Learner, Target, TemplateConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -58,7 +58,12 @@ class EvaluateConfig:
     confidence: float = 0.95
     device: Device | None = None
     """auto, cpu or cuda; null takes the run's own."""
+    root: str | None = None
+    """Folder of the run's real data, as `data.root` in training; default: the environment variable INNERLOOP_DATA."""
+    cache: str | None = None
+    """Folder where built splits are kept, as `data.cache` in training (runs/data); null builds them anew."""
     loop: Root = field(default_factory=Root)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
 
 ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
@@ -132,7 +137,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
 
     Another data set is asked in the run's templates unless it has its own.
 
-    A run that was tracked gets a W&B run of its own for it, with job type evaluate.
+    Of the run's settings only those count that can change a number; tracker, cache and folders are `config`'s. A
+    tracker gets a run of its own for it, on W&B with job type evaluate.
 
     Raises:
         UserError: no such run, no selected checkpoint, the data or model is gone, or the run cannot say an answer.
@@ -141,16 +147,16 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
 
     from common.run import evaluation, seeding
     from common.run.environment import pick_device
-    from common.run.folder import read_config
     from common.run.results import RunIdentity
     from common.run.state import put_back, selected
+    from common.run.stored import stored_config
     from reckoning import data
     from reckoning.build import build
 
     folder = Path(config.run)
     if config.split not in (*SPLITS, ALL):
         raise UserError(f"split={config.split}: use one of {', '.join(SPLITS)}, or {ALL} with another data set")
-    trained = to_typed(OmegaConf.create(read_config(folder)), TrainConfig)
+    trained = stored_config(folder, TrainConfig)
     if config.split == ALL and (config.data is None or config.data.name == trained.data.name):
         raise UserError(
             f"split={ALL}: the run has learned from {trained.data.name}'s training split; use split=test, or name "
@@ -162,6 +168,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
 
     steps = config.inner_steps or trained.evaluation.inner_steps
     trained.evaluation = replace(trained.evaluation, inner_steps=steps, confidence=config.confidence)
+    trained.data = replace(trained.data, root=config.root, cache=config.cache)
     words = set((trained.data.labels or {}).values())
     if config.data is not None:
         own = config.data.templates != TemplateConfig()
@@ -180,7 +187,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     asked = config.split if config.data is None else f"{file_name(config.data.name)}-{config.split}"
     who = RunIdentity("reckoning", trained.experiment, trained.method.name, trained.scale, trained.seed)
     changed = {"inner_steps": config.inner_steps}
-    evaluation.report(folder, asked, changed, metrics, who, plain(trained), trained.tracker)
+    evaluation.report(folder, asked, changed, metrics, who, plain(trained), config.tracker)
     return metrics
 
 

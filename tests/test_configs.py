@@ -93,8 +93,9 @@ def groups_of(command: str) -> set[tuple[str, str]]:
     shared = {*choices(CONF / "common"), *choices(CONF / "language")}
     hydra = {(group, choice) for group, choice in shared if group.startswith("hydra/")}
     papers = set(own(CONF / paper))
-    if name == "evaluate":  # of a run, whose settings stand: at most on other data
-        return hydra | {each for each in papers if paper == "reckoning" and each[0] == "data"}
+    if name == "evaluate":  # of a run, whose settings stand: at most on other data, and its own tracker
+        tracker = {each for each in shared if each[0] == "tracker"}
+        return hydra | tracker | {each for each in papers if paper == "reckoning" and each[0] == "data"}
     if name == "cost":  # no problems, no methods
         return {*own(CONF / paper / name), *shared, *(each for each in papers if each[0] in ("model", "inner"))}
     return papers | shared

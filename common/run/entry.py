@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from common import utf8
 from common.data.packed import Bounds, bounded
 from common.errors import SweepError, UserError
 from common.run import local, run_name  # noqa: F401 -- register the resolvers of conf/common
@@ -56,6 +57,7 @@ def entry(config_path: str, config_name: str = "config") -> Callable[[Task], Cal
 
         @functools.wraps(task)
         def main() -> None:
+            utf8.ensure()
             if {"-h", "--help"} & set(sys.argv[1:]):
                 sys.stdout.write(usage(task.__globals__["__doc__"], config_path, config_name))
                 return

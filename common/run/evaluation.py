@@ -11,11 +11,13 @@ from common.run.entry import in_sweep
 from common.run.files import write_atomic
 from common.run.folder import read_environment
 from common.run.progress import Progress
-from common.run.results import Interval, RunIdentity
+from common.run.results import Interval, RunIdentity, finished_hash
 from common.run.run_name import file_name
 from common.run.schema import TrackerConfig
 from common.run.tracker import make_tracker
 
+UNFINISHED = "unfinished"
+"""In the name of an evaluation whose run goes on."""
 log = logging.getLogger(__name__)
 P = TypeVar("P")
 A = TypeVar("A")
@@ -56,9 +58,13 @@ def report(
     tracker: TrackerConfig,
 ) -> None:
     """Write `evaluation-<split>.json` into the folder of a run; `changed` settings, the run's own left out, enter the
-    name: `evaluation-test+inner_steps-6.json`."""
+    name: `evaluation-test+inner_steps-6.json`. Of a run that is not finished it is `evaluation-test+unfinished.json`,
+    and the log says so: its weights are the best so far."""
     words = [f"{key}-{'_'.join(map(str, value)) if isinstance(value, list) else value}"
              for key, value in changed.items() if value]  # fmt: skip
+    if finished_hash(folder) is None:
+        words.append(UNFINISHED)
+        log.warning("%s is not finished: these are the numbers of its best weights so far", folder)
     asked = file_name("+".join([split, *words]))
     text = json.dumps({name: asdict(interval) for name, interval in metrics.items()}, indent=2)
     write_atomic(folder / f"evaluation-{asked}.json", f"{text}\n")

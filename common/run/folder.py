@@ -9,8 +9,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
+from common import yamltext
 from common.errors import UserError
 from common.run import results
 from common.run.files import is_at, sync_file, write_atomic
@@ -22,15 +21,18 @@ log = logging.getLogger(__name__)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration a run was made with.
+    """The configuration a run was made with, as plain data: nothing in it is resolved or made, whoever wrote it.
 
     Raises:
-        UserError: there is no run.
+        UserError: there is no run, or the file is damaged.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder}: no run folder ({CONFIG} is missing); give the folder that training printed")
-    return yaml.safe_load(path.read_text()) or {}
+    found = yamltext.load(_bytes(path), path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged (no mapping of keys); delete the folder and run again")
+    return found
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
@@ -41,9 +43,16 @@ def read_environment(folder: Path) -> dict[str, Any]:
     """
     path = folder / ENVIRONMENT
     try:
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
-    except (ValueError, TypeError) as error:
+        return dict(json.loads(_bytes(path))) if path.is_file() else {}
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); delete the file and run the command again") from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def selection_of(folder: Path) -> results.Selection:
@@ -53,9 +62,12 @@ def selection_of(folder: Path) -> results.Selection:
         UserError: `environment.json` is damaged.
     """
     try:
-        return results.Selection(**read_environment(folder).get("selection", {}))
+        chosen = results.Selection(**read_environment(folder).get("selection", {}))
+        if not isinstance(chosen.metric, str) or not isinstance(chosen.higher_is_better, bool):
+            raise TypeError(f"selection={chosen}")
     except TypeError as error:
         raise UserError(f"{folder / ENVIRONMENT}: damaged ({error}); run its command again") from error
+    return chosen
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -70,7 +82,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     for line_number, line in enumerate((line for line in lines if line.endswith(b"\n")), start=1):
         try:
             records.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path}:{line_number}: not a record ({error}); delete the line") from error
     return records
 
@@ -108,7 +120,7 @@ def lock(folder: Path, *, needed: bool = True) -> IO[str]:
         UserError: another process holds it, or there are no locks.
     """
     while True:
-        file = (folder / LOCK).open("a")
+        file = (folder / LOCK).open("a", encoding="utf-8")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
@@ -134,7 +146,7 @@ class LogFile(logging.FileHandler):
     """`log.txt`, fed by the root logger between `attach` and `detach`."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder / LOG, delay=True)
+        super().__init__(folder / LOG, delay=True, encoding="utf-8")
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._level_before = logging.getLogger().level
 
@@ -184,7 +196,7 @@ class Metrics:
                 log.warning("%s: %d records, but %d at the checkpoint", self.path, len(lines), records)
             write_atomic(self.path, b"".join(lines[:records]))
             self.records = min(len(lines), records)
-        self._file = self.path.open("a")
+        self._file = self.path.open("a", encoding="utf-8")
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record; the line is complete or, after a crash, dropped at the next start.

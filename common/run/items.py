@@ -11,10 +11,11 @@ from typing import Any
 from common.data.textfile import read_json_lines
 from common.errors import UserError
 from common.run.files import write_atomic
-from common.run.results import PREDICTIONS, SETS
+from common.run.results import DAMAGED, PREDICTIONS, SETS
 
-KEPT = 32
+KEPT = 96
 """Runs whose items stay in memory: what is asked of them comes row by row."""
+NUMBERS = {int, float}
 NAMED = ("id", "group", "scores", "slices", "further")
 
 
@@ -74,7 +75,7 @@ class Item:
             raise ValueError(f"no {lacking[0]!r}")
         scores = {}
         for metric, pair in record["scores"].items():
-            if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(each, (int, float)) for each in pair):
+            if type(pair) is not list or len(pair) != 2 or not {*map(type, pair)} <= NUMBERS:
                 raise ValueError(f"{metric} is {pair!r}, a part and a whole are needed")
             scores[metric] = (pair[0], pair[1])
         more = {name: value for name, value in record.items() if name not in NAMED}
@@ -129,7 +130,7 @@ def _read(path: Path, changed: int) -> tuple[Item, ...]:
     for number, record in read_json_lines(path, remedy="run again"):
         try:
             found.append(Item.of(record))
-        except (ValueError, AttributeError, TypeError) as error:
+        except DAMAGED as error:
             raise UserError(f"{path}:{number}: not an item ({error}); delete the folder and run again") from error
     return tuple(found)
 
@@ -153,8 +154,8 @@ def read_of_all(folder: Path) -> dict[str, OfAll]:
     if not path.is_file():
         return {}
     try:
-        return {metric: OfAll(**each) for metric, each in json.loads(path.read_text()).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        return {metric: OfAll(**each) for metric, each in json.loads(path.read_bytes()).items()}
+    except DAMAGED as error:
         raise UserError(f"{path}: damaged ({error}); delete the folder and run again") from error
 
 

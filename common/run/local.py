@@ -61,7 +61,9 @@ def visible_gpus() -> list[str]:
         names = [name.strip() for name in given.split(",")]
         return list(itertools.takewhile(re.compile(r"\d+|(GPU|MIG)-.+").fullmatch, names))  # CUDA stops there as well
     try:
-        shown = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=True)
+        shown = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, encoding="utf-8", timeout=30, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return []
     return [str(index) for index in range(len(re.findall(r"^GPU ", shown.stdout, re.MULTILINE)))]
@@ -99,7 +101,7 @@ def _first_free(slots: Sequence[tuple[int, str]]) -> str | None:
     folder = Path(tempfile.gettempdir()) / f"innerloop-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     for share, gpu in slots:
-        file = (folder / f"{gpu}.{share}").open("a")
+        file = (folder / f"{gpu}.{share}").open("a", encoding="utf-8")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

@@ -3,10 +3,10 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 SECONDS = 10.0
 """At most one line in so much time."""
@@ -14,6 +14,9 @@ SECONDS = 10.0
 watch: Callable[[int, int], None] | None = None
 """Told with each line of a run's own loop, which has no name, how many of how many steps this process has done."""
 
+PATIENCE, REFRESH = 1.0, 0.2
+"""Seconds before anything is shown of what is done quickly as a rule, and between two changes of it on a terminal."""
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -80,6 +83,26 @@ class Progress:
         notes = "".join(f", {name} {value:.4g}" for name, value in self._notes.items())
         share = 100 * step / self.total if self.total else 100.0
         return f"{self._prefix}step {step}/{self.total} ({share:.0f} %), {speed}, {left} left{notes}"
+
+
+def shown(items: Sequence[T], what: str) -> Iterator[T]:
+    """The items; how many of them are done stands on standard error, where that takes more than a second: on a terminal
+    in one line that vanishes at the end, else a line now and then.
+    """
+    terminal = sys.stderr.isatty()
+    due, told = time.monotonic() + (PATIENCE if terminal else SECONDS), False
+    try:
+        for done, item in enumerate(items):
+            if (now := time.monotonic()) >= due:
+                due, told = now + (REFRESH if terminal else SECONDS), True
+                line = f"{what}: {done} of {len(items)}"
+                sys.stderr.write(f"\r{line}" if terminal else f"{line}\n")
+                sys.stderr.flush()
+            yield item
+    finally:
+        if told and terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
 
 
 def duration(seconds: float) -> str:

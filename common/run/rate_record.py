@@ -112,7 +112,7 @@ def read(folder: Path) -> RateRecord | None:
     if not path.is_file():
         return None
     try:
-        values: Mapping[str, Any] = json.loads(path.read_text())
+        values: Mapping[str, Any] = json.loads(path.read_bytes())
         found = RateRecord(**values)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not rates of this version ({error}); delete the file or run again") from error

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import types
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,8 @@ from common.fields import HASHED, IF_SET, counts, fields_along
 from common.run.files import write_atomic, write_json_lines
 from common.run.schema import flat, plain
 
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What a damaged file of JSON raises where it is read."""
 SCHEMA = 2
 """Of `results.json` and `predictions.jsonl`; 2: items with scores and slices."""
 MEASURED = ("gradient_cosine", "metasmoothness")
@@ -121,10 +125,27 @@ def of_run(
     )
 
 
+class OtherVersion(UserError):
+    """Results of a finished run that another version of this code wrote."""
+
+
 def config_hash(config: Mapping[str, Any], schema: type) -> str:
     """Hash of every key that can change a number, whatever the order of keys."""
     text = json.dumps(hashed_keys(config, schema), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_hash(folder: Path, config: Mapping[str, Any], schema: type, found: Results) -> None:
+    """See that what `found` says of the run in `folder` was made with `config`, as the hash in it tells.
+
+    Raises:
+        UserError: it was not.
+    """
+    if (own := config_hash(config, schema)) != found.config_hash:
+        raise UserError(
+            f"{folder}: its settings (hash {own}) are not those that its results were made with ({found.config_hash}); "
+            "put the file of settings back, or delete the folder and run again"
+        )
 
 
 def hashed_keys(config: Mapping[str, Any], schema: type) -> dict[str, Any]:
@@ -168,9 +189,19 @@ def write(folder: Path, results: Results, predictions: Iterable[Mapping[str, Any
 
 
 def finished_hash(folder: Path) -> str | None:
-    """The config hash of a finished run, None for any other folder."""
+    """The config hash of a finished run; None for any other folder, and where there is a mark and no results to it.
+
+    Results of another version are results: their run is finished, and `read` says who reads them.
+    """
     mark = folder / FINISHED
-    return mark.read_text().strip() if mark.is_file() else None
+    try:
+        digest = mark.read_text(encoding="utf-8").strip()
+        values = _values(folder / RESULTS)
+        if values["schema"] == SCHEMA:
+            values = {"config_hash": _typed(values).config_hash}
+    except (OSError, *DAMAGED):
+        return None
+    return digest if values.get("config_hash", digest) == digest else None
 
 
 def read(folder: Path) -> Results:
@@ -179,17 +210,48 @@ def read(folder: Path) -> Results:
     Raises:
         UserError: the run is not finished, or the file is not one of ours.
     """
-    path = folder / RESULTS
-    if finished_hash(folder) is None or not path.is_file():
+    path, mark = folder / RESULTS, folder / FINISHED
+    if not mark.is_file() or not path.is_file():
         raise UserError(f"{folder}: no finished run; run its command again and it continues")
     try:
-        values = json.loads(path.read_text())
+        values = _values(path)
         if values["schema"] != SCHEMA:
-            raise UserError(
-                f"{path}: results format {values['schema']}, this version reads {SCHEMA}; delete the folder and run "
-                "again, or get kept runs back with `python -m scripts.archive unpack`"
-            )
-        values["test"] = {metric: Interval(**interval) for metric, interval in values["test"].items()}
-        return Results(**values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not results of this version ({error}); delete the folder and run again") from error
+            newer = isinstance(values["schema"], int) and values["schema"] > SCHEMA
+            remedy = "update this code" if newer else (
+                "delete the folder and run again, or get kept runs back with `python -m scripts.archive unpack`"
+            )  # fmt: skip
+            raise OtherVersion(f"{path}: results format {values['schema']}, this version reads {SCHEMA}; {remedy}")
+        found = _typed(values)
+        if (digest := mark.read_text(encoding="utf-8").strip()) != found.config_hash:
+            raise ValueError(f"{FINISHED} is of {digest or 'nothing'}, the results are of {found.config_hash}")
+    except DAMAGED as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: not results of this version ({reason}); delete the folder and run again") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    return found
+
+
+def _values(path: Path) -> dict[str, Any]:
+    values = json.loads(path.read_bytes())
+    if not isinstance(values, dict):
+        raise TypeError(f"a JSON {type(values).__name__} where an object is needed")
+    return values
+
+
+def _typed(values: Mapping[str, Any]) -> Results:
+    """The results, each field of its kind.
+
+    Raises:
+        TypeError, ValueError: one is missing, unknown, or of another kind.
+    """
+    test = {metric: Interval(**interval) for metric, interval in dict(values["test"]).items()}
+    found = Results(**{**values, "test": test})
+    fields = [(name, getattr(found, name), kind) for name, kind in typing.get_type_hints(Results).items()]
+    fields += [(f"test.{name}.{key}", value, float) for name, each in test.items() for key, value in vars(each).items()]
+    for name, value, kind in fields:
+        several = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+        kinds = {typing.get_origin(each) or each for each in several}
+        if type(value) not in (kinds | {int} if float in kinds else kinds):
+            raise TypeError(f"{name} is {value!r}")
+    return found

@@ -26,7 +26,7 @@ from typing import Any, Self
 import torch
 
 from common.engine.cuda.sizes import forget_peak_memory, peak_memory_bytes
-from common.run import environment, gradient_record, origin, results
+from common.run import environment, finished, gradient_record, origin, results
 from common.run.entry import in_sweep
 from common.run.folder import LogFile, Metrics, number
 from common.run.items import Item
@@ -75,8 +75,7 @@ class Run:
         self.folder = Path(folder)
         self.config: dict[str, Any] = plain(config)
         self._schema = type(config)
-        self.identity = identity
-        self.selection = selection
+        self.identity, self.selection = identity, selection
         self.loop = loop
         self.config_hash = results.config_hash(self.config, self._schema)
         self.finished = False
@@ -100,6 +99,7 @@ class Run:
                 folder, or no such device.
         """
         environment.refuse_several_processes()
+        self.folder = finished.own_or_twin(self.folder, self.config_hash, self.loop)
         self._began = self._saved_at = time.monotonic()
         with ExitStack() as stack:  # should a step fail, those before it are undone
             self.finished = held_or_finished(stack, self.folder, self.config, self._schema, lock_needed=self.loop.lock)

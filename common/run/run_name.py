@@ -9,6 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from common.fields import is_named
 from common.run.schema import schema_in
 
+LONGEST = 200
+"""Bytes of a name: disks take 255, and names made of it (`evaluation-`, `.tmp-`) need some more."""
 SWEEP = "sweep"
 """A group that only says which runs; what they are, their own words say."""
 
@@ -30,7 +32,10 @@ def file_name(text: str) -> str:
     `run=<folder>` can be typed as it is shown.
     """
     name = re.sub(r"[^\w.+-]+", "_", text).strip("_") or "default"
-    return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    if len(name.encode()) <= LONGEST:
+        return name
+    start = name.encode()[: LONGEST - 20].decode(errors="ignore")  # a character is whole or not there
+    return f"{start}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:12]}"
 
 
 def paper_of(schema: type) -> str:

@@ -151,6 +151,8 @@ class LoopConfig:
     """Newest checkpoints kept; the best one stays besides."""
     lock: bool = dataclasses.field(default=True, metadata=UNHASHED)
     """Refuse a folder on a file system without locks, where nobody would notice two processes in it."""
+    again: bool = dataclasses.field(default=False, metadata=UNHASHED)
+    """Train although a run below `root` is finished with the same settings, in another folder."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.
@@ -192,7 +194,7 @@ def to_typed(cfg: DictConfig, cls: type[T]) -> T:
         plain_config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         for key in unknown_keys(cast(dict[str, Any], plain_config), cls):
             raise unknown_key(key, valid_keys(cls))
-        typed = cfg if OmegaConf.get_type(cfg) is cls else OmegaConf.merge(OmegaConf.structured(cls), plain_config)
+        typed = cfg if OmegaConf.get_type(cfg) is cls else OmegaConf.merge(OmegaConf.structured(cls), cfg)
         return cast(T, OmegaConf.to_object(typed))
     except OmegaConfBaseException as error:
         raise explain(error, cls) from error

@@ -11,7 +11,7 @@ import torch
 from common.errors import UserError
 from common.run import checkpoint, origin, seeding
 from common.run.folder import CHECKPOINTS, ENVIRONMENT
-from common.run.results import Selection
+from common.run.results import Selection, finished_hash
 
 RNG = "rng"
 log = logging.getLogger(__name__)
@@ -33,6 +33,11 @@ def selected(run: Path) -> checkpoint.Checkpoint:
     Raises:
         UserError: no step has been selected yet.
     """
+    if finished_hash(run) is not None and not checkpoint.steps(run / CHECKPOINTS):
+        raise UserError(
+            f"run={run}: finished, and without weights: archives (python -m scripts.archive) keep none; to get them, "
+            "run its training command again with loop.root=<another folder>, and evaluate that run"
+        )
     last = checkpoint.latest(run / CHECKPOINTS, verified=False, accept=_check_best)
     if last is None or last.run["best"] is None:
         raise UserError(f"run={run}: no selected checkpoint yet; run its training command again and it continues")

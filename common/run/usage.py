@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import yaml
+from common import yamltext
 
 WIDTH = 120
 APPENDED = ("experiment", "sweep")
@@ -61,7 +61,8 @@ def _defaults(config: str, name: str) -> dict[str, str | None]:
 
 
 def _primary(config: str, name: str) -> dict[str, Any]:
-    return dict(yaml.safe_load((_folder(config) / f"{name}.yaml").read_text()))
+    path = _folder(config) / f"{name}.yaml"
+    return dict(yamltext.load(path.read_bytes(), path))
 
 
 def _folder(package: str) -> Path:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from common.errors import UserError
-from common.run.items import read_items
 from common.run.results import Interval
 from common.tables.cells import FILE, Measure, Role
 from common.tables.estimates import Jackknife, Scores, over_items, over_values
@@ -242,14 +241,14 @@ def _row(title: str, role: Role, runs: Sequence[Run], metric: str, shows: Compar
 def _counted(run: Run, metric: str, by: str) -> list[Counted]:
     return [
         Counted(item.group, *item.scores.get(metric, (0.0, 0.0)), str(item.slices[by]) if by in item.slices else None)
-        for item in read_items(run.folder)
+        for item in run.items
         if item.counts()
     ]
 
 
 def _mean(runs: Sequence[Run], metric: str) -> float | None:
     """Over all items of all runs, else over what `results.json` says; None where a run says nothing."""
-    pairs = [item.scores[metric] for run in runs for item in read_items(run.folder)
+    pairs = [item.scores[metric] for run in runs for item in run.items
              if item.counts() and metric in item.scores]  # fmt: skip
     if whole := sum(pair[1] for pair in pairs):
         return sum(pair[0] for pair in pairs) / whole

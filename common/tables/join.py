@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from common.run.progress import shown
 from common.tables.cells import FILE, Cell, Measure, Overrides, Published, Role, Table
 from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
 from common.tables.intervals import Kind, is_share, share_interval
@@ -101,10 +102,14 @@ def join(table: Table, runs: Iterable[Run], settings: Settings, scale: str) -> J
     found: dict[Overrides, dict[int, Run]] = {}
     used: dict[str, Run] = {}
     cells = list(table.cells())
-    for words in dict.fromkeys(words for cell in cells for words in (*cell.runs, *cell.minus)):
+    needed = list(dict.fromkeys(words for cell in cells for words in (*cell.runs, *cell.minus)))
+    for words in shown(needed, f"{table.paper} {table.name}, settings"):
         found[words] = there.get(_key(settings(words)), {})
         used |= {str(run.folder): run for run in found[words].values()}
-    samples = {(cell.row, cell.column): _sample(cell, table.measure(cell.column), found) for cell in cells}
+    samples = {
+        (cell.row, cell.column): _sample(cell, table.measure(cell.column), found)
+        for cell in shown(cells, f"{table.paper} {table.name}, cells")
+    }
     filled = [_filled(table, cell, samples, found, scale) for cell in cells]
     return Joined(table, scale, filled, list(used.values()), found)
 

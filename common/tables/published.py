@@ -48,8 +48,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, TypeVar
 
-import yaml
-
+from common import yamltext
 from common.errors import UserError
 from common.tables.cells import FILE, Axis, Measure, Role, Table, key_of, merged
 from common.tables.intervals import Kind
@@ -183,10 +182,7 @@ def known(paper: str) -> Paper:
 def parse(paper: str, text: str) -> Paper:
     """The content of a `published.yaml`; errors as in `read`."""
     where = f"{paper}/{FILE}"
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not YAML ({error}); mend it") from error
+    content = yamltext.load(text, where)
     if not isinstance(content, dict) or not isinstance(content.get("tables"), dict):
         raise UserError(f"{where}: a mapping with the key 'tables' is needed")
     methods = {

@@ -1,7 +1,6 @@
 """Run folders: what is finished, what stands in it, and a metric of one run."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,13 @@ from typing import Any
 from common.errors import UserError
 from common.run import folder as folders
 from common.run import results
-from common.run.items import read_items, read_of_all, slice_of
+from common.run.finished import run_folders
+from common.run.items import Item, read_items, read_of_all, slice_of
 from common.run.private import as_typed
+from common.run.progress import shown
 from common.run.schema import schema_of
 from common.tables.cells import Measure, Role
+from common.tables.damaged import left_out, reading
 from common.tables.estimates import Jackknife, Scores
 from common.tables.published import Method, Paper, known
 
@@ -53,8 +55,19 @@ class Run:
     @property
     def selected_by(self) -> tuple[str, Measure]:
         """The metric of the dev split that chose its weights, and how it is read."""
-        chosen = folders.selection_of(self.folder)
+        with reading(self.folder):
+            chosen = folders.selection_of(self.folder)
         return chosen.metric, replace(self.paper.measure(chosen.metric), higher_is_better=chosen.higher_is_better)
+
+    @property
+    def items(self) -> list[Item]:
+        """Its test items.
+
+        Raises:
+            DamagedRun: they cannot be read.
+        """
+        with reading(self.folder):
+            return read_items(self.folder)
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -77,47 +90,76 @@ def scores_of(run: Run, metric: str) -> Scores | Jackknife | None:
 
     `<metric>@<slice>_<value>` counts the items with that value alone: `accuracy@length_2048`. Items of a further pass
     over the test split, which changed a slice, count only where that slice chooses.
-    """
-    if (whole := read_of_all(run.folder).get(metric)) is not None:
-        return Jackknife.of(whole.value, whole.without)
-    name, chosen, value = slice_of(metric)
-    items = [item for item in read_items(run.folder) if name in item.scores and item.counts(chosen, value)]
-    found = Scores.of((item.group, *item.scores[name]) for item in items)
-    return found if found.groups else None
-
-
-def read_runs(root: Path, paper: str | None, experiment: str | None) -> tuple[list[Run], list[str]]:
-    """Finished runs below `root`, and a line for each that is not finished.
 
     Raises:
-        UserError: there is no such folder, or a result in it is not one of ours.
+        DamagedRun: they cannot be read.
+    """
+    with reading(run.folder):
+        if (whole := read_of_all(run.folder).get(metric)) is not None:
+            return Jackknife.of(whole.value, whole.without)
+        name, chosen, value = slice_of(metric)
+        items = [item for item in read_items(run.folder) if name in item.scores and item.counts(chosen, value)]
+        found = Scores.of((item.group, *item.scores[name]) for item in items)
+        return found if found.groups else None
+
+
+def read_runs(
+    root: Path, paper: str | None, experiment: str | None, tell: Callable[[object], None] = left_out
+) -> tuple[list[Run], list[str]]:
+    """Finished runs below `root`, and a line for each that is not finished; `tell` gets a line for each that is left
+    out, because a file of it is damaged or its settings are not those that its results were made with.
+
+    Raises:
+        UserError: there is no such folder.
     """
     if not root.is_dir():
         raise UserError(f"root={root}: no such folder; give the folder of the runs (loop.root of the training)")
     finished, unfinished = [], []
-    for path in sorted(root.rglob(folders.CONFIG)):
-        folder = path.parent
-        if not (folder / folders.ENVIRONMENT).is_file():
-            continue  # somebody's configuration, not a run
-        if results.finished_hash(folder) is None:
-            if paper in (None, *folder.parts) and experiment in (None, folders.read_config(folder).get("experiment")):
-                unfinished.append(f"{folder}: {command_of(folder)}")
-            continue
-        found = results.read(folder)
-        config = folders.read_config(folder)
-        if paper in (None, found.paper) and experiment in (None, found.experiment):
-            keys = {
-                key: value
-                for key, value in results.hashed_keys(config, schema_of(found.paper, config)).items()
-                if key != "seed"
-            }
-            finished.append(Run(folder, found, config, keys))
+    for folder in shown(run_folders(root), "reading runs"):
+        try:
+            if (run := read_run(folder)) is None:
+                if paper in (None, *folder.parts) and experiment in (None, _experiment(folder)):
+                    unfinished.append(f"{folder}: {command_of(folder)}")
+            elif paper in (None, run.results.paper) and experiment in (None, run.results.experiment):
+                finished.append(run)
+        except UserError as error:
+            if paper in (None, *folder.parts):
+                tell(error)
     return finished, unfinished
 
 
+def read_run(folder: Path) -> Run | None:
+    """The run in `folder`; None: it is not finished.
+
+    Raises:
+        DamagedRun: a file of it is damaged, or its settings are not those that its results were made with.
+    """
+    with reading(folder):
+        if not (folder / results.FINISHED).is_file() or not (folder / results.RESULTS).is_file():
+            return None
+        found, config = results.read(folder), folders.read_config(folder)
+        folders.selection_of(folder)
+        command_of(folder)
+        if not found.paper.isidentifier():
+            raise ValueError(f"paper={found.paper}")
+        schema = schema_of(found.paper, config)
+        results.check_hash(folder, config, schema, found)
+        keys = {key: value for key, value in results.hashed_keys(config, schema).items() if key != "seed"}
+        return Run(folder, found, config, keys)
+
+
+def _experiment(folder: Path) -> Any:
+    return folders.read_config(folder).get("experiment")
+
+
 def command_of(folder: Path) -> str:
-    """The command that began the run in `folder`, as a user would type it."""
-    return as_typed(json.loads((folder / folders.ENVIRONMENT).read_text()).get("command", ""))
+    """The command that began the run in `folder`, as a user would type it.
+
+    Raises:
+        DamagedRun: `environment.json` does not say it.
+    """
+    with reading(folder):
+        return as_typed(folders.read_environment(folder).get("command", ""))
 
 
 def repeated(runs: Iterable[Run]) -> list[str]:

@@ -1,5 +1,6 @@
 """A table as a sweep: which runs fill it, which of them are there, what the rest will cost, and how it ended."""
 
+import copy
 import importlib
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from common.errors import UserError
 from common.run import results
 from common.run.entry import explain
+from common.run.finished import finished_below
 from common.run.folder import CHECKPOINTS
-from common.run.progress import duration
+from common.run.progress import duration, shown
 from common.run.schema import RunConfig, plain, schema_in
 from common.tables.cells import FILE, Overrides, Table, key_of, merged
 
@@ -99,7 +104,7 @@ def plan(overrides: Iterable[Overrides], compose: Compose) -> list[Job]:
     """
     jobs: dict[str, Job] = {}
     finished: dict[str, Path] | None = None
-    for words in overrides:
+    for words in shown(list(overrides), "composing runs"):
         config = compose(words)
         folder = _folder_of(config)
         settings = settings_of(config)
@@ -134,12 +139,6 @@ def keys_of(config: DictConfig) -> dict[str, Any]:
         UserError: values that its dataclasses refuse.
     """
     return results.hashed_keys(settings_of(config), schema_in(config))
-
-
-def finished_below(root: Path) -> dict[str, Path]:
-    """Config hash -> folder of every finished run below `root`."""
-    marks = sorted(root.rglob(results.FINISHED)) if root.is_dir() else []
-    return {mark.read_text().strip(): mark.parent for mark in marks}
 
 
 def seconds_of(jobs: Sequence[Job]) -> dict[Job, float | None]:
@@ -199,6 +198,20 @@ def ending(jobs: Sequence[Job], errors: Mapping[Overrides, str]) -> list[str]:
     return lines
 
 
+class _Remembered(CachingConfigRepository):
+    """Hydra's files of configuration, read once for all jobs that search the same folders; each use gets a copy."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """The content of one file, None if there is none."""
+        return copy.deepcopy(super().load_config(config_path))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Remembered":
+        """For one job, which sets the folders that it searches: what was read stays common."""
+        found = _Remembered(self.delegate)
+        found.cache = self.cache
+        return found
+
+
 @contextmanager
 def composing(paper: str, command: str = "train") -> Iterator[Compose]:
     """Within this block, the configurations of `python -m <paper>.<command>` outside of a run of it.
@@ -208,6 +221,8 @@ def composing(paper: str, command: str = "train") -> Iterator[Compose]:
     importlib.import_module(f"{paper}.{command}")  # registers the schema
     module = f"conf.{paper}" if command == "train" else f"conf.{paper}.{command}"
     with initialize_config_module(module, version_base="1.3"):
+        loader: Any = GlobalHydra.instance().config_loader()
+        loader.repository = _Remembered(loader.repository)
         yield lambda words: compose("config", overrides=list(words), return_hydra_config=True)
 
 

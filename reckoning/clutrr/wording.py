@@ -10,9 +10,10 @@ Fact = tuple[str, str, str]
 
 @cache
 def _sentences() -> dict[str, Any]:
-    import yaml
+    from common import yamltext
 
-    return yaml.safe_load(Path(__file__).with_name("templates.yaml").read_text())
+    path = Path(__file__).with_name("templates.yaml")
+    return yamltext.load(path.read_bytes(), path)
 
 
 def fact_text(fact: Fact, pattern: int = 0) -> str:

@@ -172,9 +172,10 @@ def check_published_counts(depth: int, split: str, *, theories: int, examples: i
     Raises:
         UserError: the sizes differ, or none were published for this depth and split.
     """
-    import yaml
+    from common import yamltext
 
-    counts = yaml.safe_load(Path(__file__).with_name("counts.yaml").read_text())
+    path = Path(__file__).with_name("counts.yaml")
+    counts = yamltext.load(path.read_bytes(), path)
     if split not in counts.get(depth, {}):
         known = ", ".join(f"depth-{d} {s}" for d in counts for s in counts[d])
         raise UserError(f"no published counts for depth-{depth} {split}, only for {known}; set data.check_counts=false")

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.run.files import write_atomic, write_synced
+from common.run.finished import finished_below
 from common.run.folder import lock
 from common.run.swap import new_folder
-from common.tables import sweep
 from common.tables.runs import read_runs
 from scripts.archive.form import LARGEST_MB, read, written
 from scripts.archive.keeping import newest, packed_of, unfit
@@ -85,7 +85,7 @@ def unpack(paper: str, root: Path, limit_mb: int = LARGEST_MB) -> list[Path]:
     path = archive_of(paper)
     if not path.is_file():
         raise UserError(f"paper={paper}: there is no {path}; run this in the repository's folder, or pack one first")
-    there, runs = sweep.finished_below(root), read(path, paper, limit_mb)
+    there, runs = finished_below(root), read(path, paper, limit_mb)
     made: list[Path] = []
     known = [run for run in runs if run.digest in there]
     for run in runs:

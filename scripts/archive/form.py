@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.data.nested import from_json, from_yaml
+from common import jsontext, yamltext
 from common.data.packed import DAMAGE, MEGABYTE, Bounds, opened
 from common.errors import UserError
 from common.run import rate_record, results
@@ -22,7 +22,7 @@ FILES = (*NEEDED, results.SETS, METRICS, rate_record.RATES, CURVE)
 LARGEST_MB, MOST_RUNS = 512, 20_000
 """What an archive may unpack to, and how many runs it may hold."""
 MEMBER_MB = 64
-ENDINGS = {".json": from_json, ".yaml": from_yaml}
+ENDINGS = {".json": jsontext.parse, ".yaml": yamltext.parse}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Packed:
                     yield name, ENDINGS[kind](text)
                 elif kind == ".jsonl":
                     for number, line in enumerate(text.splitlines(), start=1):
-                        yield f"{name}:{number}", from_json(line)
+                        yield f"{name}:{number}", jsontext.parse(line)
                 else:
                     yield name, text
             except ValueError as error:

@@ -109,7 +109,7 @@ def run_case(case: AnyCase) -> Result:
             found = mine.recv()
         except EOFError:
             process.join()
-            last = Path(said.name).read_text(errors="replace").strip().rpartition("\n")[2]
+            last = Path(said.name).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
             found = {"error": f"exit status {process.exitcode} {last}".strip()}
         process.join()
     return to_result(found)

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
+from common.run.finished import finished_below
 from common.run.results import Selection
 from common.run.schema import TrackerConfig
 from common.run.trackers.names import EVALUATE, TRAIN, known_id
 from common.tables import published
 from common.tables.cells import Table, key_of
 from common.tables.join import Filled, Joined, Verdict
-from common.tables.sweep import finished_below
 from scripts.tables.grids import render
 from scripts.tables.published_tables import SCALES, command_of, every_paper, grid_of, joined_tables, tables_named
 from scripts.words import mistakes_told

@@ -18,13 +18,14 @@ from common.errors import UserError
 from common.run.files import write_atomic
 from common.tables import published
 from common.tables.cells import Overrides
+from common.tables.damaged import without_damaged
 from common.tables.join import Joined
 from common.tables.runs import Run, read_runs
 from scripts.report import axes, cost, curves, media, rates, summary, tables
 from scripts.report.colours import Colours
 from scripts.report.page import Block, Figure, Page, Section, render
 from scripts.tables.published_tables import all_tables, every_paper, overrides_of
-from scripts.words import mistakes_told, split_off, values_of
+from scripts.words import many_objects, mistakes_told, split_off, values_of
 
 KEYS = {"root": "runs", "paper": "", "output": "report.html"}
 MOST_BYTES = 5_000_000
@@ -54,13 +55,24 @@ def page_of(root: Path, paper: str, command: str, overrides: Overrides = ()) -> 
     """The page of the runs below `root`; `overrides` are those of every cell.
 
     Raises:
-        UserError: no such paper, or a run that cannot be read.
+        UserError: no such paper.
     """
     papers = [published.read(name) for name in ([paper] if paper else every_paper())]
     runs, unfinished = read_runs(root, paper or None, None) if root.is_dir() else ([], [])
     named = {each.name for each in papers}
-    studied = [run for run in cost.studies(root) if run.results.paper in named]
     runs = [run for run in runs if run.results.paper in named]
+    return without_damaged(runs, lambda kept: _page(root, papers, kept, unfinished, command, overrides))
+
+
+def _page(
+    root: Path,
+    papers: Sequence[published.Paper],
+    runs: Sequence[Run],
+    unfinished: Sequence[str],
+    command: str,
+    overrides: Overrides,
+) -> Page:
+    studied = [run for run in runs if (run.folder / cost.CURVE).is_file()]
     joined = all_tables(runs, papers, overrides)
     colours = Colours([table for each in papers for table in each.tables.values()])
     trained = [each for each in joined if all(run.of_method for run in each.runs)]
@@ -171,6 +183,7 @@ def write(words: Sequence[str]) -> Path:
 
 def main() -> None:
     """Write, or say what is wrong."""
+    many_objects()
     with mistakes_told():
         write(sys.argv[1:])
 

@@ -2,12 +2,10 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from common.data.textfile import read_json_lines
-from common.run import results
-from common.run.folder import read_config
+from common.tables.damaged import reading
 from common.tables.join import Joined
 from common.tables.runs import Run, command_of
 from scripts.report.charts import DASHED, Point, Series, doubling, key, lines, logarithmic
@@ -20,14 +18,17 @@ VARIANTS = ("_cached", "_batched")
 SECONDS, MEMORY = "Time for a number of questions", "Most memory above the model"
 
 
-def studies(root: Path) -> list[Run]:
-    """The finished runs below `root` that measured what questions cost."""
-    folders = [path.parent for path in sorted(root.rglob(CURVE)) if results.finished_hash(path.parent) is not None]
-    return [Run(folder, results.read(folder), read_config(folder), {}) for folder in folders]
-
-
 def block(run: Run, colours: Colours, anchor: str) -> Block:
-    """Curves, their numbers and the break-even numbers of one run."""
+    """Curves, their numbers and the break-even numbers of one run.
+
+    Raises:
+        DamagedRun: its record of costs cannot be read.
+    """
+    with reading(run.folder):
+        return _block(run, colours, anchor)
+
+
+def _block(run: Run, colours: Colours, anchor: str) -> Block:
     records = [record for _, record in read_json_lines(run.folder / CURVE, remedy="run again")]
     points = [record for record in records if record["kind"] == "point"]
     ways = list(dict.fromkeys(record["way"] for record in points))

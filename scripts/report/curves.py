@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from common.data.textfile import read_json_lines
 from common.run.folder import METRICS
 from common.tables.cells import Measure, Overrides, Table, merged
+from common.tables.damaged import reading
 from common.tables.estimates import over_values
 from common.tables.intervals import Kind
 from common.tables.join import Joined
@@ -103,10 +104,11 @@ def curve(group: Group) -> list[tuple[int, float, float, float]]:
 
 def _records(run: Run, metric: str) -> Iterator[tuple[int, float]]:
     path = run.folder / METRICS
-    if path.is_file() and path.stat().st_size:
-        for _, record in read_json_lines(path, remedy="run again"):
-            if isinstance(record.get(metric), (int, float)):
-                yield int(record["step"]), float(record[metric])
+    with reading(run.folder):
+        if path.is_file() and path.stat().st_size:
+            for _, record in read_json_lines(path, remedy="run again"):
+                if isinstance(record.get(metric), (int, float)):
+                    yield int(record["step"]), float(record[metric])
 
 
 def figure(joined: Joined, groups: Sequence[Group], colours: Colours) -> Figure | None:

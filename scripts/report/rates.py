@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from common.run import rate_record
+from common.tables.damaged import reading
 from common.tables.join import Joined
+from common.tables.runs import Run
 from scripts.report.charts import Heat, heat
 from scripts.report.curves import Group
 from scripts.report.page import Cell, DataTable, Figure, Head, Line
@@ -46,17 +48,35 @@ def figure(joined: Joined, groups: Sequence[Group]) -> Figure | None:
 
 def _mean(group: Group) -> tuple[Rates, float] | None:
     """Rates by layer and their mean before training, over the seeds; None without records."""
-    read = [rate_record.read(run.folder) for run in group.runs]
-    records = [record for record in read if record is not None]
-    if not records:
+    read = [_read(run) for run in group.runs]
+    kept = [each for each in read if each is not None]
+    if not kept:
         return None
-    found = [record.by_layer(record.at()) for record in records]
-    first = [value for record in records for row in record.at(0) for value in row]
+    found = [layers for layers, _ in kept]
+    for run, layers in zip((run for run, each in zip(group.runs, read, strict=True) if each), found, strict=True):
+        with reading(run.folder):
+            if {name: len(row) for name, row in layers.items()} != {name: len(row) for name, row in found[0].items()}:
+                raise ValueError(f"{rate_record.RATES} is not of the network of its other seeds")
+    first = [value for _, start in kept for value in start]
     mean = {
         layer: [sum(values) / len(found) for values in zip(*(each[layer] for each in found), strict=True)]
         for layer in found[0]
     }
     return mean, sum(first) / len(first)
+
+
+def _read(run: Run) -> tuple[Rates, list[float]] | None:
+    """Rates by layer as tested, and all rates before training; None without a record.
+
+    Raises:
+        DamagedRun: it cannot be read.
+    """
+    with reading(run.folder):
+        record = rate_record.read(run.folder)
+        if record is None:
+            return None
+        rates = {layer: [float(value) for value in row] for layer, row in record.by_layer(record.at()).items()}
+        return rates, [float(value) for row in record.at(0) for value in row]
 
 
 def _short(layers: Sequence[str]) -> list[str]:

@@ -1,15 +1,15 @@
 """What stands around the tables: the page's head, the shortcut audit, other runs, and what is missing."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.run.folder import ENVIRONMENT
+from common.run.folder import read_environment
 from common.run.progress import duration
 from common.tables.cells import Role
 from common.tables.comparison import rows_of, tables_of
+from common.tables.damaged import reading
 from common.tables.join import Joined, Verdict
 from common.tables.published import Paper
 from common.tables.runs import Run
@@ -60,8 +60,8 @@ def _revision(run: Run) -> str:
 
 
 def _started(run: Run) -> str:
-    path = run.folder / ENVIRONMENT
-    return str(json.loads(path.read_text()).get("started", ""))[:10]
+    with reading(run.folder):
+        return str(read_environment(run.folder).get("started", ""))[:10]
 
 
 def audit(runs: Sequence[Run]) -> DataTable | None:

@@ -20,11 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
+from common.tables.damaged import without_damaged
 from common.tables.runs import read_runs
 from scripts.tables import comparison
 from scripts.tables.grids import FORMATS, render
 from scripts.tables.published_tables import every_paper, grid_of, joined_tables, overrides_of
-from scripts.words import mistakes_told, split_off, values_of
+from scripts.words import many_objects, mistakes_told, split_off, values_of
 
 KEYS = ("root", "paper", "table", "scale", "experiment")
 
@@ -77,11 +78,12 @@ def show(words: Sequence[str]) -> None:
         if options.overrides:
             raise UserError(f"root={root}: no run of a published table with {' '.join(options.overrides)}")
     runs, unfinished = read_runs(root, given.get("paper"), given.get("experiment"))
-    comparison.show(root, runs, unfinished, options.format, options.shortcuts)
+    without_damaged(runs, lambda kept: comparison.show(root, kept, unfinished, options.format, options.shortcuts))
 
 
 def main() -> None:
     """Print, or say what is wrong."""
+    many_objects()
     with mistakes_told():
         show(sys.argv[1:])
 

@@ -145,14 +145,16 @@ def show(root: Path, runs: Sequence[Run], unfinished: Sequence[str], form: str, 
     tables = [(table, rows_of(table)) for table in tables_of(runs)]
     if form == "csv":
         show_csv(tables, (run.results.paper for run in runs))
+    text = []
     for table, rows in tables if form != "csv" else ():
         rules = [row for row in rows if row.role is Role.rule]
         behind = [rule for rule in rules[shortcuts:] if not rule.always] if shortcuts else []
         hidden = f"{len(behind)} further shortcut rules, none better than these: --shortcuts 0" if behind else ""
         chosen = [row for row in rows if not any(row is other for other in behind)]
         notes = [*([hidden] if hidden else []), verdict(rows, known(table.paper)), *unequal(rows)]
-        sys.stdout.write(render(grid_of(table, chosen, notes), form) + "\n")
-        sys.stdout.flush()
+        text.append(render(grid_of(table, chosen, notes), form) + "\n")
+    sys.stdout.write("".join(text))
+    sys.stdout.flush()
     for line in repeated(runs):  # beside the table, so that a file of it stays clean
         sys.stderr.write(f"counted once: {line}\n")
     for line in unfinished:

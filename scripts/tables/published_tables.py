@@ -4,7 +4,6 @@ import importlib
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from common.fields import counts, fields_along
 from common.run.progress import duration
 from common.tables import published, sweep
 from common.tables.cells import FILE, Overrides, Source, Table, key_of, merged
+from common.tables.damaged import without_damaged
 from common.tables.join import Filled, Joined, Verdict, join
 from common.tables.published import Paper
 from common.tables.runs import Run, read_runs
@@ -35,6 +35,8 @@ MEASURED = ("s", "GB")
 """Units of numbers whose runs want the machine to themselves."""
 USUAL = Path("runs")
 """Where training puts its runs."""
+_composed: dict[tuple[str, str, str, Overrides], dict[str, Any]] = {}
+"""Settings by paper, command, scale and words: tables share some, and composing takes a while."""
 
 
 def every_paper() -> list[str]:
@@ -88,9 +90,20 @@ def joined_tables(
     Raises:
         UserError: no such paper or table.
     """
-    found = []
     wanted = tables_named([published.read(paper) for paper in papers], name)
     runs = read_runs(root, None, None)[0] if root.is_dir() else []
+    return without_damaged(runs, lambda kept: _joined(kept, papers, wanted, name, scale, words))
+
+
+def _joined(
+    runs: Sequence[Run],
+    papers: Sequence[str],
+    wanted: Sequence[Table],
+    name: str | None,
+    scale: str | None,
+    words: Overrides,
+) -> list[Joined]:
+    found = []
     for paper in papers:
         own = [run for run in runs if run.results.paper == paper]
         for table in (each for each in wanted if each.paper == paper):
@@ -154,11 +167,14 @@ def fill(table: Table, runs: Sequence[Run], scale: str, words: Overrides = ()) -
     with ExitStack() as stack:
         compose = stack.enter_context(sweep.composing(table.paper, table.command))
 
-        @cache
         def settings(own: Overrides) -> dict[str, Any]:
-            with sweep.naming(table, own):
-                keys = sweep.keys_of(compose([f"scale={scale}", *merged(given, own)]))
-            return {key: value for key, value in keys.items() if key != "seed"}
+            words = tuple(merged(given, own))
+            which = (table.paper, table.command, scale, words)
+            if which not in _composed:
+                with sweep.naming(table, own):
+                    keys = sweep.keys_of(compose([f"scale={scale}", *words]))
+                _composed[which] = {key: value for key, value in keys.items() if key != "seed"}
+            return _composed[which]
 
         return join(table.at(scale), runs, settings, scale)
 

@@ -122,7 +122,7 @@ def test_what_is_not_a_run_or_not_there_is_refused(
     assert "shortcut rules have no weights to evaluate" in fails(f"run={only_run(tmp_path / 'perk')}")
     for mark in (run / "checkpoints").glob("step-*"):
         shutil.rmtree(mark)
-    assert "no selected checkpoint yet; run its training command again" in fails(f"run={run}")
+    assert "finished, and without weights: archives (python -m scripts.archive) keep none" in fails(f"run={run}")
 
 
 def test_in_context_runs_are_evaluated_at_other_lengths_too(mini: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from reckoning.evaluate import main
 from tests.runs import hashes, run_here
@@ -59,7 +60,7 @@ def test_other_mistakes_are_named(fails: Callable[..., str], run: Path) -> None:
     assert "evaluation.inner_steps=-1: use 0 or more" in fails(f"run={run}", "inner_steps=-1")
     assert "unknown key confidense: did you mean confidence?" in fails(f"run={run}", "confidense=0.9")
     shutil.rmtree(run / "checkpoints")
-    assert "no selected checkpoint yet; run its training command again" in fails(f"run={run}")
+    assert "finished, and without weights: archives (python -m scripts.archive) keep none" in fails(f"run={run}")
 
 
 def test_a_model_that_has_changed_since_is_refused(
@@ -77,3 +78,21 @@ def test_shortcuts_have_nothing_to_evaluate(fails: Callable[..., str], run: Path
     config = (run / "config.yaml").read_text().replace("learner: reckoning", "learner: shortcuts")
     (run / "config.yaml").write_text(config)
     assert "shortcut rules have no weights to evaluate; read its results.json" in fails(f"run={run}")
+
+
+def test_somebodys_configuration_is_plain_data(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "s3cret")
+    monkeypatch.chdir(tmp_path)
+    path = run / "config.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config["tracker"] |= {"name": "tensorboard", "tags": ["${oc.env:SECRET}"]}
+    config["data"]["cache"] = str(tmp_path / "theirs")
+    config["loop"]["root"] = str(tmp_path / "theirs")
+    config["experiment"] = "${oc.env:SECRET}"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert run_here(main, f"run={run}", "split=dev", "inner_steps=1") == 0
+    assert not (tmp_path / "theirs").exists() and not (run / "tensorboard").exists()
+    assert run_here(main, f"run={run}", "split=dev", "inner_steps=1", "tracker=tensorboard") == 0
+    assert (run / "tensorboard" / "evaluate").is_dir()
+    files = [each for each in [*run.rglob("*"), *tmp_path.rglob("*")] if each.is_file()]
+    assert files and not [each for each in files if b"s3cret" in each.read_bytes()]

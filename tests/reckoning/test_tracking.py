@@ -79,7 +79,7 @@ def test_a_run_stays_with_the_sweep_that_started_it_first(tracked: dict[str, Pat
 
 def test_a_later_evaluation_is_a_wandb_run_of_its_own(tracked: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tracked["reckoning"], tmp_path / "run", ignore=shutil.ignore_patterns("wandb")))
-    assert run_here(evaluate.main, f"run={folder}", "split=dev") == 0
+    assert run_here(evaluate.main, f"run={folder}", "split=dev", "tracker=wandb", "tracker.mode=offline") == 0
     found = wandb_log.only(folder)
     assert (found.group, found.job_type, found.history) == ("reckoning/demo", "evaluate", [])
     tested = json.loads((folder / "evaluation-dev.json").read_text())

@@ -296,6 +296,18 @@ def test_a_run_without_overrides_has_a_folder_of_its_own(capsys: pytest.CaptureF
     assert folder == "${loop.root}/${paper:}/${experiment}/${run_name:}"
 
 
+def test_a_single_run_finds_its_finished_twin_says_where_and_is_forced_by_a_key(
+    mini: Any, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = Path(shutil.copytree(trained, tmp_path / "reckoning" / "table" / "its name"))
+    assert mini.train(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert f"{twin} has a finished run of the same settings; loop.again=true trains again, in " in said
+    assert [mark.parent for mark in tmp_path.rglob("FINISHED")] == [twin]
+    assert mini.train(tmp_path, "loop.again=true") == 0
+    assert len(list(tmp_path.rglob("FINISHED"))) == 2
+
+
 def test_a_finished_run_is_skipped(mini: Any, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
     assert mini.train(trained.parents[2]) == 0

@@ -18,8 +18,8 @@ import yaml
 
 from common.errors import UserError
 from common.run import private, results
+from common.run.finished import finished_below
 from common.run.items import Item
-from common.tables import sweep
 from common.tables.runs import read_runs
 from reckoning.config import TrainConfig
 from scripts.archive import __main__ as archive
@@ -49,6 +49,14 @@ def edit(path: Path, **changes: Any) -> None:
         digest = results.config_hash(yaml.safe_load(path.read_text()), TrainConfig)
         (path.parent / "FINISHED").write_text(f"{digest}\n")
         edit(path.parent / "results.json", config_hash=digest)
+
+
+def rehash(folder: Path) -> None:
+    """Let the results of a run be of its settings as they are now."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    digest = results.config_hash(config, TrainConfig)
+    edit(folder / "results.json", config_hash=digest)
+    (folder / "FINISHED").write_text(f"{digest}\n")
 
 
 def made(root: str, method: str, *, started: str = "2026-11-01T00:00:00+00:00", **settings: Any) -> Path:
@@ -123,6 +131,7 @@ def test_a_run_that_needs_a_place_of_its_machine_is_left_out_and_named(
     folder = made("runs", "no_facts")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     edit(folder / "config.yaml", **{key: {**config.get(key, {}), **value} if isinstance(value, dict) else value})
+    rehash(folder)
     archive.pack("reckoning", Path("runs"))
     assert {member.name.split("/")[2] for member in members()} == {"ft_icr-0"}
     assert f"left out: {folder}: config.yaml: {key}" in capsys.readouterr().err
@@ -131,6 +140,7 @@ def test_a_run_that_needs_a_place_of_its_machine_is_left_out_and_named(
 def test_words_with_a_slash_are_no_paths() -> None:
     folder = made("runs", "ft_icr")
     edit(folder / "config.yaml", templates={"question": "Yes/no, 1/2 / 3 </think> a /no_think b https://a.b/c"})
+    rehash(folder)
     archive.pack("reckoning", Path("runs"))
     assert members()
 
@@ -150,7 +160,7 @@ def test_what_is_unpacked_is_found_by_tables_and_sweeps_and_packs_to_the_same_by
     capsys.readouterr()
     tables.show(["root=back", "experiment=demo", "--format", "csv"])
     assert capsys.readouterr().out == shown
-    assert set(sweep.finished_below(Path("back"))) == hashes
+    assert set(finished_below(Path("back"))) == hashes
     ARCHIVE.unlink()
     archive.pack("reckoning", Path("back"))
     assert ARCHIVE.read_bytes() == before

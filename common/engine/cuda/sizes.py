@@ -19,7 +19,7 @@ def forget_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text(RESET_HIGH_WATER)
+        Path("/proc/self/clear_refs").write_text(RESET_HIGH_WATER, encoding="utf-8")
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -27,7 +27,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     import resource
@@ -61,7 +61,7 @@ class MemoryMeter:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._before = torch.cuda.memory_allocated(self.device)
         elif sys.platform == "linux":
-            Path("/proc/self/clear_refs").write_text(RESET_HIGH_WATER)
+            Path("/proc/self/clear_refs").write_text(RESET_HIGH_WATER, encoding="utf-8")
             self._before = _status("VmRSS")
         else:
             self._before = peak_memory_bytes(self.device)
@@ -86,5 +86,5 @@ def give_back(device: torch.device) -> None:
 
 def _status(key: str) -> int:
     """A line of /proc/self/status in bytes."""
-    text = Path("/proc/self/status").read_text()
+    text = Path("/proc/self/status").read_text(encoding="utf-8")
     return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(key))

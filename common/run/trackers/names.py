@@ -1,6 +1,7 @@
 """Under which names a tracker has a run: its id, its job and its group."""
 
 import json
+import logging
 import secrets
 from pathlib import Path
 
@@ -11,6 +12,7 @@ ID_FILE = "tracker.json"
 TRAIN, EVALUATE = "train", "evaluate"
 LONGEST_GROUP = 128
 """In characters; W&B refuses longer ones."""
+log = logging.getLogger(__name__)
 
 
 def group_of(identity: RunIdentity, sweep: str | None) -> str:
@@ -32,10 +34,14 @@ def run_id(folder: Path, job: str) -> str:
 
 
 def known_id(folder: Path, job: str) -> str | None:
-    """The id in the run folder, None if nothing was sent to W&B yet."""
-    return _ids(folder).get(job)
+    """The id in the run folder; None if nothing was sent to W&B yet, or the file is damaged, which the log says."""
+    try:
+        return _ids(folder).get(job)
+    except (ValueError, TypeError, OSError) as error:
+        log.warning("%s: damaged (%s); its run counts as not sent", folder / ID_FILE, error)
+        return None
 
 
 def _ids(folder: Path) -> dict[str, str]:
     path = folder / ID_FILE
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return dict(json.loads(path.read_bytes())) if path.is_file() else {}

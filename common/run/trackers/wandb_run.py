@@ -12,6 +12,7 @@ import json
 import logging
 import netrc
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -66,6 +67,7 @@ class WandbRun:
         mode = wandb_mode(config.mode)
         again = replayed_into is not None
         self._wandb = wandb
+        self._offline = mode == "offline" and not again  # a replay names all of its runs at its end
         self._run: Any = wandb.init(
             project=config.project,
             entity=config.entity,
@@ -121,6 +123,9 @@ class WandbRun:
     def finish(self, exit_code: int) -> None:
         """Close the W&B run."""
         self._run.finish(exit_code=exit_code)
+        if self._offline:
+            place = shlex.quote(str(Path(self._run.dir).parent))
+            log.info("W&B was offline: `wandb sync %s` uploads the run", place)
 
     def _table(self, rows: Iterable[Mapping[str, Any]]) -> Any:
         flattened = [flat(dict(row)) for row in rows]

@@ -1,10 +1,16 @@
 """Problems in batches of like size, answers in the order of the problems."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from common.run.evaluation import in_batches
+from common.run.evaluation import in_batches, report
+from common.run.results import Interval
+from common.run.schema import TrackerConfig
+from tests.common.run.test_finished import make
+from tests.tracked_run import WHO
 
 WORDS = ["aaaa", "b", "ccc", "dd", "e", "ffff", "gg"]
 
@@ -43,3 +49,18 @@ def test_progress_is_shown_unless_quiet(caplog: pytest.LogCaptureFixture) -> Non
     assert not caplog.messages
     asked(3)
     assert caplog.messages[-1].startswith("answers: step 7/7")
+
+
+def test_an_evaluation_of_a_run_that_goes_on_says_so_in_its_name_and_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    make(tmp_path / "run")
+    found: Any = ({"inner_steps": 6}, {"accuracy": Interval(0.5, 4, 0.25, 0.75)}, WHO, {}, TrackerConfig())
+    report(tmp_path / "run", "test", *found)
+    assert (tmp_path / "run" / "evaluation-test+inner_steps-6.json").is_file() and "not finished" not in caplog.text
+    (tmp_path / "run" / "FINISHED").unlink()
+    report(tmp_path / "run", "test", *found)
+    assert (tmp_path / "run" / "evaluation-test+inner_steps-6+unfinished.json").is_file()
+    assert f"{tmp_path / 'run'} is not finished" in caplog.text
+    assert "test+inner_steps-6+unfinished/accuracy 0.5000" in caplog.text

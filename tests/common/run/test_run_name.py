@@ -1,5 +1,6 @@
 """Folder names: the same words give the same name as ever, and what cannot change a number is no part of it."""
 
+import hashlib
 import importlib
 from pathlib import Path
 
@@ -41,3 +42,18 @@ def test_a_name_can_be_typed() -> None:
     assert file_name("data.x-[1, 2]") == "data.x-_1_2"
     long = [file_name(f"data.labels-{'x' * 300}{end}") for end in "ab"]
     assert max(map(len, long)) <= 200 and long[0] != long[1]
+
+
+@pytest.mark.parametrize(
+    "text", ["日本語" * 200, "é" * 150, "a" + "語" * 100, "x" * 300, "😀語" * 80, "a\udce3" + "語" * 99]
+)
+def test_a_name_fits_any_disk_in_bytes_and_is_cut_between_characters(text: str, tmp_path: Path) -> None:
+    name = file_name(text)
+    assert len(name.encode()) <= 200
+    (tmp_path / f".evaluation-{name}.json.tmp-0123456789abcdef").write_text("")
+    assert name != file_name(text + "2")
+
+
+def test_a_name_of_ascii_is_what_it_was() -> None:
+    digest = hashlib.sha256(b"x" * 300).hexdigest()[:12]
+    assert file_name("x" * 300) == f"{'x' * 180}-{digest}" and file_name("x" * 200) == "x" * 200

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from common.errors import UserError
+from common.run import results
 from common.tables import published, sweep
 from tests.common.tables.test_published import TEXT
 
@@ -71,14 +73,27 @@ def planned(tmp_path: Path):
     return plan
 
 
+def finish(job: sweep.Job, folder: Path) -> None:
+    """The files of the finished run of `job`, in `folder`."""
+    with sweep.composing("reckoning") as compose:
+        config = sweep.settings_of(compose(job.overrides))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "environment.json").write_text("{}")
+    interval = results.Interval(1.0, 1, 0.0, 1.0)
+    who = results.RunIdentity("reckoning", *job.kind[:1], job.kind[2], job.kind[1], 5)
+    written = results.Results(**vars(who), config_hash=job.config_hash, revision="", dirty=None, hardware={},
+                              wall_seconds=1.0, peak_memory_bytes=0, test={"accuracy": interval})  # fmt: skip
+    results.write(folder, written, [])
+
+
 def test_a_finished_run_is_found_by_its_settings_whatever_its_folder_is_called(planned, tmp_path: Path) -> None:
     (job,) = planned("seed=5")
     assert not job.finished and not job.begun
     assert job.folder.parent == tmp_path / "reckoning" / "proofwriter_repaired"
     assert job.kind == ("proofwriter_repaired", "cpu", "reckoning")
     elsewhere = tmp_path / "reckoning" / "other" / "name"
-    elsewhere.mkdir(parents=True)
-    (elsewhere / "FINISHED").write_text(job.config_hash + "\n")
+    finish(job, elsewhere)
     (job,) = planned("seed=5", "loop.log_every=3")
     assert job.finished_in == elsewhere
     assert not planned("seed=6")[0].finished
@@ -101,5 +116,5 @@ def test_a_begun_run_is_told_from_one_to_start(planned) -> None:
         f"{job.folder}: it ended without a result (killed, cancelled or still waiting)"
     ]
     assert sweep.ending(planned(), {job.overrides: "ValueError: x"}) == [f"{job.folder}: ValueError: x"]
-    (job.folder / "FINISHED").write_text(job.config_hash + "\n")
+    finish(job, job.folder)
     assert sweep.ending([job], {job.overrides: "the launcher stopped: x"}) == [], "the folder knows better"

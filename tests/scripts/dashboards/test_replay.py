@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from common.run.items import Item
 from common.run.private import public_environment
@@ -145,3 +146,29 @@ def test_online_it_is_a_new_start_of_the_same_run(
     assert said == {continued: "OSError: no network in tests"}
     assert (asked[0]["mode"], asked[0]["resume"], asked[0]["dir"]) == ("online", None, tmp_path)
     assert asked[0]["settings"].x_disable_meta and asked[0]["settings"].x_disable_stats
+
+
+def test_a_run_lands_in_the_project_that_it_says_and_nothing_else_of_its_tracker_counts(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    folder = tmp_path / "run"
+    train(folder)
+    config = folder / "config.yaml"
+    for project, expected in (("mine", "mine"), ("${oc.env:HOME}", "innerloop"), ("../a", "innerloop")):
+        settings = {"tracker": {"project": project, "entity": "them", "mode": "online", "tags": ["${oc.env:HOME}"]}}
+        config.write_text(yaml.safe_dump({"seed": 3, "scale": "cpu", **settings}), encoding="utf-8")
+        into = tmp_path / "into"
+        replay.main([str(folder), "--into", str(into)])
+        found = wandb_log.only(into)
+        assert (found.project, "${oc.env:HOME}" in found.tags) == (expected, True)
+    replay.main([str(folder), "--into", str(into), "--project", "other"])
+    assert wandb_log.only(into).project == "other"
+
+
+def test_an_offline_run_names_at_its_end_the_line_that_uploads_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("wandb")
+    caplog.set_level("INFO")
+    train(tmp_path / "a run", tracker=OFFLINE)
+    (place,) = (tmp_path / "a run" / "wandb").glob("offline-run-*")
+    assert f"`wandb sync '{place}'` uploads the run" in caplog.text

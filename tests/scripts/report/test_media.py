@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from common.run.results import config_hash
+from common.run.schema import RunConfig
 from common.tables import published
 from scripts.report import __main__ as report
 from scripts.report import media
@@ -51,7 +53,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder = tmp_path / "runs" / "paper" / "experiment" / name
         folder.mkdir(parents=True)
         finished_folder(folder)
-        (folder / "config.yaml").write_text(yaml.safe_dump({"experiment": "experiment", "seed": 3}))
+        config = {"experiment": "experiment", "seed": 3}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        digest = config_hash(config, RunConfig)
+        found = json.loads((folder / "results.json").read_text())
+        (folder / "results.json").write_text(json.dumps(found | {"config_hash": digest}))
+        (folder / "FINISHED").write_text(f"{digest}\n")
         (folder / "environment.json").write_text(json.dumps({"command": f"python -m paper.train name={name}"}))
     return tmp_path / "runs"
 

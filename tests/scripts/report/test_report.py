@@ -22,7 +22,7 @@ from common.tables.runs import Run, read_runs
 from common.tables.summary import summarise
 from reckoning.config import TrainConfig
 from scripts.report import __main__ as report
-from scripts.report import charts, cost, curves, rates
+from scripts.report import charts, curves, rates
 from scripts.report.colours import Colours
 from scripts.tables.published_tables import all_tables, command_of, grid_of
 from tests.scripts.report.browser import Tab, browser, executable
@@ -486,12 +486,6 @@ def test_curves_follow_the_metric_that_selects_and_its_direction(tmp_path: Path)
     drawn = curves.figure(Joined(table, "cpu", []), [group], Colours([table]))
     assert drawn is not None and drawn.numbers is not None and "dev fid" in drawn.panels[0][1]
     assert [cell.text for cell in drawn.numbers.lines[0].cells] == ["New way", "1", "250", "31.5", "10", "40"]
-
-
-def test_studies_are_found_by_their_curves(root: Path, tmp_path: Path) -> None:
-    assert [run.config["tokens"] for run in cost.studies(root)] == [64]
-    (tmp_path / "cost.jsonl").write_text("")  # begun, not finished
-    assert cost.studies(tmp_path) == []
 
 
 def test_rates_that_were_not_learned_are_not_drawn(root: Path, joined: list[Joined]) -> None:

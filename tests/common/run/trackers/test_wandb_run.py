@@ -22,7 +22,7 @@ CURVE = "plots/learning_curve"
 
 class FakeRun:
     def __init__(self, fail: str) -> None:
-        self.id, self.fail = "x", fail
+        self.id, self.fail, self.dir = "x", fail, "wandb/offline-run-x/files"
         self.records: list[dict[str, Any]] = []
         self.summary = self
 
