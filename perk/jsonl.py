@@ -3,7 +3,7 @@
     {"context": "Mary went home. ...", "question": "Where is Mary?", "answer": "home", "support": ["Mary went home."]}
     {"context": ["one segment", "another"], "questions": [{"question": "...", "answer": ["accepted", "too"]}]}
 
-A context is running text, which is cut into segments of about `data.segment` tokens, or a list of segments. `answer` is
+A context is running text, which is cut into segments of at most `data.segment` tokens, or a list of segments. `answer` is
 one text or a list of accepted ones, the first being the one to say. Optional: `support`, sentences of the context in
 the order to recite them; `kind`, by which scores are split; of a line `id`, and `source`, what must not cross splits
 (default: the context).
@@ -21,7 +21,7 @@ from common.data.splits import SPLITS, completed, digest
 from common.errors import UserError
 from perk.config import DataConfig
 from perk.problems import Made, Problem, Question
-from perk.segments import segments_of
+from perk.segments import segments_of, tell_of_long
 from perk.tokens import Tokens
 
 ASKED = ("question", "answer", "support", "kind")
@@ -55,6 +55,9 @@ def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
 
 
 def _split(config: DataConfig, tokens: Tokens, split: str, lines: Sequence[Line]) -> Made:
+    given = [text for line in lines if not isinstance(line.context, str) for text in line.context]
+    tell_of_long(f"data.files: {split}", given, tokens, config.segment_tokens)
+
     def make(index: int) -> Problem:
         line = lines[index % len(lines)]
         context = line.context

@@ -85,7 +85,7 @@ class Reader:
         """Write a context into a memory of its own.
 
         Args:
-            context: text is cut into segments of about `data.segment` tokens as the builders cut theirs.
+            context: text is cut into segments of at most `data.segment` tokens as the builders cut theirs.
             micro_batch: segments in one graph: less memory, the same memory written; 0 takes all, None the run's own.
             inner_steps: None takes the run's own.
 

@@ -4,7 +4,7 @@ HotpotQA (Yang et al., 2018) and Wikipedia's text are licensed CC BY-SA 4.0, Tri
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from common.data.jsonfile import read_objects
 from common.data.textfile import read_text
 from common.errors import UserError
 from common.language.normal import normalise
+from perk.metrics import substring_match
 
 EVIDENCE_WORDS = 100
 """Official TriviaQA documents are cut into passages of so many words, as the retrieved ones are."""
@@ -28,9 +29,14 @@ class Passage:
     text: str
 
     @property
+    def head(self) -> str:
+        """What stands before the text."""
+        return f"Document (Title: {self.title}):"
+
+    @property
     def line(self) -> str:
         """As the context shows it (HELMET's form)."""
-        return f"Document (Title: {self.title}): {self.text}"
+        return f"{self.head} {self.text}"
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,20 @@ class Item:
     support: tuple[str, ...] = ()
 
 
-def holds(text: str, answers: tuple[str, ...]) -> bool:
-    """Does the text hold an accepted answer as whole words? Yes and no are no words to look for."""
+def looked_for(answers: Sequence[str]) -> tuple[str, ...]:
+    """The answers that a passage may give away: yes and no are no words to look for."""
+    return tuple(answer for answer in answers if normalise(answer) not in CLOSED)
+
+
+def gives_away(text: str, answers: Sequence[str]) -> bool:
+    """Would the text be a right answer by the metric? Then it is no distractor."""
+    return substring_match(text, looked_for(answers))
+
+
+def holds(text: str, answers: Sequence[str]) -> bool:
+    """Does the text give an accepted answer, in whole words? Then it may be gold: a part of a word tells nothing."""
     words = f" {normalise(text)} "
-    return any((found := normalise(a)) and found not in CLOSED and f" {found} " in words for a in answers)
+    return any((found := normalise(a)) and f" {found} " in words for a in looked_for(answers))
 
 
 def read_hotpotqa(path: Path) -> Iterator[Item]:

@@ -73,6 +73,33 @@ def test_every_experiment_has_splits_that_share_nothing(small: Any, experiment: 
     assert all(splits[split][-1] == again[split][len(again[split]) - 1] for split in SPLITS)
 
 
+LENGTHS = {
+    "hotpotqa": (4096, 8192),
+    "triviaqa": (2048, 8192),
+    "student_recall": (8192, 16384),
+    "api_retrieval": (4096, 8192),
+}
+
+
+@pytest.mark.parametrize(("experiment", "length"), [(name, each) for name, both in LENGTHS.items() for each in both])
+def test_no_context_and_no_segment_of_the_small_scale_is_longer_than_it_may_be(
+    composed: Any, experiment: str, length: int
+) -> None:
+    config = composed(f"+experiment={experiment}", "scale=cpu", f"data.length={length}", "data.cache=null").data
+    for problem in data.load(config)["test"][:5]:
+        counts = Words().counts(problem.segments)
+        assert max(counts) <= config.segment_tokens
+        assert sum(counts) == problem.tokens <= config.length_of("test")
+
+
+def test_the_sizes_that_were_reached_are_shown(run: Any) -> None:
+    code, out, err = run(*small_words("student_recall"))
+    assert code == 0, err
+    sizes = next(line for line in out.splitlines() if "tokens a segment" in line)
+    over = next(line for line in out.splitlines() if " above 32" in line)
+    assert " to 3" in sizes and "0 (0.0 %)" not in over, "a record is not cut"
+
+
 def test_what_is_kept_is_what_was_built_and_is_read_from_there(small: Any, tmp_path: Path) -> None:
     config = small("babilong_qa2", f"data.cache={tmp_path}")
     first = data.load(config)

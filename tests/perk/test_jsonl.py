@@ -10,6 +10,7 @@ from common.errors import UserError
 from perk.config import DataConfig, SplitFiles, Target, Task
 from perk.data import check, load
 from perk.jsonl import read_lines
+from perk.tokens import Words
 from perk.train import main
 from tests.runs import only_run, run_here
 
@@ -115,3 +116,15 @@ def test_a_run_on_own_problems(tmp_path: Path) -> None:
     assert memory.reader.config.method.target is Target.support
     assert memory._answer("Anne0 went home. so home") == "home"
     assert memory._answer("home") == "home"
+
+
+def test_segments_of_a_file_that_are_too_long_are_said_and_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [{**LINE, "context": [f"Mary went home on day {i}.", "Rain fell. " * 9]} for i in range(6)]
+    splits = load(config_of(written(tmp_path / "mine.jsonl", *lines)))
+    assert splits["train"][0].segments[1] == ("Rain fell. " * 9).strip()
+    assert "of 8 segments have more than data.segment=8 tokens, up to 27; they stay as they are" in caplog.text
+    shares = {"train": 0.5, "dev": 0.25, "test": 0.25}
+    for problem in load(config_of(written(tmp_path / "text.jsonl", *stories(6)), shares=shares))["train"]:
+        assert max(Words().counts(problem.segments)) <= 8
