@@ -71,10 +71,11 @@ def check(splits: Splits) -> None:
     Raises:
         UserError: they do; or a problem cannot be built.
     """
-    check_disjoint(
-        {split: {key for problem in problems for key in problem.sources} for split, problems in splits.items()},
-        "things",
-    )
+    names = {
+        split: {key: problem.id for problem in problems for key in problem.sources}
+        for split, problems in splits.items()
+    }
+    check_disjoint({split: set(found) for split, found in names.items()}, "things", names)
 
 
 def _cache_folder(config: DataConfig) -> Path | None:

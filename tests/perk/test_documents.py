@@ -254,6 +254,17 @@ def test_a_question_whose_answer_every_passage_holds_is_said(small: Any, tmp_pat
         _problem(small("triviaqa", "data.length=256"), Words(), "train", 0, item, POOL)
 
 
+def test_an_id_is_used_once(tmp_path: Path) -> None:
+    path = tmp_path / "twice.json"
+    path.write_text(json.dumps([HOTPOT, HOTPOT], indent=0))
+    with pytest.raises(UserError, match=r"twice.json:\d+: id 'q1' was used in line 2; give every question its own"):
+        list(read_hotpotqa(path))
+    line = {"id": 0, "question": "Who?", "answers": [5], "passages": [{"title": "a", "text": "It was 5."}]}
+    path.write_text(json.dumps(line))
+    with pytest.raises(UserError, match="twice.json:1: answers hold 5, which is no text"):
+        list(read_triviaqa(path, None, 3))
+
+
 @pytest.mark.parametrize("name", ["hotpotqa", "triviaqa"])
 def test_real_distractors_are_never_right_and_no_segment_is_longer_than_it_may_be(real: Any, name: str) -> None:
     for problem in real(name, "data.length=4096")["test"][:12]:
