@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common.data.dataroot import find
+from common.data.dataroot import check_all, find
 from common.data.splits import SPLITS, build_digest, check_disjoint
 from common.errors import UserError
 from common.run.entry import entry
@@ -23,6 +23,7 @@ from common.run.schema import plain, to_typed
 from perk import jsonl
 from perk.apis import build as apis
 from perk.babilong import build as babilong
+from perk.babilong.haystack import open_haystack
 from perk.config import DataConfig, Task, TrainConfig
 from perk.documents import build as documents
 from perk.export import export
@@ -38,6 +39,16 @@ BUILDERS = {
     Task.apis: apis.build,
     Task.jsonl: jsonl.build,
 }
+SOURCES = {
+    "babi": "bAbI tasks v1.2 (tasks_1-20_v1-2)",
+    "HuggingFaceFW": "the data set of that name on the hub, in the cache of datasets",
+    "pg19": "PG-19 as plain text",
+    "qa": "HotpotQA's files (hotpotqa.github.io)",
+    "triviaqa": "TriviaQA's files (triviaqa-rc)",
+    "apibench": "APIBench (ShishirPatil/gorilla)",
+    "Qwen": "the tokenizer of that name on the hub",
+}
+"""First part of a name -> what to get."""
 CHECKED = "checked"
 """Empty file that says that all splits are there and share nothing."""
 Splits = dict[str, Sequence[Problem]]
@@ -55,6 +66,7 @@ def load(config: DataConfig) -> Splits:
     folder = _cache_folder(config)
     if folder is not None and (folder / CHECKED).is_file():
         return {split: Kept(folder / f"{split}.jsonl") for split in SPLITS}
+    require(config)
     splits: Splits = dict(BUILDERS[config.task](config, load_tokens(config.tokenizer, config.root)))
     if folder is not None:
         logger.info("building %d problems", sum(map(len, splits.values())))
@@ -63,6 +75,33 @@ def load(config: DataConfig) -> Splits:
         write_atomic(folder / CHECKED, "")
         logger.info("problems kept in %s", folder)
     return splits
+
+
+def require(config: DataConfig) -> None:
+    """See that the files, folders and hub names of the settings are there, so that what is missing is said at once.
+
+    Raises:
+        UserError: several things are missing.
+    """
+    names = [name for name in _named(config) if not _at_hand(config, name)]
+    sources = dict.fromkeys(SOURCES[first] for name in names if (first := name.split("/")[0]) in SOURCES)
+    get = f"get {' and '.join(sources)}, or " if sources else ""
+    keys = {config.tokenizer: "data.tokenizer", str(config.babilong.haystack.source): "data.babilong.haystack.source"}
+    check_all(config.root, names, f"{get}generate everything (scale=cpu, on two cores)", keys)
+
+
+def _at_hand(config: DataConfig, name: str) -> bool:
+    """Is a hub name in the cache? Of others the root decides."""
+    try:
+        if name == config.tokenizer:
+            load_tokens(name, config.root)
+        elif name == config.babilong.haystack.source:
+            open_haystack(config.babilong.haystack, config.root, config.seed)
+        else:
+            return False
+    except UserError:
+        return False
+    return True
 
 
 def check(splits: Splits) -> None:

@@ -8,7 +8,7 @@ tokens, and audit shortcuts.
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def load(config: DataConfig) -> Splits:
     Raises:
         UserError: missing root or file, malformed content, an empty split, or theories shared between splits.
     """
+    _require(config)
     cached = _cache_folder(config)
     if cached is not None and (cached / "test.jsonl").is_file():
         return {
@@ -109,6 +110,26 @@ def _why(config: DataConfig, split: str) -> str:
     return f"{name} has the answers {counts}; use a larger file, another data.variant, or data.balance=false"
 
 
+def _require(config: DataConfig) -> None:
+    """See that the files of the settings are there, so that all that are missing are said at once.
+
+    Raises:
+        UserError: several are missing.
+    """
+    if config.format.made:
+        return
+    names = [name for name in (*plain(config.files).values(), *plain(config.support).values()) if name]
+    if config.format is Format.clutrr_text:
+        names = clutrr.names(config)
+    dataroot.check_all(config.root, (name for name in names if clutrr.HOPS not in name), _remedy(names))
+
+
+def _remedy(names: Sequence[str]) -> str:
+    sources = dict.fromkeys(source for name in names if (source := SOURCES.get(Path(name).parts[0])))
+    get = f"get {' and '.join(sources)}, or " if sources else ""
+    return f"{get}run on generated data: data=generated (on two cores with scale=cpu)"
+
+
 def find(root: str | None, name: str) -> Path:
     """The file `name` below the data root, as `common.data.dataroot.find`; what is missing is named with where to get
     it.
@@ -116,9 +137,7 @@ def find(root: str | None, name: str) -> Path:
     Raises:
         UserError: no root is known, or the file is not there.
     """
-    source = SOURCES.get(Path(name).parts[0])
-    get = f"get {source}, or " if source else ""
-    return dataroot.find(root, name, f"{get}run on generated data: data=generated (on two cores with scale=cpu)")
+    return dataroot.find(root, name, _remedy([name]))
 
 
 def _cache_folder(config: DataConfig) -> Path | None:

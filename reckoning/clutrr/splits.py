@@ -53,6 +53,16 @@ def files(config: DataConfig, find: Find) -> list[Path]:
     return [path for split in SPLITS if HOPS in (_name(config, split) or "") for _, path in _files(config, split, find)]
 
 
+def names(config: DataConfig) -> list[str]:
+    """The name of every file, with its hops; those of a CSV set need not all be there."""
+    found: list[str] = []
+    for split in SPLITS:
+        if (name := _name(config, split)) is not None:
+            hops = hops_of(config, split) if HOPS in name else [0]
+            found += [name.replace(HOPS, str(each)) for each in hops]
+    return found
+
+
 def _name(config: DataConfig, split: str) -> str | None:
     name: str | None = plain(config.files)[split]
     return name

@@ -164,8 +164,11 @@ def test_a_mistake_ends_with_one_line_that_names_the_key(run: Any) -> None:
 def test_the_published_set_up_without_data_names_the_way_out(run: Any) -> None:
     code, _, err = run("+experiment=babilong_qa1", "data.cache=null")
     assert code == 2 and "data.tokenizer=Qwen/Qwen2.5-0.5B" in err
+    for name in ("babi/en-10k/qa1_single-supporting-fact_train.txt", "_test.txt", "HuggingFaceFW/fineweb-edu"):
+        assert name in err, "all at once"
+    assert "get bAbI tasks v1.2" in err and err.count("\n") == 1
     code, _, err = run("+experiment=babilong_qa1", "data.cache=null", "data.tokenizer=words")
-    assert code == 2 and "data.babilong.haystack.source" in err
+    assert code == 2 and "data.babilong.haystack.source=HuggingFaceFW/fineweb-edu" in err and "Qwen" not in err
 
 
 def test_a_problem_must_hold_together(tmp_path: Path) -> None:
