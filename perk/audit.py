@@ -12,6 +12,7 @@ from perk.config import DataConfig, Task
 from perk.metrics import exact_match, substring_match
 from perk.problems import Problem, Question
 from perk.shortcuts import shortcuts_of
+from perk.tokens import Tokens
 
 MOST = 2_000
 """Problems of a split that are looked at."""
@@ -27,6 +28,8 @@ class Description:
     questions: int = 0
     tokens: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    """Tokens of every segment."""
     deviation: float = 0.0
     kinds: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
@@ -53,13 +56,14 @@ def matches_of(task: Task) -> Matches:
     return substring_match if task is Task.documents else exact_match
 
 
-def describe(problems: Iterable[Problem], length: int) -> Description:
-    """Counts; one problem is in memory at a time."""
+def describe(problems: Iterable[Problem], length: int, tokens: Tokens) -> Description:
+    """Counts; one problem is in memory at a time. `tokens` counts those of segments."""
     found = Description()
     for problem in problems:
         found.problems += 1
         found.tokens.append(problem.tokens)
         found.segments.append(len(problem.segments))
+        found.sizes += tokens.counts(problem.segments)
         found.deviation = max(found.deviation, abs(problem.tokens - problem.added - length) / length)
         found.sources |= set(problem.sources)
         for question in problem.questions:

@@ -11,7 +11,7 @@ from common.data.splits import SPLITS
 from common.engine.settings import InnerConfig, Schedule
 from common.engine.settings import OuterConfig as CommonOuterConfig
 from common.errors import UserError
-from common.fields import UNHASHED
+from common.fields import HASHED_IF_SET, UNHASHED
 from common.language.config import AnswersConfig, LoraConfig
 from common.language.config import ModelConfig as CommonModelConfig
 from common.run.schema import RunConfig
@@ -206,6 +206,10 @@ class TemplateConfig:
     support: str = " <support> {support} </support> <answer> {answer} </answer>"
 
 
+APPENDED = "appended"
+"""What items of memories that were written in two halves are told by."""
+
+
 @dataclass
 class EvaluationConfig(AnswersConfig):
     """How answers are produced and scored."""
@@ -221,6 +225,9 @@ class EvaluationConfig(AnswersConfig):
     positions: list[str] = field(default_factory=list)
     """Further positions of the gold document or of the facts in the test split: metrics accuracy@position_<name>, of
     the own position too."""
+    appended: bool = field(default=False, metadata=HASHED_IF_SET)
+    """Ask the test split once more of memories that were written in two halves, the second appended to the first:
+    metric accuracy@appended_halves."""
     problems: int = 0
     """Problems of a further length or position, the first ones of the split; 0 takes all."""
 
@@ -383,8 +390,14 @@ class TrainConfig(RunConfig):
         """Refuse impossible combinations.
 
         Raises:
-            UserError: positions are to be stretched for a learner that never reads beyond a segment.
+            UserError: positions are to be stretched for a learner that never reads beyond a segment, or memories
+                appended to of one that writes none.
         """
+        if self.evaluation.appended and self.method.learner is not Learner.perk:
+            raise UserError(
+                f"evaluation.appended=true with method.learner={self.method.learner}: it writes no memory to append "
+                "to; use false"
+            )
         if self.model.yarn and self.method.learner is Learner.perk:
             raise UserError(
                 f"model.yarn={self.model.yarn} with method.learner=perk: it reads segments and questions alone, whose "

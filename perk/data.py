@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from common.data import cache
-from common.data.dataroot import find
+from common.data.dataroot import check_all, find
 from common.data.splits import SPLITS, build_digest, check_disjoint, content_digest
 from common.errors import UserError
 from common.run.entry import entry
@@ -26,6 +26,7 @@ from common.run.schema import plain, to_typed
 from perk import jsonl
 from perk.apis import build as apis
 from perk.babilong import build as babilong
+from perk.babilong.haystack import open_haystack
 from perk.config import DataConfig, Task, TrainConfig
 from perk.documents import build as documents
 from perk.export import export
@@ -43,6 +44,16 @@ BUILDERS = {
 }
 SAMPLE = 4
 """Problems of a split that enter its digest: making one of a long context takes a while."""
+SOURCES = {
+    "babi": "bAbI tasks v1.2 (tasks_1-20_v1-2)",
+    "HuggingFaceFW": "the data set of that name on the hub, in the cache of datasets",
+    "pg19": "PG-19 as plain text",
+    "qa": "HotpotQA's files (hotpotqa.github.io)",
+    "triviaqa": "TriviaQA's files (triviaqa-rc)",
+    "apibench": "APIBench (ShishirPatil/gorilla)",
+    "Qwen": "the tokenizer of that name on the hub",
+}
+"""First part of a name -> what to get."""
 Splits = dict[str, Sequence[Problem]]
 
 ConfigStore.instance().store(name="perk_schema", node=TrainConfig)  # each paper its own: tests load several
@@ -58,6 +69,7 @@ def load(config: DataConfig) -> Splits:
     folder = _cache_folder(config)
     if folder is not None and cache.is_whole(folder):
         return {split: Kept(cache.file_of(folder, split)) for split in SPLITS}
+    require(config)
     splits: Splits = dict(BUILDERS[config.task](config, load_tokens(config.tokenizer, config.root)))
     if folder is not None:
         logger.info("building %d problems", sum(map(len, splits.values())))
@@ -80,16 +92,44 @@ def digests(config: DataConfig, splits: Splits) -> dict[str, str]:
     return found
 
 
+def require(config: DataConfig) -> None:
+    """See that the files, folders and hub names of the settings are there, so that what is missing is said at once.
+
+    Raises:
+        UserError: several things are missing.
+    """
+    names = [name for name in _named(config) if not _at_hand(config, name)]
+    sources = dict.fromkeys(SOURCES[first] for name in names if (first := name.split("/")[0]) in SOURCES)
+    get = f"get {' and '.join(sources)}, or " if sources else ""
+    keys = {config.tokenizer: "data.tokenizer", str(config.babilong.haystack.source): "data.babilong.haystack.source"}
+    check_all(config.root, names, f"{get}generate everything (scale=cpu, on two cores)", keys)
+
+
+def _at_hand(config: DataConfig, name: str) -> bool:
+    """Is a hub name in the cache? Of others the root decides."""
+    try:
+        if name == config.tokenizer:
+            load_tokens(name, config.root)
+        elif name == config.babilong.haystack.source:
+            open_haystack(config.babilong.haystack, config.root, config.seed)
+        else:
+            return False
+    except UserError:
+        return False
+    return True
+
+
 def check(splits: Splits) -> None:
     """Go through every problem and see that no two splits share anything.
 
     Raises:
         UserError: they do; or a problem cannot be built.
     """
-    check_disjoint(
-        {split: {key for problem in problems for key in problem.sources} for split, problems in splits.items()},
-        "things",
-    )
+    names = {
+        split: {key: problem.id for problem in problems for key in problem.sources}
+        for split, problems in splits.items()
+    }
+    check_disjoint({split: set(found) for split, found in names.items()}, "things", names)
 
 
 def _cache_folder(config: DataConfig) -> Path | None:

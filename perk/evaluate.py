@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from common.errors import UserError
 from common.run.entry import entry
 from common.run.schema import Device, TrackerConfig, plain, to_typed
-from perk.config import DataConfig, Learner, TrainConfig
+from perk.config import APPENDED, DataConfig, Learner, TrainConfig
 from perk.variants import position_of, with_length, with_position
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class EvaluateConfig:
     """Further lengths, as `evaluation.lengths`."""
     positions: list[str] = field(default_factory=list)
     """Further positions, as `evaluation.positions`."""
+    appended: bool = False
+    """As `evaluation.appended`."""
     inner_steps: int = 0
     """Inner steps at test time; 0 takes the run's own."""
     micro_batch: int = 0
@@ -80,6 +82,7 @@ def respond(
     with (
         evaluating(parts.learner.learns, dropout=config.model.evaluation_dropout),
         parts.stretch.applied() if parts.stretch and not select else nullcontext(),
+        parts.learner.appending() if further == APPENDED else nullcontext(),  # type: ignore[union-attr]
     ):
         responses = in_batches(lambda batch: parts.learner.respond(batch, tokens), problems, size, quiet=select)
     length = length or config.data.length
@@ -99,7 +102,7 @@ class Pass:
     position: str | None = None
     """Where the gold document or the facts stand; None where positions are not asked for."""
     further: str = ""
-    """What differs from the data set: `length`, `position`, or nothing."""
+    """What differs from the data set: `length`, `position`, that memories are `appended` to, or nothing."""
 
 
 def passes(config: TrainConfig, split: str = "test") -> list[Pass]:
@@ -117,6 +120,7 @@ def passes(config: TrainConfig, split: str = "test") -> list[Pass]:
         Pass(data, own, place),
         *(Pass(with_length(data, split, each, asked.problems), each, further="length") for each in lengths),
         *(Pass(with_position(data, split, each, asked.problems), own, each, "position") for each in positions),
+        *([Pass(data, own, place, APPENDED)] if asked.appended else []),
     ]
 
 
@@ -130,7 +134,7 @@ def foresee(config: TrainConfig) -> None:
     from perk import data
 
     for each in passes(config):
-        if each.further:
+        if each.further not in ("", APPENDED):
             try:
                 data.load(replace(each.data, cache=None))["test"][0]
             except UserError as error:
@@ -168,7 +172,7 @@ def asked_of(each: Pass, own: Sequence[Problem], config: TrainConfig, split: str
     """The problems of a pass; `own` are those of the split as the data set has it."""
     from perk import data
 
-    if not each.further:
+    if each.further in ("", APPENDED):
         return own
     most = config.evaluation.problems
     there = data.load(each.data)[split]
@@ -218,10 +222,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         raise UserError(f"split={config.split}: use one of {', '.join(SPLITS)}")
     trained, parts = restored(folder, config.device)
     own = trained.evaluation
+    if config.appended and not isinstance(parts.learner, Perk):
+        raise UserError(f"appended=true: run={folder} writes no memory to append to; leave it out")
     trained.evaluation = replace(
         own,
         lengths=config.lengths or own.lengths,
         positions=config.positions or own.positions,
+        appended=config.appended or own.appended,
         inner_steps=config.inner_steps or own.inner_steps,
         micro_batch=config.micro_batch or own.micro_batch,
         confidence=config.confidence,
@@ -235,7 +242,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     with seeding.applied(trained.runtime, trained.seed):
         metrics, _ = measure(parts, splits[config.split], trained, config.split)
     who = RunIdentity("perk", trained.experiment, trained.method.name, trained.scale, trained.seed)
-    changed = {key: getattr(config, key) for key in ("inner_steps", "lengths", "positions")}
+    changed = {key: getattr(config, key) for key in ("inner_steps", "lengths", "positions", "appended")}
     evaluation.report(folder, config.split, changed, metrics, who, plain(trained), config.tracker)
     return metrics
 

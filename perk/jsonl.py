@@ -3,8 +3,8 @@
     {"context": "Mary went home. ...", "question": "Where is Mary?", "answer": "home", "support": ["Mary went home."]}
     {"context": ["one segment", "another"], "questions": [{"question": "...", "answer": ["accepted", "too"]}]}
 
-A context is running text, which is cut into segments of about `data.segment` tokens, or a list of segments. `answer` is
-one text or a list of accepted ones, the first being the one to say. Optional: `support`, sentences of the context in
+A context is running text, which is cut into segments of at most `data.segment` tokens, or a list of segments. `answer`
+is one text or a list of accepted ones, the first being the one to say. Optional: `support`, sentences of the context in
 the order to recite them; `kind`, by which scores are split; of a line `id`, and `source`, what must not cross splits
 (default: the context).
 """
@@ -16,16 +16,28 @@ from pathlib import Path
 from typing import Any
 
 from common.data.dataroot import find
+from common.data.given import Spellings, check_names, name_of
 from common.data.jsonfile import read_objects
 from common.data.splits import SPLITS, completed, digest
 from common.errors import UserError
+from common.language.normal import normalise
 from perk.config import DataConfig
+from perk.metrics import exact_match
 from perk.problems import Made, Problem, Question
-from perk.segments import segments_of
+from perk.segments import segments_of, tell_of_long
 from perk.tokens import Tokens
 
 ASKED = ("question", "answer", "support", "kind")
-KNOWN = ("context", "questions", "id", "source", *ASKED)
+LINE = ("context", "questions", "id", "source")
+KNOWN = (*LINE, *ASKED)
+OTHER_WORDS = {
+    **dict.fromkeys(("relevant", "evidence", "supporting_facts", "gold"), "support"),
+    **dict.fromkeys(("label", "target"), "answer"),
+    **dict.fromkeys(("text", "passage", "document", "documents", "segments"), "context"),
+    **dict.fromkeys(("theory", "group"), "source"),
+    **dict.fromkeys(("type", "category"), "kind"),
+}
+"""Of other data sets, RECKONING's own files among them."""
 REMEDY = "name a file with data.files.train"
 FORM = '{"context": "...", "question": "...", "answer": "..."}'
 
@@ -55,6 +67,9 @@ def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
 
 
 def _split(config: DataConfig, tokens: Tokens, split: str, lines: Sequence[Line]) -> Made:
+    given = [text for line in lines if not isinstance(line.context, str) for text in line.context]
+    tell_of_long(f"data.files: {split}", given, tokens, config.segment_tokens)
+
     def make(index: int) -> Problem:
         line = lines[index % len(lines)]
         context = line.context
@@ -84,21 +99,38 @@ def read_lines(path: Path) -> Iterator[Line]:
         UserError: `path:line: what is wrong; remedy`.
     """
     seen: dict[str, int] = {}
+    told: dict[str, tuple[Question, str]] = {}
+    spellings = Spellings(lambda answer: " ".join(answer.lower().split()))
     for line, value in read_objects(path, remedy=f"give the path of a file with one object a line, {FORM}"):
         where = f"{path}:{line}"
+        check_names(value, KNOWN, where, OTHER_WORDS)
         if strange := sorted(set(value) - set(KNOWN)):
             raise UserError(f"{where}: unknown field {strange[0]!r}; known are {', '.join(KNOWN)}")
         context = _context(value.get("context"), where)
-        given = value.get("id")
-        name = f"{path.name.split('.')[0]}:{line}" if given is None else str(given)
+        name = name_of(value.get("id"), "id", where) or f"{path.name.split('.')[0]}:{line}"
         if name in seen:
             raise UserError(f"{where}: id {name!r} was used in line {seen[name]}; give every line an id of its own")
         seen[name] = line
         text = context if isinstance(context, str) else " ".join(context)
         asked = _asked(value, where)
-        questions = tuple(_question(each, at, f"{name}/{i}", text) for i, (each, at) in enumerate(asked))
-        source = value.get("source")
-        yield Line(name, digest(text) if source is None else str(source), context, questions)
+        questions = tuple(_question(each, at, f"{name}/{i}", text, spellings) for i, (each, at) in enumerate(asked))
+        source = name_of(value.get("source"), "source", where)
+        _check_answers(text, questions, [at for _, at in asked], told)
+        yield Line(name, digest(text) if source is None else source, context, questions)
+    spellings.tell("answer")
+
+
+def _check_answers(
+    text: str, questions: Sequence[Question], places: Sequence[str], told: dict[str, tuple[Question, str]]
+) -> None:
+    """See that no question about a context has two answers; `told` are those of the lines before."""
+    for question, where in zip(questions, places, strict=True):
+        before, place = told.setdefault(digest(f"{text}\n{normalise(question.text)}"), (question, where))
+        if not any(exact_match(answer, before.answers) for answer in question.answers):
+            raise UserError(
+                f"{where}: {question.text!r} is answered {question.answers[0]!r}, and {before.answers[0]!r} of the "
+                f"same context in {place}; correct one of them, or accept both in a list"
+            )
 
 
 def _context(value: Any, where: str) -> str | tuple[str, ...]:
@@ -124,8 +156,11 @@ def _asked(value: Mapping[str, Any], where: str) -> list[tuple[Mapping[str, Any]
     return [(each, f"{where}: questions[{index}]") for index, each in enumerate(several)]
 
 
-def _question(value: Mapping[str, Any], where: str, name: str, context: str) -> Question:
-    text, answers, support = value.get("question"), value.get("answer"), value.get("support") or []
+def _question(value: Mapping[str, Any], where: str, name: str, context: str, spellings: Spellings) -> Question:
+    text, answers, support = value.get("question"), value.get("answer"), value.get("support")
+    support = [] if support is None else support
+    if strange := [field for field in check_names(value, (*ASKED, *LINE), where, OTHER_WORDS) if field not in KNOWN]:
+        raise UserError(f"{where}: unknown field {strange[0]!r}; known are {', '.join(ASKED)}")
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{where}: question={text!r} is no text; write {FORM}")
     answers = answers if isinstance(answers, list) else [answers]
@@ -136,7 +171,9 @@ def _question(value: Mapping[str, Any], where: str, name: str, context: str) -> 
     recited = tuple(map(_plain, support))
     if absent := [each for each in recited if not each or each not in context]:
         raise UserError(f"{where}: support {absent[0]!r} is not in the context; copy the sentence from there")
-    return Question(name, _plain(text), tuple(map(str.strip, answers)), str(value.get("kind") or ""), recited)
+    said, *others = map(str.strip, answers)
+    accepted = (spellings.one(said, where), *others)
+    return Question(name, _plain(text), accepted, name_of(value.get("kind"), "kind", where) or "", recited)
 
 
 def _plain(text: str) -> str:

@@ -3,7 +3,7 @@
     reader = perk.load("runs/perk/babilong_qa1/scale-cpu")
     memory = reader.read(text)                  # a few gradient steps; the text is not needed any more
     memory.ask("Where is Mary?")                # no context is read
-    memory.append(more)                         # goes on from what is written
+    memory.append(more)                         # experimental: goes on from what is written, and may ruin it
     memory.save("memories/mary")                # a standard peft adapter
     reader.open("memories/mary").ask("Where is Mary?")
 
@@ -13,16 +13,19 @@ and their forward passes follow one another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from common.data.textfile import read_text
 from common.engine.swap import LOCK
 from common.errors import UserError
 from common.language.decode import continuations
 from common.run import memory
+from common.run.results import finished_hash
 from common.run.schema import Device
 from perk.config import Target, TrainConfig
 from perk.methods import Perk
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from common.engine.weights import Weights
     from perk.build import Parts
 
+logger = logging.getLogger(__name__)
+TEXTS = (".txt", ".md", ".text", ".rst", ".gz", ".xz", ".json", ".jsonl", ".csv", ".tsv", ".html", ".pdf", ".docx")
+"""Endings of files that are read, or that one might try to read."""
 SCHEMA = 1
 """Of `memory.json`."""
 Context = str | Path | Sequence[str]
@@ -40,7 +46,9 @@ Context = str | Path | Sequence[str]
 
 
 def load(run: str | Path, device: Device | str | None = None) -> Reader:
-    """The selected model of a trained run, ready to read. `device` is auto, cpu or cuda; None takes the run's own.
+    """The selected model of a trained run, ready to read; of one that has not finished, with a warning.
+
+    `device` is auto, cpu or cuda; None takes the run's own.
 
     Raises:
         UserError: no such run, no selected checkpoint, a method without memory, or the model is gone.
@@ -53,6 +61,10 @@ def load(run: str | Path, device: Device | str | None = None) -> Reader:
     except ValueError:
         raise UserError(f"device={device}: use one of {', '.join(Device)}") from None
     config, parts = restored(folder, where)
+    if finished_hash(folder) is None:
+        logger.warning(
+            "run=%s has not finished: this is the model selected so far, and training may replace it", folder
+        )
     if not isinstance(parts.learner, Perk):
         raise UserError(
             f"run={folder}: method.learner={config.method.learner} writes nothing into weights; give a run of a method "
@@ -87,7 +99,7 @@ class Reader:
         """Write a context into a memory of its own.
 
         Args:
-            context: text is cut into segments of about `data.segment` tokens as the builders cut theirs.
+            context: text is cut into segments of at most `data.segment` tokens as the builders cut theirs.
             micro_batch: segments in one graph: less memory, the same memory written; 0 takes all, None the run's own.
             inner_steps: None takes the run's own.
 
@@ -146,21 +158,45 @@ class Reader:
         )
         return adapted.weights, numbers.stop
 
-    def _cut(self, context: Context) -> list[str]:
+    def _cut(self, context: Any) -> list[str]:
         from perk.tokens import load as load_tokens
 
         if isinstance(context, Path):
             context = read_text(context)
+        elif isinstance(context, str):
+            _tell_of_path(context)
         if isinstance(context, str):
             data = self.config.data
             segments = segments_of(context, load_tokens(data.tokenizer, data.root), data.segment_tokens)
+        elif isinstance(context, (bytes, bytearray, Mapping, Set)) or not isinstance(context, Iterable):
+            raise UserError(
+                f"a context of type {type(context).__name__}: give running text, a Path to a text file, or a list of "
+                f"segments{'; bytes are text after .decode()' if isinstance(context, (bytes, bytearray)) else ''}"
+            )
         else:
             segments = list(context)
+        if strange := [place for place, text in enumerate(segments) if not isinstance(text, str)]:
+            kind = type(segments[strange[0]]).__name__
+            raise UserError(f"segment {strange[0]} of {len(segments)} is a {kind}, a text is needed")
         if not segments:
             raise UserError("an empty context: there is nothing to memorise; give some text")
         if blank := [place for place, text in enumerate(segments) if not text.strip()]:
             raise UserError(f"segment {blank[0]} of {len(segments)} is empty; leave it out")
         return segments
+
+
+def _tell_of_path(text: str) -> None:
+    """A text that names a file is read as a text all the same; the log says how a file is given."""
+    name = text.strip()
+    if "\n" in name or len(os.fsencode(name)) > os.pathconf("/", "PC_PATH_MAX"):
+        return
+    like = " " not in name and (name.lower().endswith(TEXTS) or name.startswith(("/", "./", "../", "~/")))
+    try:
+        there = bool(name) and Path(name).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):  # no name of a file
+        there = False
+    if there or like:
+        logger.warning("%r is memorised as it stands; to read a file of that name give Path(%r)", name, name)
 
 
 class Memory:
@@ -175,10 +211,11 @@ class Memory:
     @overload
     def ask(self, question: list[str]) -> list[str]: ...
     def ask(self, question: str | list[str]) -> str | list[str]:
-        """Greedy answers. Where the model says the supporting facts first, what follows them; "" if nothing does.
+        """Greedy answers. Where the model says the supporting facts first, what follows them; "" if nothing does, and
+        the log has what was said.
 
         Raises:
-            UserError: a question does not fit the model.
+            UserError: a question is no text, is blank, or does not fit the model.
         """
         said = self.respond(question)
         return self._answer(said) if isinstance(said, str) else [self._answer(text) for text in said]
@@ -195,7 +232,7 @@ class Memory:
         """
         parts = self.reader.parts
         templates = parts.templates
-        asked = [question] if isinstance(question, str) else question
+        asked = _questions(question)
         if not asked:
             return []
         prompts = [templates.asked(each, self.segments) for each in asked]
@@ -213,7 +250,9 @@ class Memory:
         return texts[0] if isinstance(question, str) else texts
 
     def append(self, context: Context, *, micro_batch: int | None = None, inner_steps: int | None = None) -> None:
-        """Write more into this memory: the inner steps again, on the new segments alone, from the weights that hold the
+        """Experimental: no run is trained to append, and APPENDED_NUMBER
+
+        Writes more into this memory: the inner steps again, on the new segments alone, from the weights that hold the
         earlier ones. The optimiser's state starts fresh and the rates with those of the first step; segments are
         numbered on. What was read before may be forgotten, and reading all at once gives another memory.
 
@@ -254,8 +293,31 @@ class Memory:
         templates, known = self.reader.parts.templates, config.data.supported
         if config.method.target is Target.answer or known is False:
             return templates.said(said, supported=False)
-        answer = templates.said(said, supported=True)
-        return answer if known else answer or templates.said(said, supported=False)
+        answer = templates.said(said, supported=True) or ("" if known else templates.said(said, supported=False))
+        if not answer:
+            logger.warning(
+                "no answer: nothing follows the supporting facts as data.templates.support=%r has it; said was %r, of "
+                "at most evaluation.max_new_tokens=%d tokens (`respond` returns it)",
+                config.data.templates.support, said.strip(), config.evaluation.max_new_tokens,
+            )  # fmt: skip
+        return answer
+
+
+def _questions(question: str | list[str]) -> list[str]:
+    """One question or several as a list.
+
+    Raises:
+        UserError: one is no text, or blank.
+    """
+    if not isinstance(question, (str, list, tuple)):
+        raise UserError(f"a question of type {type(question).__name__}: give a text, or a list of them")
+    asked = [question] if isinstance(question, str) else list(question)
+    for place, each in enumerate(asked):
+        if not isinstance(each, str):
+            raise UserError(f"question {place} of {len(asked)} is a {type(each).__name__}, a text is needed")
+        if not each.strip():
+            raise UserError(f"question {place} of {len(asked)} is empty; ask something")
+    return asked
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Learners: what turns a batch of problems into outer losses, and questions into answers."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -41,6 +42,8 @@ class Perk(MemoryLearner[Problem]):
         """`weigher`: None weighs all tokens the same; `capture` is as in `Writer`."""
         self.templates, self.method = templates, method
         self.micro_batch = evaluation.micro_batch
+        self.halves = False
+        """At test time: write the first half of the segments, then append the second."""
         self.memorised: Losses = model.losses if weigher is None else WeightedLosses(model.losses, weigher)
         writer = Writer(
             model,
@@ -66,8 +69,32 @@ class Perk(MemoryLearner[Problem]):
         return answer_loss(self.model.losses, fast, questions).sum()
 
     def _adapt(self, group: Sequence[Problem], *, training: bool) -> Adapted:
+        if self.halves and not training:
+            return self._in_halves(group)
         size = self.writer.inner.micro_batch if training else self.micro_batch
         return self.writer.write(self._given(group), tasks=len(group), training=training, micro_batch=size)
+
+    @contextmanager
+    def appending(self) -> Iterator[None]:
+        """Within it memories are written in two halves, one context at a time."""
+        stacked, self.writer.stacked, self.halves = self.writer.stacked, False, True
+        try:
+            yield
+        finally:
+            self.writer.stacked, self.halves = stacked, False
+
+    def _in_halves(self, group: Sequence[Problem]) -> Adapted:
+        """As `Memory.append` does after `Reader.read`; a context of one segment has no second half."""
+        (problem,) = group
+        rows = self._memorised(problem)
+        middle = (len(rows) + 1) // 2
+        adapted = None
+        for half in filter(None, (rows[:middle], rows[middle:])):
+            start = adapted.weights if adapted else None
+            given = self.writer.rows([half], [token_shares(half)])
+            adapted = self.writer.write(given, tasks=1, training=False, micro_batch=self.micro_batch, start=start)
+        assert adapted is not None, "a context has a segment"
+        return adapted
 
     def _given(self, group: Sequence[Problem]) -> Rows:
         """Segments with the mean over all tokens of a context as the loss."""

@@ -8,6 +8,7 @@ from common.tables.grid import grid
 from perk.audit import MOST, Description, Result, audit, describe, shared
 from perk.config import Task, TrainConfig
 from perk.problems import Problem
+from perk.tokens import load as load_tokens
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,7 +28,10 @@ def show(splits: Mapping[str, Sequence[Problem]], config: TrainConfig) -> None:
     from rich.console import Console
 
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-    found = {split: describe(problems[:MOST], config.data.length_of(split)) for split, problems in splits.items()}
+    tokens = load_tokens(config.data.tokenizer, config.data.root)
+    found = {
+        split: describe(problems[:MOST], config.data.length_of(split), tokens) for split, problems in splits.items()
+    }
     console.print(counts(splits, found, config))
     console.print(overlaps(found))
     console.print(example(splits["train"][0], config), soft_wrap=True)
@@ -56,6 +60,11 @@ def counts(
         f"tokens a context ({config.data.tokenizer})": [_spread(each.tokens) for each in found.values()],
         **({} if config.data.task is Task.jsonl else _missed(found, config)),
         "segments a context": [_spread(each.segments) for each in found.values()],
+        "tokens a segment": [_spread(each.sizes) for each in found.values()],
+        f"  above {config.data.segment_tokens:,}": [
+            _share(sum(size > config.data.segment_tokens for size in each.sizes), len(each.sizes))
+            for each in found.values()
+        ],
         "different answers": [f"{len(each.answers):,}" for each in found.values()],
     }
     for place in range(TOP):

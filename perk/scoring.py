@@ -7,7 +7,7 @@ from common.run.results import Interval
 from common.tables import summary
 from perk.audit import MOST, audit, matches_of
 from perk.babilong.vocabulary import labels_of
-from perk.config import DataConfig, EvaluationConfig, MethodConfig, Task
+from perk.config import APPENDED, DataConfig, EvaluationConfig, MethodConfig, Task
 from perk.metrics import exact_match, label_match
 from perk.problems import Problem, Question
 from perk.templates import Templates
@@ -45,6 +45,8 @@ def score(
                 scores["label_match"] = (int(label_match(said, answer, question.text, labels)), 1)
             more = {"answer": answer, "said": said, "response": text}
             slices = slices_of(question, length, position)
+            if further == APPENDED:
+                slices |= {APPENDED: "halves"}
             items.append(Item(question.id, problem.group or problem.id, scores, slices, further, more))
     return items
 
@@ -66,7 +68,7 @@ def summarise(items: Sequence[Item], asked: EvaluationConfig) -> dict[str, Inter
 
 def _passes(asked: EvaluationConfig) -> list[str]:
     """The slices that further passes over a split change: no item has a position where none is asked."""
-    return (["length"] if asked.lengths else []) + ["position"]
+    return (["length"] if asked.lengths else []) + ["position"] + [APPENDED]
 
 
 def shortcut_items(

@@ -53,7 +53,9 @@ def read_choices(path: Path, annotations: Path | None = None, labels: Mapping[st
     support = _annotations(annotations) if annotations is not None else None
     problems: list[Problem] = []
     lines: dict[str, int] = {}
-    for number, record in read_json_lines(path, remedy="point data.root at the folder with the question files"):
+    for number, record in read_json_lines(
+        path, remedy="point data.root at the folder with the question files", own=False
+    ):
         where = f"{path}:{number}"
         check_fields(record, FIELDS, where)
         name = record["id"]
@@ -93,7 +95,9 @@ def _answer(record: dict[str, Any], where: str, labels: Mapping[str, str] | None
 def _annotations(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """Question id -> (path:line, annotation)."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for number, record in read_json_lines(path, remedy="give the annotation file, or read without annotations"):
+    for number, record in read_json_lines(
+        path, remedy="give the annotation file, or read without annotations", own=False
+    ):
         where = f"{path}:{number}"
         for field in ("id", "n_sentences", "depth", "support"):
             if field not in record:

@@ -265,8 +265,9 @@ class DataConfig:
         if self.format is Format.clutrr_text and self.hops is None:
             raise UserError("data.hops=null: it says which original files to train on; use 2, 4 or 6")
         if self.format in (Format.clutrr_text, Format.clutrr_csv) and self.distractors != "0":
+            have = "have none" if self.format is Format.clutrr_text else "have their own or none"
             raise UserError(
-                f"data.distractors={self.distractors} with data.format={self.format}: the files have none; use "
+                f"data.distractors={self.distractors} with data.format={self.format}: the files {have}; use "
                 "generated stories, data=clutrr_cpu"
             )
 

@@ -7,7 +7,8 @@ tokens, and audit shortcuts.
 
 import logging
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from common.data import cache, dataroot
+from common.data.given import Spellings
 from common.data.splits import build_digest, check_disjoint, shares_of
 from common.data.textfile import read_json_lines
 from common.errors import UserError
@@ -28,8 +30,10 @@ from reckoning.choices import annotations_beside, read_choices
 from reckoning.clutrr import splits as clutrr
 from reckoning.config import SPLITS, DataConfig, Format, TrainConfig, Variant
 from reckoning.folio import check_release, read_folio
+from reckoning.metrics import normalise
 from reckoning.pararule import read_pararule
 from reckoning.problems import (
+    Answers,
     Problem,
     group_questions,
     problem_from_json,
@@ -63,21 +67,20 @@ def load(config: DataConfig) -> Splits:
     Raises:
         UserError: missing root or file, malformed content, an empty split, or theories shared between splits.
     """
+    _require(config)
     cached = _cache_folder(config)
     if cached is not None and cache.is_whole(cached):
         return {
             split: [problem_from_json(value) for _, value in read_json_lines(cache.file_of(cached, split))]
             for split in SPLITS
         }
+    _check_labels(config)
     splits = _build(config)
     for split, problems in splits.items():
         limit = config.limit.get(split, 0)
         splits[split] = problems[:limit] if limit else problems
         if not splits[split]:
-            raise UserError(
-                f"data.name={config.name}: no problem is left in the {split} split; "
-                "use more theories, another data.variant, or data.balance=false"
-            )
+            raise UserError(f"data.name={config.name}: no problem is left in the {split} split; {_why(config, split)}")
     _check_disjoint(splits)
     splits["train"] = shuffled_copies(splits["train"], config.copies, config.seed)
     if cached is not None:
@@ -92,6 +95,47 @@ def digests(splits: Splits) -> dict[str, str]:
     return {split: of_records(map(problem_to_json, problems)) for split, problems in splits.items()}
 
 
+def _why(config: DataConfig, split: str) -> str:
+    """Why a split is empty, and what to do."""
+    if config.format is Format.generated:
+        return "use more theories, another data.variant, or data.balance=false"
+    if config.format is not Format.proofwriter:
+        return f"give a larger file as data.files.{split}, or leave it null to cut the train file"
+    name = plain(config.files)[split] or plain(config.files)["train"]
+    answers = Counter(
+        str(question["answer"]).lower()
+        for record in read_records(find(config.root, name))
+        for question in record["questions"].values()
+    )
+    counts = ", ".join(f"{count} {answer}" for answer, count in answers.most_common())
+    if not answers["unknown"] and (config.balance or config.variant is Variant.repaired):
+        return (
+            f"{name} has no question that is answered unknown ({counts}: a closed world), and the recipe takes as "
+            "many of each answer; take a file of the open world (OWA), or set data.variant=published data.balance=false"
+        )
+    return f"{name} has the answers {counts}; use a larger file, another data.variant, or data.balance=false"
+
+
+def _require(config: DataConfig) -> None:
+    """See that the files of the settings are there, so that all that are missing are said at once.
+
+    Raises:
+        UserError: several are missing.
+    """
+    if config.format.made:
+        return
+    names = [name for name in (*plain(config.files).values(), *plain(config.support).values()) if name]
+    if config.format is Format.clutrr_text:
+        names = clutrr.names(config)
+    dataroot.check_all(config.root, (name for name in names if clutrr.HOPS not in name), _remedy(names))
+
+
+def _remedy(names: Sequence[str]) -> str:
+    sources = dict.fromkeys(source for name in names if (source := SOURCES.get(Path(name).parts[0])))
+    get = f"get {' and '.join(sources)}, or " if sources else ""
+    return f"{get}run on generated data: data=generated (on two cores with scale=cpu)"
+
+
 def find(root: str | None, name: str) -> Path:
     """The file `name` below the data root, as `common.data.dataroot.find`; what is missing is named with where to get
     it.
@@ -99,9 +143,7 @@ def find(root: str | None, name: str) -> Path:
     Raises:
         UserError: no root is known, or the file is not there.
     """
-    source = SOURCES.get(Path(name).parts[0])
-    get = f"get {source}, or " if source else ""
-    return dataroot.find(root, name, f"{get}run on generated data: data=generated (on two cores with scale=cpu)")
+    return dataroot.find(root, name, _remedy([name]))
 
 
 def _cache_folder(config: DataConfig) -> Path | None:
@@ -128,7 +170,10 @@ def _build(config: DataConfig) -> Splits:
     shares = shares_of(config.shares, missing)
     if config.format is Format.proofwriter:
         return _from_release(config, files, missing, shares)
-    read = {split: _read_problems(config, split) for split in SPLITS if files[split] is not None}
+    answers, told = Spellings(normalise), Answers()
+    read = {split: _read_problems(config, split, answers, told) for split in SPLITS if files[split] is not None}
+    answers.tell("answer")
+    _tell_of_two_answers(config, read)
     if config.format is Format.folio and config.check_counts:
         for split, problems in read.items():
             check_release(split, problems)
@@ -185,20 +230,49 @@ def _from_records(config: DataConfig, split: str, records: Iterator[Record] | li
 READERS = {Format.folio: read_folio, Format.prontoqa: read_prontoqa, Format.pararule_plus: read_pararule}
 
 
-def _read_problems(config: DataConfig, split: str) -> list[Problem]:
+def _read_problems(config: DataConfig, split: str, answers: Spellings, told: Answers) -> list[Problem]:
     if config.format in (Format.clutrr_text, Format.clutrr_csv):
         return clutrr.read(config, split, find)
     path = find(config.root, plain(config.files)[split])
     if config.format is Format.jsonl:
-        return read_jsonl(path, config.labels)
+        return read_jsonl(path, config.labels, answers=answers, told=told)
     if config.format in READERS:
         return READERS[config.format](path, config.labels)
     named = plain(config.support)[split]
     return read_choices(path, find(config.root, named) if named else annotations_beside(path), config.labels)
 
 
+def _tell_of_two_answers(config: DataConfig, read: Splits) -> None:
+    """Published files may say two things of one question; they are read as they are."""
+    told = Answers()
+    found = [
+        (problem.id, *differing)
+        for problems in read.values()
+        for problem in problems
+        if (differing := told.differing(problem, problem.id))
+    ]
+    if found:
+        name, question, answer, place = found[0]
+        logger.warning(
+            "%s: %d questions have two answers from the same facts, such as %r: %r in %s, %r in %s",
+            config.name, len(found), question.text, answer, place, question.answer, name,
+        )  # fmt: skip
+
+
+def _check_labels(config: DataConfig) -> None:
+    """See that scoring can tell the answer words of different labels apart."""
+    words = Spellings(normalise)
+    for label, word in (config.labels or {}).items():
+        if (first := words.one(word, label)) != word:
+            raise UserError(
+                f"data.labels: {word!r} (of {label!r}) and {first!r} are one word for scoring; write both alike, or "
+                "another word"
+            )
+
+
 def _check_disjoint(splits: Splits) -> None:
-    check_disjoint({split: {problem.theory for problem in problems} for split, problems in splits.items()}, "theories")
+    names = {split: {problem.theory: problem.id for problem in problems} for split, problems in splits.items()}
+    check_disjoint({split: set(theories) for split, theories in names.items()}, "theories", names)
 
 
 def export(config: DataConfig) -> list[Path]:

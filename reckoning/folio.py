@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common.data.given import check_names, name_of
 from common.data.textfile import read_json_lines
 from common.errors import UserError
 from reckoning.problems import Problem, Question, check_fields, content_key, known_label
@@ -36,9 +37,12 @@ def read_folio(path: Path, labels: Mapping[str, str] | None = None) -> list[Prob
     problems: list[Problem] = []
     lines: dict[str, int] = {}
     stories: dict[str, tuple[str, int]] = {}
-    for number, record in read_json_lines(path, remedy="point data.root at the folder with folio-train.jsonl"):
+    for number, record in read_json_lines(
+        path, remedy="point data.root at the folder with folio-train.jsonl", own=False
+    ):
         where = f"{path}:{number}"
         check_fields(record, FIELDS, where)
+        check_names(record, (*FIELDS, "example_id", "story_id"), where, {})
         if not all(isinstance(premise, str) for premise in record["premises"]):
             raise UserError(f"{where}: premises={record['premises']!r} is not a list of sentences; correct the line")
         facts = tuple(filter(None, map(cleaned, record["premises"])))
@@ -47,21 +51,21 @@ def read_folio(path: Path, labels: Mapping[str, str] | None = None) -> list[Prob
             raise UserError(f"{where}: premises={record['premises']!r} holds no sentence; fill it in")
         if not text:
             raise UserError(f"{where}: conclusion is empty; fill it in")
-        name = str(record.get("example_id", f"{path.name.split('.')[0]}:{number}"))
+        name = name_of(record.get("example_id"), "example_id", where) or f"{path.name.split('.')[0]}:{number}"
         if name in lines:
             raise UserError(
                 f"{where}: example_id {name!r} was used in line {lines[name]}; give every line an id of its own"
             )
         lines[name] = number
         theory = content_key(facts)
-        if "story_id" in record:
-            first = stories.setdefault(str(record["story_id"]), (theory, number))
+        if (story := name_of(record.get("story_id"), "story_id", where)) is not None:
+            first = stories.setdefault(story, (theory, number))
             if first[0] != theory:
                 raise UserError(
-                    f"{where}: story {record['story_id']} has other premises than in line {first[1]}, so stories would "
+                    f"{where}: story {story} has other premises than in line {first[1]}, so stories would "
                     "cross splits; give it a story_id of its own"
                 )
-        label = record["label"].lower()
+        label = record["label"].strip().lower()
         answer = known_label(SAME.get(label, label), labels, where)
         question = Question(name, text, answer, tuple(range(len(facts))))
         problems.append(Problem(name, theory, facts, (), (question,)))

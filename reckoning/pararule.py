@@ -36,7 +36,9 @@ def read_pararule(path: Path, labels: Mapping[str, str] | None = None) -> list[P
     """
     problems: list[Problem] = []
     lines: dict[tuple[str, str], int] = {}
-    for number, record in read_json_lines(path, remedy="point data.root at the folder with depth2_dev.jsonl.gz"):
+    for number, record in read_json_lines(
+        path, remedy="point data.root at the folder with depth2_dev.jsonl.gz", own=False
+    ):
         where = f"{path}:{number}"
         check_fields(record, FIELDS, where)
         facts = sentences_of(record["context"])
@@ -65,4 +67,4 @@ def _question(asked: Any, where: str, labels: Mapping[str, str] | None) -> Quest
     depth = str(asked["meta"].get("QDep", ""))
     if not depth.isdecimal():
         raise UserError(f"{where}: meta.QDep={depth!r} is not a depth; write a whole number")
-    return Question(asked["id"], text, known_label(asked["label"], labels, where), depth=int(depth))
+    return Question(asked["id"], text, known_label(asked["label"].strip().lower(), labels, where), depth=int(depth))

@@ -9,13 +9,29 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
+from common.data.given import Spellings, Unread, check_names, name_of
 from common.data.splits import cut
 from common.data.textfile import read_json_lines
 from common.errors import UserError
+from reckoning.metrics import normalise
 
 FORMAT = '{"facts": ["...", ...], "question": "...", "answer": "..."}'
 SEVERAL = '"questions": [{"question": "...", "answer": "..."}, ...]'
 KINDS = ("fact", "rule")
+QUESTION = ("question", "answer", "relevant", "depth")
+LINE = ("facts", "questions", "kinds", "theory", "id", "all_facts", "guid", "proofs", *QUESTION)
+"""Fields that are read; `guid` is the authors' `id`, and their `proofs` say nothing that `facts` does not."""
+OTHER_WORDS = {
+    **dict.fromkeys(
+        ("support", "supports", "supporting_facts", "evidence", "gold", "proof", "relevant_facts"), "relevant"
+    ),
+    **dict.fromkeys(("label", "target", "gold_answer"), "answer"),
+    **dict.fromkeys(("context", "premises", "sentences", "knowledge"), "facts"),
+    **dict.fromkeys(("hypothesis", "conclusion", "statement", "query"), "question"),
+    **dict.fromkeys(("group", "source", "story_id"), "theory"),
+    **dict.fromkeys(("hops", "qdep"), "depth"),
+}
+"""Of other data sets, PERK's own files among them."""
 Item = TypeVar("Item")
 
 
@@ -155,16 +171,25 @@ def shuffled_copies(problems: Iterable[Problem], count: int, seed: int) -> list[
     return copies
 
 
-def read_jsonl(path: Path, labels: Mapping[str, str] | None = None, *, questions_per_set: int = 1) -> list[Problem]:
+def read_jsonl(
+    path: Path,
+    labels: Mapping[str, str] | None = None,
+    *,
+    questions_per_set: int = 1,
+    answers: Spellings | None = None,
+    told: "Answers | None" = None,
+) -> list[Problem]:
     """Problems of a user's own JSON-lines file (plain or .gz), one knowledge set per line in the form `FORMAT`.
 
     Several questions about the facts stand in `questions`, a list of objects, in place of `question` and `answer`.
     Optional fields of a question: `relevant` (sentences of `facts` or their indices from 0) and `depth`; in a list also
     `id`. Optional fields of a line: `kinds` ("fact" or "rule" per sentence), `theory` (what must not cross splits;
-    default: `content_key` of the facts), `id` (default: the line). `labels` maps the labels of the file to answer
+    default: `content_key` of the facts), `id` (default: the line). In the authors' files `all_facts` are given and
+    `facts` the relevant of them, and `guid` is the id. `labels` maps the labels of the file to answer
     words; its keys are the only labels accepted, compared without regard to case and kept as the key writes them (JSON
-    true and false are read as words). None accepts any. Problems have up to `questions_per_set` questions: consecutive
-    lines with equal facts are merged, longer lists are cut.
+    true and false are read as words). None accepts any; of spellings that scoring takes for one the first in `answers`
+    is kept, with a warning. With `told` a question has one answer. Problems have up to
+    `questions_per_set` questions: consecutive lines with equal facts are merged, longer lists are cut.
 
     Raises:
         UserError: `path:line: what is wrong; remedy`.
@@ -172,9 +197,17 @@ def read_jsonl(path: Path, labels: Mapping[str, str] | None = None, *, questions
     remedy = "give the path of a JSON-lines file, plain or .gz"
     problems: list[Problem] = []
     seen: dict[str, int] = {}
-    for number, record in read_json_lines(path, remedy=remedy):
+    unread = Unread(path)
+    own = Spellings(normalise) if answers is None else answers
+    for number, record in read_json_lines(path, remedy=remedy, own=False):
         where = f"{path}:{number}"
+        unread.tell(check_names(record, LINE, where, OTHER_WORDS), number)
         problem = _problem_of(record, where, f"{path.name.split('.')[0]}:{number}", labels)
+        if labels is None:
+            questions = tuple(replace(each, answer=own.one(each.answer, where)) for each in problem.questions)
+            problem = replace(problem, questions=questions)
+        if told is not None:
+            told.check(problem, where)
         for question in problem.questions:
             if question.id in seen:
                 raise UserError(
@@ -183,19 +216,73 @@ def read_jsonl(path: Path, labels: Mapping[str, str] | None = None, *, questions
                 )
             seen[question.id] = number
         problems.append(problem)
+    if answers is None:
+        own.tell("answer")
     return group_questions(problems, questions_per_set)
 
 
+class Answers:
+    """What questions about a knowledge set were answered."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def differing(self, problem: Problem, where: str) -> tuple[Question, str, str] | None:
+        """The first question of a problem that was answered otherwise before, with that answer and its place."""
+        knowledge = problem.theory + content_key(problem.facts)
+        for question in problem.questions:
+            key = (knowledge, normalise(question.text))
+            answer, place = self._said.setdefault(key, (question.answer, where))
+            if normalise(answer) != normalise(question.answer):
+                return question, answer, place
+        return None
+
+    def check(self, problem: Problem, where: str) -> None:
+        """See that no question has two answers.
+
+        Raises:
+            UserError: one has.
+        """
+        if found := self.differing(problem, where):
+            question, answer, place = found
+            raise UserError(
+                f"{where}: {question.text!r} is answered {question.answer!r}, and {answer!r} of the same facts in "
+                f"{place}; correct one of them"
+            )
+
+
 def _problem_of(record: dict[str, Any], where: str, name: str, labels: Mapping[str, str] | None) -> Problem:
+    record = _of_authors(record, where)
     facts = tuple(_sentences(record, where))
-    kinds = tuple(_items(record.get("kinds") or [], where, "kinds", str))
+    kinds = tuple(_items(_given(record, "kinds"), where, "kinds", str))
     if kinds and (len(kinds) != len(facts) or not set(kinds) <= set(KINDS)):
         raise UserError(
             f"{where}: kinds={list(kinds)} for {len(facts)} facts; write 'fact' or 'rule' for each, or no kinds"
         )
-    name = str(record.get("id", name))
+    name = name_of(record.get("id"), "id", where) or name
+    theory = name_of(record.get("theory"), "theory", where)
     questions = tuple(_question(asked, at, called, facts, labels) for asked, at, called in _asked(record, where, name))
-    return Problem(name, str(record.get("theory") or content_key(facts)), facts, kinds, questions)
+    return Problem(name, content_key(facts) if theory is None else theory, facts, kinds, questions)
+
+
+def _of_authors(record: dict[str, Any], where: str) -> dict[str, Any]:
+    """A line in the form of the authors' own files as one in ours."""
+    found = {**record, "id": record.get("id", record.get("guid"))}
+    if isinstance(record.get("questions"), str) and "guid" in record:  # CLUTRR's, in the later release
+        found["question"] = found.pop("questions")
+    if record.get("all_facts") is None:
+        return found
+    if "relevant" in record or "questions" in found:
+        extra = "relevant" if "relevant" in record else "questions"
+        raise UserError(
+            f"{where}: {extra} beside all_facts, of which facts are the relevant ones; remove one of the two"
+        )
+    return {**found, "facts": record["all_facts"], "relevant": _items(record.get("facts"), where, "facts", str)}
+
+
+def _given(record: Mapping[str, Any], field: str) -> Any:
+    """An optional list."""
+    return [] if record.get(field) is None else record[field]
 
 
 def _asked(record: dict[str, Any], where: str, name: str) -> Iterator[tuple[dict[str, Any], str, str]]:
@@ -212,7 +299,10 @@ def _asked(record: dict[str, Any], where: str, name: str) -> Iterator[tuple[dict
         at = f"{where}: questions[{index}]"
         if not isinstance(fields, dict):
             raise UserError(f"{at}={fields!r} is not an object; write {SEVERAL}")
-        yield fields, at, str(fields.get("id", f"{name}/{index}"))
+        rest = check_names(fields, (*QUESTION, "id"), at, OTHER_WORDS)
+        if lost := [field for field in rest if field in LINE]:
+            raise UserError(f"{at}: {lost[0]} is a field of the line; move it out of the question")
+        yield fields, at, name_of(fields.get("id"), "id", at) or f"{name}/{index}"
 
 
 def _question(
@@ -225,7 +315,7 @@ def _question(
         id=name,
         text=_text(record, "question", where),
         answer=_label(record, where, labels),
-        relevant=_relevant(record.get("relevant") or [], facts, where),
+        relevant=_relevant(_given(record, "relevant"), facts, where),
         depth=depth,
     )
 
@@ -273,11 +363,16 @@ def _label(record: dict[str, Any], where: str, labels: Mapping[str, str] | None)
             f"{where}: the answer {word!r} holds a comma or 'because', at which a response is cut: it could never be "
             "right; write it without, or map it to another word in data.labels"
         )
+    if not normalise(word):
+        raise UserError(
+            f"{where}: of the answer {word!r} scoring leaves nothing (articles and signs do not count), so anything "
+            "empty would be right; write another word, or map it to one in data.labels"
+        )
     return label
 
 
 def known_label(answer: str, labels: Mapping[str, str] | None, where: str) -> str:
-    """The key of `labels` that is `answer` but for its case; any answer where `labels` is None.
+    """The key of `labels` that is `answer` but for its case and blanks; any answer where `labels` is None.
 
     Raises:
         UserError: it is none of them.
@@ -285,7 +380,7 @@ def known_label(answer: str, labels: Mapping[str, str] | None, where: str) -> st
     if labels is None or answer in labels:
         return answer
     for label in labels:
-        if label.lower() == answer.lower():
+        if label.lower().split() == answer.lower().split():
             return label
     raise UserError(
         f"{where}: unknown label {answer!r}, allowed are {sorted(labels)}; correct the line or add the label, "

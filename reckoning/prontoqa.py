@@ -22,7 +22,7 @@ def read_prontoqa(path: Path, labels: Mapping[str, str] | None = None) -> list[P
         UserError: `path:line: what is wrong; remedy`.
     """
     problems = read_choices(path, labels=labels)
-    lines = read_json_lines(path)
+    lines = read_json_lines(path, own=False)
     return [
         _explained(problem, record, f"{path}:{number}")
         for problem, (number, record) in zip(problems, lines, strict=True)

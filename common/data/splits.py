@@ -67,16 +67,20 @@ def completed(
     return {**read, **{split: [x for x in whole if split_of[key(x)] == split] for split in ("train", *missing)}}
 
 
-def check_disjoint(keys: Mapping[str, set[str]], what: str) -> None:
-    """See that no two splits share a key.
+def check_disjoint(
+    keys: Mapping[str, set[str]], what: str, names: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """See that no two splits share a key; `names` say, a split and key, what has it.
 
     Raises:
         UserError: two do; `what` the keys are.
     """
     for a, b in combinations(keys, 2):
         if both := keys[a] & keys[b]:
+            first = min(both)
+            where = f"it is in {names[a][first]} and {names[b][first]}; " if names else ""
             raise UserError(
-                f"data: the {a} and {b} splits share {len(both)} {what} (such as {min(both)}); give them files that "
+                f"data: the {a} and {b} splits share {len(both)} {what} (such as {first}); {where}give them files that "
                 "share none, or leave data.files.dev and data.files.test null to cut the train file"
             )
 

@@ -7,8 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from common.data.given import Refused, checked
 from common.data.packed import DAMAGE, lines_of, whole
 from common.errors import UserError
+
+CELL = 2**27
+"""Characters of a cell of CSV, at most; more is a quotation mark that is never closed."""
+PACKED = {b"\x1f\x8b": "gzip, .gz", b"\xfd7zXZ": "xz, .xz", b"PK\x03\x04": "zip, none that is read"}
+"""How a packed file begins -> its kind, and the ending by which it is known."""
 
 
 def read_lines(path: Path, *, remedy: str = "check the path") -> Iterator[tuple[int, str]]:
@@ -45,11 +51,7 @@ def read_text(path: Path, *, remedy: str = "check the path") -> str:
     """
     _check_there(path, remedy)
     with _readable(path, lambda: 1):
-        raw = whole(path)
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, raw.count(b"\n", 0, error.start) + 1, error) from error
+        return _text(path, 1, whole(path))
 
 
 def _check_there(path: Path, remedy: str) -> None:
@@ -62,10 +64,25 @@ def _lines(path: Path) -> Iterator[str]:
     number = 0
     with _readable(path, lambda: number + 1):
         for number, raw in enumerate(lines_of(path), start=1):
-            try:
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, number, error) from error
+            yield _text(path, number, raw)
+
+
+def _text(path: Path, number: int, raw: bytes) -> str:
+    """What bytes that begin in line `number` say.
+
+    Raises:
+        UserError: they are no UTF-8 text.
+    """
+    if number == 1 and (kind := next((kind for head, kind in PACKED.items() if raw.startswith(head)), None)):
+        raise UserError(f"{path}:1: a packed file ({kind}) without its ending; unpack it, or name it so")
+    if (place := raw.find(b"\0")) >= 0:
+        line = number + raw.count(b"\n", 0, place)
+        raise UserError(f"{path}:{line}: a NUL character, so no UTF-8 text; save the file as UTF-8")
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        line = number + raw.count(b"\n", 0, error.start)
+        raise UserError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
 
 
 @contextmanager
@@ -80,13 +97,11 @@ def _readable(path: Path, line: Callable[[], int]) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> UserError:
-    return UserError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8")
-
-
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    csv.field_size_limit(CELL)
     reader = csv.DictReader(_lines(path), strict=True)
     try:
+        _check_columns(path, list(reader.fieldnames or ()))
         for row in reader:
             if None in row or None in row.values():
                 columns = len(reader.fieldnames or ())
@@ -96,22 +111,51 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise UserError(f"{path}:{reader.line_num + 1}: malformed CSV ({error}); correct the line") from error
 
 
-def read_json_lines(path: Path, *, remedy: str = "check the path") -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield `(line number, object)` of a JSON-lines file, plain or .gz.
+def _check_columns(path: Path, columns: list[str]) -> None:
+    if not columns:
+        raise UserError(f"{path}: the file is empty; a line with the names of the columns is needed")
+    if columns[0].lstrip().startswith(("{", "[")):
+        raise UserError(f"{path}:1: this is JSON, comma-separated values are needed; give another file or data.format")
+    if len(columns) == 1 and (sign := next((sign for sign in ";\t|" if sign in columns[0]), None)):
+        raise UserError(f"{path}:1: columns are separated by {sign!r}; save the file with commas")
+    if twice := [name for name in columns if name and columns.count(name) > 1]:
+        raise UserError(f"{path}:1: the column {twice[0]!r} stands twice; keep one of them")
+
+
+def read_json_lines(
+    path: Path, *, remedy: str = "check the path", own: bool = True
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield `(line number, object)` of a JSON-lines file, plain or .gz; one that is not our `own` is read with care.
 
     Raises:
-        UserError: as `read_lines`; also a line that is not JSON or not an object, and a file without any line.
+        UserError: as `read_lines`; also a line that is not JSON or not an object, and a file without any line. If it is
+            not our own, a key that stands twice in an object.
     """
-    return _objects(path, read_lines(path, remedy=remedy))
+    return _objects(path, read_lines(path, remedy=remedy), None if own else checked)
 
 
-def _objects(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, dict[str, Any]]]:
+def other_form(path: Path, text: str) -> str:
+    """What a first line that is not JSON seems to be, with the remedy; "" if nothing else."""
+    if "{" not in text and ({".csv", ".tsv"} & set(path.suffixes) or any(sign in text for sign in ",;\t")):
+        return "this is CSV or text, not JSON; write one object in braces per line, or give another file or data.format"
+    if text.startswith("["):
+        return "this is an array over several lines; write one object in braces per line, without the array"
+    return ""
+
+
+def _objects(
+    path: Path, lines: Iterator[tuple[int, str]], hook: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     empty = True
     for number, text in lines:
-        empty = False
+        first, empty = empty, False
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=hook)
+        except Refused as error:
+            raise UserError(f"{path}:{number}: {error}") from error
         except (ValueError, RecursionError) as error:
+            if first and (form := other_form(path, text)):
+                raise UserError(f"{path}:{number}: {form}") from error
             raise UserError(f"{path}:{number}: malformed JSON ({error}); one complete object per line") from error
         if not isinstance(value, dict):
             raise UserError(

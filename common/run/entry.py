@@ -26,7 +26,7 @@ from common import utf8
 from common.data.packed import Bounds, bounded
 from common.errors import SweepError, UserError
 from common.run import local, run_name  # noqa: F401 -- register the resolvers of conf/common
-from common.run.keys import unknown_key
+from common.run.keys import list_or_one, unknown_key
 from common.run.schema import flat
 from common.run.usage import usage
 
@@ -35,6 +35,9 @@ USER_ERROR = 2
 INTERRUPTED = 130
 BY_RESOLVER = "UserError raised while resolving interpolation: "
 """How OmegaConf hands on what a resolver raises; it keeps no cause."""
+
+COMPOSING = re.compile(r"(?P<file>In .*?): \w+ raised while composing config:\n(?P<what>.*)\n\s*full_key: (?P<key>\S+)")
+"""Hydra's error about a value in a configuration file."""
 
 Task = Callable[[DictConfig], Any]
 log = logging.getLogger(__name__)
@@ -152,7 +155,12 @@ def _explain_composition(error: HydraException) -> str:
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         where = str(error).strip().partition("\n")[0]
         what = str(cause.msg).strip().partition("\n")[0]  # then OmegaConf's names of types
+        if (mistaken := list_or_one(str(cause.full_key), what, where)) is not None:
+            return mistaken
         return f"{cause.full_key}: {what} ({where}); `--cfg job` shows every key with its value"
+    if found := COMPOSING.match(str(error).strip()):  # a file's value: Hydra keeps the text alone
+        what = list_or_one(found["key"], found["what"], "") or f"{found['key']}: {found['what']}"
+        return f"{found['file']}: {what}"
     return str(error).strip()
 
 

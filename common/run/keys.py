@@ -1,6 +1,7 @@
 """The keys of a schema, and what is said of one that is mistaken."""
 
 import difflib
+import re
 import typing
 from collections.abc import Iterable, Iterator
 from enum import Enum
@@ -74,6 +75,22 @@ def explain(error: OmegaConfBaseException, cls: type | None = None) -> UserError
     if cls is not None and (declared := dict(_keys(cls)).get(key)) is not None:
         kind = f"; {key} takes {_words(declared)}"
     return UserError(f"{key}: {message}{kind}")
+
+
+def list_or_one(key: str, what: str, where: str) -> str | None:
+    """What to write where a list and a single value were mixed up; None if OmegaConf complains of something else.
+
+    `what` is its message, `where` Hydra's, which repeats an override.
+    """
+    given = re.search(r"override \S*?=(.*)$", where)
+    value = given[1].rstrip(")") if given else ""
+    said = f"{key}={value}" if given else key
+    if "is not a ListConfig" in what:
+        return f"{said}: a list is needed" + (f"; write '{key}=[{value}]'" if given else ", as in [<value>]")
+    if "'list'" in what or "'ListConfig'" in what:
+        first = value.strip("[]").partition(",")[0].strip()
+        return f"{said}: one value is needed, no list" + (f"; write {key}={first}" if first else "")
+    return None
 
 
 def _keys(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,10 +8,12 @@ from common.data.dataroot import find
 from common.data.splits import SPLITS, completed, digest
 from common.errors import UserError
 from perk.apis.config import Position
-from perk.apis.documents import Api, Placed, Wanted, is_placed, read_placed, read_wanted
+from perk.apis.documents import Api, Placed, Wanted, call_of, is_placed, read_placed, read_wanted
 from perk.apis.generator import MOST, generate
 from perk.config import DataConfig
+from perk.metrics import exact_match
 from perk.problems import Made, Problem, Question
+from perk.segments import tell_of_long
 from perk.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ def _made(config: DataConfig, tokens: Tokens, split: str, wanted: Sequence[Wante
     def make(index: int) -> Problem:
         each = order[index % len(order)]
         rng = random.Random(f"{config.seed}/{split}/{index}/documents")
-        others = [api for api in rng.sample(apis, len(apis)) if api.call != each.api.call]
+        others = [api for api in rng.sample(apis, len(apis)) if not exact_match(api.call, (each.api.call,))]
         question = f"Instruction: {each.instruction}"
         return _problem(config, tokens, split, index, question, each.api, others)
 
@@ -111,10 +113,13 @@ def _from_placed(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
 
 
 def _as_they_are(config: DataConfig, tokens: Tokens, split: str, placed: Sequence[Placed]) -> Made:
+    shown = (text for each in placed for text in each.context)
+    tell_of_long(f"data.files: {split}", shown, tokens, config.segment_tokens)
+
     def make(index: int) -> Problem:
         each = placed[index % len(placed)]
         name = f"{config.name}/{split}/{index}"
-        gold = next(place for place, text in enumerate(each.context) if each.answer in text)
+        gold = next(place for place, text in enumerate(each.context) if call_of(text) == each.answer)
         question = Question(f"{name}/0", each.question, (each.answer,), each.location, (), (gold,))
         sources = (f"question:{digest(each.question)}", *(f"api:{digest(text)}" for text in each.context))
         return Problem(name, each.context, (question,), sources, sum(tokens.counts(each.context)), group=sources[0])

@@ -4,14 +4,15 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from common.data.dataroot import find
 from common.data.splits import SPLITS, completed, digest
 from common.errors import UserError
 from perk.babilong.config import Budget
 from perk.babilong.haystack import Haystack, open_haystack
-from perk.babilong.passage import FINE, passage, segmented
-from perk.babilong.placing import indexed, merged, places
+from perk.babilong.passage import FINE, Piece, filled, passage
+from perk.babilong.placing import Place, allotted, indexed, merged, within
 from perk.babilong.simulator import tell
 from perk.babilong.stories import Asked, Story, read_stories
 from perk.config import DataConfig
@@ -41,18 +42,30 @@ class _Builder:
         rng = random.Random(f"{config.seed}/{self.split}/{index}/haystack")
         told = story.facts[: max(each.facts for each in asked)]
         facts = indexed(told, mine.index)
-        added = sum(self.tokens.counts([f" {fact}" for fact in facts]))
-        length = config.length_of(self.split)
+        costs = self.tokens.counts([f" {fact}" for fact in facts])
+        added, length = sum(costs), config.length_of(self.split)
         budget = length if mine.budget is Budget.on_top else length - added
         if budget < config.segment_tokens // 2:
             raise UserError(
                 f"{name}: {len(facts)} facts take {added} of {length} tokens; raise data.length, or use "
                 "data.babilong.budget=on_top or data.babilong.most_facts"
             )
-        pieces, texts = passage(self.haystack, self.split, rng, self.tokens, budget, config.segment_tokens // FINE)
-        segments = segmented(pieces, config.segment_tokens)
-        where = places(segments, facts, mine.placement_of(self.split), mine.order, rng)
-        written = merged(segments, facts, where)
+        if max(costs) > config.segment_tokens:
+            raise UserError(
+                f"{name}: a fact takes {max(costs)} tokens, a segment has {config.segment_tokens}; raise data.segment"
+            )
+        on_top = added if mine.budget is Budget.on_top else 0
+        limit = config.segment_tokens
+        while True:  # a text may have a token more than its parts: its first word has no blank before it
+            rng = random.Random(f"{config.seed}/{self.split}/{index}/haystack")
+            longest = config.segment_tokens // FINE
+            pieces, texts = passage(self.haystack, self.split, rng, self.tokens, budget, longest)
+            written, where = self._written(pieces, facts, costs, limit, rng)
+            sizes = self.tokens.counts(written)
+            over, beyond = max(sizes) - config.segment_tokens, sum(sizes) - on_top - length
+            if over <= 0 and beyond <= 0:
+                break
+            limit, budget = max(limit - max(0, over), *costs), budget - max(0, beyond)
         questions = tuple(
             Question(
                 id=f"{name}/{number}",
@@ -64,11 +77,31 @@ class _Builder:
             )
             for number, each in enumerate(asked)
         )
-        total = sum(self.tokens.counts(written))
-        on_top = added if mine.budget is Budget.on_top else 0
         sources = (f"story:{story.key}", f"told:{told_key(told)}", *(f"text:{text}" for text in texts))
         group = sources[0] if self.cases else ""
-        return Problem(name, tuple(written), questions, sources, total, on_top, group=group)
+        return Problem(name, tuple(written), questions, sources, sum(sizes), on_top, group=group)
+
+    def _written(
+        self, pieces: Sequence[Piece], facts: Sequence[str], costs: Sequence[int], limit: int, rng: random.Random
+    ) -> tuple[list[str], list[Place]]:
+        """Segments of at most `limit` tokens with the facts in them, and where each fact stands."""
+        mine = self.config.babilong
+        placement = mine.placement_of(self.split)
+        total = sum(costs) + sum(piece.tokens for piece in pieces)
+        for number in count(max(1, -(-total // limit))):
+            chosen = allotted(facts, costs, number, limit, placement, mine.order, rng)
+            if chosen is None:
+                continue
+            taken = [0] * number
+            for place, cost in zip(chosen, costs, strict=True):
+                taken[place] += cost
+            if (segments := filled(pieces, taken, limit)) is None:
+                continue
+            used = [place for place in range(number) if segments[place] or taken[place]]
+            kept = [segments[place] for place in used]
+            where = within(kept, [used.index(place) for place in chosen], mine.order, rng)
+            return merged(kept, facts, where), where
+        raise AssertionError("a segment for each piece and each fact holds them")
 
     def _case(self, index: int) -> Case:
         if self.cases:
@@ -88,10 +121,10 @@ def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
     cases = {split: [] for split in SPLITS} if config.made else read_cases(config)
     splits = {}
     for split in SPLITS:
-        count = config.count[split] or len(cases[split])
-        if cases[split] and count > len(cases[split]):
-            logger.info("%s: %d questions for %d problems: asked again in other text", split, len(cases[split]), count)
-        splits[split] = Made(count, _Builder(config, split, haystack, tokens, cases[split]))
+        size = config.count[split] or len(cases[split])
+        if cases[split] and size > len(cases[split]):
+            logger.info("%s: %d questions for %d problems: asked again in other text", split, len(cases[split]), size)
+        splits[split] = Made(size, _Builder(config, split, haystack, tokens, cases[split]))
     return splits
 
 

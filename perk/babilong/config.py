@@ -48,10 +48,10 @@ class Placement(StrEnum):
     scattered = "scattered"
     """Each into a random segment, at a random place between sentences."""
     grouped = "grouped"
-    """Those of a character together, one character a segment, in segments that follow each other (the released QA2
-    and QA3 samples)."""
+    """Those of a character together, one character a segment or as many as it needs, in segments that follow each
+    other (the released QA2 and QA3 samples)."""
     pre = "pre"
-    """All within the first tenth of the segments."""
+    """All within the first tenth of the segments, or as many as they need."""
     mid = "mid"
     post = "post"
 

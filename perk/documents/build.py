@@ -3,22 +3,26 @@
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from common.data.dataroot import find
 from common.data.splits import BUCKETS, SPLITS, bucket, cut, digest, shares_of
 from common.errors import UserError
+from common.language.normal import normalise
 from perk.config import DataConfig
 from perk.documents.config import Distractors, Kind
 from perk.documents.generator import generate
-from perk.documents.items import Item, Passage, holds, read_hotpotqa, read_pool, read_triviaqa
+from perk.documents.items import Item, Passage, gives_away, holds, read_hotpotqa, read_pool, read_triviaqa
 from perk.problems import Made, Problem, Question
 from perk.retrieval import Index
+from perk.segments import segments_of
 from perk.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 GENERATED_TOKENS = 32
 """No generated passage is shorter, so a context never has more than length / GENERATED_TOKENS of them."""
+SAMPLE = 64
+"""Passages by which it is judged whether a question has distractors at all."""
 STUB = 12
 """A last distractor that would be cut to fewer tokens is left out."""
 
@@ -32,11 +36,16 @@ class Pool:
             Index([each.line for each in self.passages]) if how is Distractors.bm25 and self.passages else None
         )
 
-    def candidates(self, question: str, rng: random.Random, most: int) -> list[Passage]:
-        """At most `most` passages in the order in which they should be used."""
+    def candidates(self, question: str, rng: random.Random, most: int) -> Iterator[Passage]:
+        """All passages in the order in which they should be used; `most` are expected to be enough."""
         if self._index is None:
-            return rng.sample(self.passages, min(most, len(self.passages)))
-        return [self.passages[place] for place in self._index.best(question, most)]
+            drawn = rng.sample(self.passages, min(most, len(self.passages)))
+            yield from drawn
+            seen = set(drawn)
+            yield from rng.sample(left := [each for each in self.passages if each not in seen], len(left))
+            return
+        for start, stop in ((0, most), (most, len(self.passages))):
+            yield from (self.passages[place] for place in self._index.best(question, stop)[start:])
 
 
 def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
@@ -49,7 +58,8 @@ def build(config: DataConfig, tokens: Tokens) -> dict[str, Made]:
         return {split: _generated(config, tokens, split) for split in SPLITS}
     items = _items(config)
     pools = _pools(config, items)
-    return {split: _split(config, tokens, split, items[split], pools[split]) for split in SPLITS}
+    kept = {split: _with_distractors(config, tokens, split, items[split], pools[split]) for split in SPLITS}
+    return {split: _split(config, tokens, split, kept[split], pools[split]) for split in SPLITS}
 
 
 def item_of(config: DataConfig, split: str, index: int) -> Item:
@@ -68,11 +78,14 @@ def _generated(config: DataConfig, tokens: Tokens, split: str) -> Made:
 
 def _split(config: DataConfig, tokens: Tokens, split: str, items: Sequence[Item], pool: Pool) -> Made:
     if not items:
-        raise UserError(f"data.files: no question with a gold passage is left for the {split} split")
+        raise UserError(
+            f"data.files: no question with a gold passage is left for the {split} split, and with answers that most "
+            "passages do not hold; give a larger file"
+        )
     count = config.count[split] or len(items)
     if count > len(items):
         logger.info("%s: %d questions for %d problems: asked again in another order", split, len(items), count)
-    # a distractor of fewer tokens is rare, and then some more are left out below
+    # a distractor of fewer tokens is rare
     most = max(64, config.length_of(split) // STUB)
 
     def make(index: int) -> Problem:
@@ -84,12 +97,13 @@ def _split(config: DataConfig, tokens: Tokens, split: str, items: Sequence[Item]
 
 
 def _problem(
-    config: DataConfig, tokens: Tokens, split: str, index: int, item: Item, candidates: Sequence[Passage]
+    config: DataConfig, tokens: Tokens, split: str, index: int, item: Item, candidates: Iterable[Passage]
 ) -> Problem:
-    """The item's gold passages and as many candidates as fit, shuffled; the last is cut at a word to fill it."""
+    """The item's gold passages and as many candidates as fit, shuffled; the last is cut at a word to fill it. A passage
+    that is longer than a segment becomes several, each under its title, which stay together."""
     name, length = f"{config.name}/{split}/{index}", config.length_of(split)
-    lines = [passage.line for passage in item.gold]
-    left = length - sum(tokens.counts(lines))
+    shown = [_segments(passage, tokens, config.segment_tokens) for passage in item.gold]
+    left = length - sum(sum(tokens.counts(texts)) for texts in shown)
     if left < 0:
         raise UserError(
             f"{name}: the gold passages of question {item.id} take {length - left} of {length} tokens; raise "
@@ -97,37 +111,85 @@ def _problem(
         )
     titles = {passage.title for passage in item.gold}
     used = list(item.gold)
+    refused = 0
     for passage in candidates:
         if left <= STUB:
             break
-        if passage.title in titles or holds(passage.line, item.answers):
+        if passage.title in titles:
             continue
-        (count,) = tokens.counts([passage.line])
-        lines.append(passage.line if count <= left else _shortened(passage.line, tokens, left))
-        used.append(passage)
-        left -= min(count, left)
+        texts = _segments(passage, tokens, config.segment_tokens)
+        if any(gives_away(text, item.answers) for text in (passage.line, *texts)):
+            refused += 1
+            continue
+        fitting = _fitting(texts, tokens, left)
+        if fitting:
+            shown.append(fitting)
+            used.append(passage)
+            left -= sum(tokens.counts(fitting))
     if left > length // 100 + STUB:
+        hold, out = "", ""
+        if refused > len(used):
+            hold = f", as {refused} others hold an accepted answer ({' | '.join(item.answers[:3])}) as the metric does"
+            out = f"leave question {item.id} out, "
         raise UserError(
-            f"{name}: {len(used) - len(item.gold)} distractors fill only {length - left} of {length} tokens; give more "
-            "passages with data.documents.pool, or lower data.length"
+            f"{name}: {len(used) - len(item.gold)} distractors fill only {length - left} of {length} tokens{hold}; "
+            f"{out}give more passages with data.documents.pool, or lower data.length"
         )
-    order = list(range(len(lines)))
+    order = list(range(len(shown)))
     random.Random(f"{config.seed}/{split}/{index}/order").shuffle(order)
-    segments = tuple(lines[place] for place in order)
-    gold = tuple(order.index(place) for place in range(len(item.gold)))
+    starts = {place: sum(len(shown[each]) for each in order[:rank]) for rank, place in enumerate(order)}
+    segments = tuple(text for place in order for text in shown[place])
+    gold = tuple(starts[place] + part for place in range(len(item.gold)) for part in _telling(shown[place], item))
     question = Question(f"{name}/{item.id}", item.question, item.answers, item.kind, item.support, gold)
     sources = (f"question:{digest(item.question)}", *(f"passage:{digest(passage.line)}" for passage in used))
     group = "" if config.made else sources[0]
     return Problem(name, segments, (question,), sources, sum(tokens.counts(segments)), group=group)
 
 
-def _shortened(line: str, tokens: Tokens, limit: int) -> str:
-    words = line.split(" ")
-    counts = tokens.counts([f" {word}" for word in words])
+def _segments(passage: Passage, tokens: Tokens, segment: int) -> list[str]:
+    """The passage whole where a segment holds it, else in parts under its title; a long title stands once."""
+    (whole,), (head,) = tokens.counts([passage.line]), tokens.counts([passage.head])
+    if whole <= segment:
+        return [passage.line]
+    if head <= segment // 2:
+        return segments_of(passage.text, tokens, segment, passage.head)
+    return segments_of(passage.line, tokens, segment)
+
+
+def _fitting(texts: Sequence[str], tokens: Tokens, limit: int) -> list[str]:
+    """As many of the first segments as `limit` tokens hold, and of the next as many words, if they are no stub."""
+    kept: list[str] = []
+    for text, count in zip(texts, tokens.counts(texts), strict=True):
+        if count > limit:
+            last = _shortened(text, tokens, limit) if limit > STUB else ""
+            return [*kept, last] if last else kept
+        kept.append(text)
+        limit -= count
+    return kept
+
+
+def _shortened(text: str, tokens: Tokens, limit: int) -> str:
+    """The first words, as many as `limit` tokens hold."""
+    words = text.split(" ")
     total, kept = 0, 0
-    while total + counts[kept] <= limit:
-        total, kept = total + counts[kept], kept + 1
+    for count in tokens.counts([f" {word}" for word in words]):
+        if total + count > limit:
+            break
+        total, kept = total + count, kept + 1
+    while kept and tokens.counts([" ".join(words[:kept])])[0] > limit:
+        kept -= 1
     return " ".join(words[:kept])
+
+
+def _telling(texts: Sequence[str], item: Item) -> list[int]:
+    """Which segments of a gold passage hold its support, or an answer where no support is known; all if none alone."""
+    support = [" ".join(sentence.split()) for sentence in item.support]
+    told = [
+        place
+        for place, text in enumerate(texts)
+        if any(sentence in text for sentence in support) or (not support and holds(text, item.answers))
+    ]
+    return told or list(range(len(texts)))
 
 
 def _items(config: DataConfig) -> dict[str, list[Item]]:
@@ -143,10 +205,43 @@ def _items(config: DataConfig) -> dict[str, list[Item]]:
         if 2 * size > len(whole):  # shares count groups; most of the questions hang together in a large file
             split_of[largest] = "train"
         read |= {split: [i for i in whole if split_of[group_of[i.id]] == split] for split in ("train", *missing)}
+    read = {split: _answerable(split, items) for split, items in read.items()}
     kept = _without_shared(read)
     for split, items in kept.items():
         random.Random(f"{config.seed}/{split}/items").shuffle(items)
     return kept
+
+
+def _answerable(split: str, items: Sequence[Item]) -> list[Item]:
+    """Without the questions that no answer could be right to: of `A` nothing is left that the metric compares."""
+    kept = [item for item in items if any(map(normalise, item.answers))]
+    if lost := [item for item in items if not any(map(normalise, item.answers))]:
+        logger.warning(
+            "%s: %d questions left out, whose answers are articles or signs alone, such as %r of %s: the metric leaves "
+            "nothing of them", split, len(lost), lost[0].answers[0], lost[0].id,
+        )  # fmt: skip
+    return kept
+
+
+def _with_distractors(config: DataConfig, tokens: Tokens, split: str, items: Sequence[Item], pool: Pool) -> list[Item]:
+    """Without the questions of which an accepted answer (`Pa`, `a`) is part of some word of nearly every passage: the
+    metric would count them all, and too few are left to fill a context."""
+    sample, length = pool.passages[:SAMPLE], config.length_of(split)
+
+    def lacks(item: Item) -> bool:
+        if 2 * sum(gives_away(each.line, item.answers) for each in sample) <= len(sample):
+            return False
+        clean = [each.line for each in pool.passages if not gives_away(each.line, item.answers)]
+        return sum(tokens.counts(clean)) < length
+
+    lost = {item.id: item for item in items if lacks(item)}
+    if lost:
+        first = next(iter(lost.values()))
+        logger.warning(
+            "%s: %d of %d questions left out, as most passages hold an accepted answer as the metric looks for it, "
+            "such as %s of %s", split, len(lost), len(items), min(first.answers, key=len), first.id,
+        )  # fmt: skip
+    return [item for item in items if item.id not in lost]
 
 
 def _without_shared(read: dict[str, list[Item]]) -> dict[str, list[Item]]:

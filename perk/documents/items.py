@@ -4,15 +4,17 @@ HotpotQA (Yang et al., 2018) and Wikipedia's text are licensed CC BY-SA 4.0, Tri
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.data.given import name_of
 from common.data.jsonfile import read_objects
 from common.data.textfile import read_text
 from common.errors import UserError
 from common.language.normal import normalise
+from perk.metrics import substring_match
 
 EVIDENCE_WORDS = 100
 """Official TriviaQA documents are cut into passages of so many words, as the retrieved ones are."""
@@ -28,9 +30,14 @@ class Passage:
     text: str
 
     @property
+    def head(self) -> str:
+        """What stands before the text."""
+        return f"Document (Title: {self.title}):"
+
+    @property
     def line(self) -> str:
         """As the context shows it (HELMET's form)."""
-        return f"Document (Title: {self.title}): {self.text}"
+        return f"{self.head} {self.text}"
 
 
 @dataclass(frozen=True)
@@ -46,10 +53,20 @@ class Item:
     support: tuple[str, ...] = ()
 
 
-def holds(text: str, answers: tuple[str, ...]) -> bool:
-    """Does the text hold an accepted answer as whole words? Yes and no are no words to look for."""
+def looked_for(answers: Sequence[str]) -> tuple[str, ...]:
+    """The answers that a passage may give away: yes and no are no words to look for."""
+    return tuple(answer for answer in answers if normalise(answer) not in CLOSED)
+
+
+def gives_away(text: str, answers: Sequence[str]) -> bool:
+    """Would the text be a right answer by the metric? Then it is no distractor."""
+    return substring_match(text, looked_for(answers))
+
+
+def holds(text: str, answers: Sequence[str]) -> bool:
+    """Does the text give an accepted answer, in whole words? Then it may be gold: a part of a word tells nothing."""
     words = f" {normalise(text)} "
-    return any((found := normalise(a)) and found not in CLOSED and f" {found} " in words for a in answers)
+    return any((found := normalise(a)) and f" {found} " in words for a in looked_for(answers))
 
 
 def read_hotpotqa(path: Path) -> Iterator[Item]:
@@ -58,6 +75,7 @@ def read_hotpotqa(path: Path) -> Iterator[Item]:
     Raises:
         UserError: `path:line: what is wrong; remedy`.
     """
+    seen: dict[str, int] = {}
     for line, value in read_objects(path, remedy="give the path of a HotpotQA file"):
         where = f"{path}:{line}"
         wanted = {"question": str, "answer": str, "supporting_facts": list, "context": list}
@@ -78,7 +96,7 @@ def read_hotpotqa(path: Path) -> Iterator[Item]:
         # a few official facts number a sentence that is not there
         support = [paragraphs[title][number] for title, number in facts if number < len(paragraphs[title])]
         yield Item(
-            id=str(value.get("_id") or value.get("id") or f"{path.name.split('.')[0]}:{line}"),
+            id=_id(value, path, line, seen),
             question=value["question"].strip(),
             answers=(value["answer"].strip(),),
             kind=str(value.get("type") or "hotpotqa"),
@@ -96,17 +114,21 @@ def read_triviaqa(path: Path, evidence: Path | None, most_gold: int) -> Iterator
     Raises:
         UserError: `path:line: what is wrong; remedy`.
     """
+    seen: dict[str, int] = {}
     for line, value in read_objects(path, field="Data", remedy="give the path of a TriviaQA file"):
         where = f"{path}:{line}"
         if "Question" in value:
-            question, name, answers, passages = _official(value, where, evidence)
+            question, answers, passages = _official(value, where, evidence)
         else:
             _check(value, {"question": str, "answers": list, "passages": list}, where)
-            question, name = value["question"], str(value.get("id") or f"{path.name.split('.')[0]}:{line}")
-            answers = tuple(map(str, value["answers"]))
+            question = value["question"]
+            if strange := [each for each in value["answers"] if not isinstance(each, str)]:
+                raise UserError(f"{where}: answers hold {strange[0]!r}, which is no text; put it in quotes")
+            answers = tuple(value["answers"])
             passages = [_passage(each, where) for each in value["passages"]]
         if not any(map(normalise, answers)):
             raise UserError(f"{where}: no answer; give at least one")
+        name = _id(value, path, line, seen)
         unique = list(dict.fromkeys(passages))
         gold = tuple(p for p in unique if holds(f"{p.title} {p.text}", answers))[:most_gold]
         if gold:
@@ -114,9 +136,7 @@ def read_triviaqa(path: Path, evidence: Path | None, most_gold: int) -> Iterator
             yield Item(name, question.strip(), answers, "triviaqa", gold, others)
 
 
-def _official(
-    value: dict[str, Any], where: str, evidence: Path | None
-) -> tuple[str, str, tuple[str, ...], list[Passage]]:
+def _official(value: dict[str, Any], where: str, evidence: Path | None) -> tuple[str, tuple[str, ...], list[Passage]]:
     _check(value, {"Question": str, "QuestionId": str, "Answer": dict}, where)
     if evidence is None:
         raise UserError(f"{where}: official TriviaQA names documents; set data.documents.evidence=<folder evidence>")
@@ -130,7 +150,18 @@ def _official(
             for start in range(0, len(words), EVIDENCE_WORDS):
                 text = " ".join(words[start : start + EVIDENCE_WORDS])
                 passages.append(Passage(str(place.get("Title", "")), text))
-    return value["Question"], value["QuestionId"], answers, passages
+    return value["Question"], answers, passages
+
+
+def _id(value: Mapping[str, Any], path: Path, line: int, seen: dict[str, int]) -> str:
+    """The question's id, by default file and line; by it questions are put together, so it must be its own."""
+    names = ("_id", "id", "QuestionId")
+    given = next((value[name] for name in names if value.get(name) is not None), None)
+    found = name_of(given, "id", f"{path}:{line}") or f"{path.name.split('.')[0]}:{line}"
+    if found in seen:
+        raise UserError(f"{path}:{line}: id {found!r} was used in line {seen[found]}; give every question its own")
+    seen[found] = line
+    return found
 
 
 def read_pool(path: Path) -> Iterator[Passage]:

@@ -8,6 +8,7 @@ from common.data.splits import SPLITS, completed, digest
 from common.errors import UserError
 from perk.config import DataConfig
 from perk.problems import Made, Problem, Question
+from perk.segments import tell_of_long
 from perk.students.generator import generate
 from perk.students.records import ID, Database, kind_of, line_of, named_in, read_databases
 from perk.tokens import Tokens
@@ -75,6 +76,8 @@ def _split(config: DataConfig, tokens: Tokens, split: str, databases: Sequence[D
     ]
     if not cases:
         raise UserError(f"data.files.{split}: no question in it; give a file with questions")
+    records = (line_of(record) for database in databases for record in database.records)
+    tell_of_long(f"data.files: {split}", records, tokens, config.segment_tokens)
     random.Random(f"{config.seed}/{split}/cases").shuffle(cases)
     count = config.count[split] or len(cases)
 

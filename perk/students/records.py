@@ -12,6 +12,7 @@ from typing import Any
 
 from common.data.jsonfile import line_within, read_objects
 from common.errors import UserError
+from perk.metrics import exact_match
 
 FIELDS = ("Student Id", "Student Name", "Year", "School", "Major", "Grade")
 ID, NAME, YEAR, SCHOOL, MAJOR, GRADE = FIELDS
@@ -89,13 +90,16 @@ def _database(value: dict[str, Any], path: Path, line: int) -> Database:
         if records.setdefault(record[ID], record) != record:
             raise wrong("database", index, f"{ID} {record[ID]} was used for another student; ids are unique")
     asked = []
+    said: dict[str, str] = {}
     for index, pair in enumerate(value["questions"]):
         if not isinstance(pair, dict) or any(
-            not isinstance(pair.get(f), str) or not pair[f] for f in ("question", "answer")
+            not isinstance(pair.get(f), str) or not pair[f].strip() for f in ("question", "answer")
         ):
             raise wrong("questions", index, "a question needs the fields question and answer, each a string")
         if missing := [name for name in named_in(pair["question"]) if name not in records]:
             raise wrong("questions", index, f"no student has the id {missing[0]}; correct the question")
+        if not exact_match(pair["answer"], (said.setdefault(pair["question"], pair["answer"]),)):
+            raise wrong("questions", index, f"{pair['question']!r} was answered {said[pair['question']]!r} before")
         asked.append((pair["question"], pair["answer"]))
     return Database(tuple(value["database"]), tuple(asked))
 

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain, zip_longest
@@ -16,6 +17,8 @@ from reckoning.config import SPLITS, DataConfig, Format, Order
 from reckoning.problems import Problem
 
 logger = logging.getLogger(__name__)
+TESTED = re.compile(r"(\d)\.\d+_test")
+"""How a test file of one task is named: the kind of noise and the hops."""
 HOPS = "{hops}"
 """Stands in a file's name for the number of hops: `data.hops`, in the test split each of `data.clutrr.test_hops`."""
 Find = Callable[[str | None, str], Path]
@@ -50,6 +53,16 @@ def files(config: DataConfig, find: Find) -> list[Path]:
     return [path for split in SPLITS if HOPS in (_name(config, split) or "") for _, path in _files(config, split, find)]
 
 
+def names(config: DataConfig) -> list[str]:
+    """The name of every file, with its hops; those of a CSV set need not all be there."""
+    found: list[str] = []
+    for split in SPLITS:
+        if (name := _name(config, split)) is not None:
+            hops = hops_of(config, split) if HOPS in name else [0]
+            found += [name.replace(HOPS, str(each)) for each in hops]
+    return found
+
+
 def _name(config: DataConfig, split: str) -> str | None:
     name: str | None = plain(config.files)[split]
     return name
@@ -71,14 +84,32 @@ def _files(config: DataConfig, split: str, find: Find) -> list[tuple[int | None,
                 raise
     if missing:
         logger.info("%s: no %s file of %s hops", config.name, split, ", ".join(map(str, missing)))
+    if config.format is Format.clutrr_csv:
+        _tell_of_noise(config, split, [path for _, path in found])
     return found
 
 
+def _tell_of_noise(config: DataConfig, split: str, read: list[Path]) -> None:
+    """A set that tests robustness has files of other tasks beside those that are read; a number would say nothing of
+    them."""
+    tasks = {path: kind[1] for path in {each for own in read for each in own.parent.iterdir()}
+             if (kind := TESTED.match(path.name))}  # fmt: skip
+    asked = {tasks[path] for path in read if path in tasks}
+    if left := sorted({kind for kind in tasks.values() if kind not in asked}):
+        logger.warning(
+            "%s: the %s split reads tasks %s.k alone; files with other noise lie beside them: data.files.%s="
+            "'clutrr/%s/%s.{hops}_test*.csv*' reads those of tasks %s.k",
+            config.name, split, ", ".join(sorted(asked)), split, config.clutrr.set, left[0], left[0],
+        )  # fmt: skip
+
+
 def _ordered(problem: Problem, config: DataConfig, split: str) -> Problem:
-    if config.order is not Order.shuffled:
-        return problem  # as in the file, which holds no distractors
     places = list(range(len(problem.facts)))
-    random.Random(f"{config.seed}/{split}/{problem.id}/order").shuffle(places)
+    if config.order is Order.shuffled:
+        random.Random(f"{config.seed}/{split}/{problem.id}/order").shuffle(places)
+    else:  # as in the file, but for noise
+        last = config.order is Order.distractors_first
+        places.sort(key=lambda place: (place in problem.questions[0].relevant) is last)
     questions = tuple(
         replace(question, relevant=tuple(places.index(fact) for fact in question.relevant))
         for question in problem.questions

@@ -34,7 +34,7 @@ def read_records(path: Path) -> Iterator[Record]:
             names a sentence the theory does not have; or a missing or empty file.
     """
     remedy = "point data.root at the folder of an official release (meta-train.jsonl, meta-dev.jsonl, ...)"
-    lines = read_json_lines(path, remedy=remedy)
+    lines = read_json_lines(path, remedy=remedy, own=False)
     return (_checked(record, f"{path}:{number}") for number, record in lines)
 
 

@@ -73,6 +73,33 @@ def test_every_experiment_has_splits_that_share_nothing(small: Any, experiment: 
     assert all(splits[split][-1] == again[split][len(again[split]) - 1] for split in SPLITS)
 
 
+LENGTHS = {
+    "hotpotqa": (4096, 8192),
+    "triviaqa": (2048, 8192),
+    "student_recall": (8192, 16384),
+    "api_retrieval": (4096, 8192),
+}
+
+
+@pytest.mark.parametrize(("experiment", "length"), [(name, each) for name, both in LENGTHS.items() for each in both])
+def test_no_context_and_no_segment_of_the_small_scale_is_longer_than_it_may_be(
+    composed: Any, experiment: str, length: int
+) -> None:
+    config = composed(f"+experiment={experiment}", "scale=cpu", f"data.length={length}", "data.cache=null").data
+    for problem in data.load(config)["test"][:5]:
+        counts = Words().counts(problem.segments)
+        assert max(counts) <= config.segment_tokens
+        assert sum(counts) == problem.tokens <= config.length_of("test")
+
+
+def test_the_sizes_that_were_reached_are_shown(run: Any) -> None:
+    code, out, err = run(*small_words("student_recall"))
+    assert code == 0, err
+    sizes = next(line for line in out.splitlines() if "tokens a segment" in line)
+    over = next(line for line in out.splitlines() if " above 32" in line)
+    assert " to 3" in sizes and "0 (0.0 %)" not in over, "a record is not cut"
+
+
 def test_what_is_kept_is_what_was_built_and_is_read_from_there(small: Any, tmp_path: Path) -> None:
     config = small("babilong_qa2", f"data.cache={tmp_path}")
     first = data.load(config)
@@ -137,8 +164,11 @@ def test_a_mistake_ends_with_one_line_that_names_the_key(run: Any) -> None:
 def test_the_published_set_up_without_data_names_the_way_out(run: Any) -> None:
     code, _, err = run("+experiment=babilong_qa1", "data.cache=null")
     assert code == 2 and "data.tokenizer=Qwen/Qwen2.5-0.5B" in err
+    for name in ("babi/en-10k/qa1_single-supporting-fact_train.txt", "_test.txt", "HuggingFaceFW/fineweb-edu"):
+        assert name in err, "all at once"
+    assert "get bAbI tasks v1.2" in err and err.count("\n") == 1
     code, _, err = run("+experiment=babilong_qa1", "data.cache=null", "data.tokenizer=words")
-    assert code == 2 and "data.babilong.haystack.source" in err
+    assert code == 2 and "data.babilong.haystack.source=HuggingFaceFW/fineweb-edu" in err and "Qwen" not in err
 
 
 def test_a_problem_must_hold_together(tmp_path: Path) -> None:

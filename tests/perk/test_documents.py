@@ -11,8 +11,9 @@ import pytest
 from common.data.splits import SPLITS
 from common.errors import UserError
 from common.language.normal import normalise
-from perk.documents.build import build, item_of
-from perk.documents.items import Passage, holds, read_hotpotqa, read_pool, read_triviaqa
+from perk.documents.build import _problem, build, item_of
+from perk.documents.items import Item, Passage, holds, looked_for, read_hotpotqa, read_pool, read_triviaqa
+from perk.metrics import substring_match
 from perk.retrieval import Index
 from perk.tokens import Words, load
 
@@ -225,3 +226,85 @@ def test_questions_with_a_gold_title_of_the_test_file_leave_the_training_file(sm
     splits = build(small("hotpotqa", *words, "data.count={train:0,dev:0,test:0}"), Words())
     assert len(splits["train"]) + len(splits["dev"]) == 11 and len(splits["test"]) == 1
     assert all("q3" not in problem.questions[0].text for split in SPLITS for problem in splits[split])
+
+
+POOL = [
+    Passage(f"Lake {number}", f"The lake has {number} islands. It is deep and cold, and boats go there.")
+    for number in range(40)
+]
+
+
+def test_no_distractor_is_right_by_the_metric_though_its_words_are_others(small: Any, tmp_path: Path) -> None:
+    """`art` is no word of `party`, but the metric finds it there."""
+    party = Passage("Party", "The party was loud. Everybody left before the end of it.")
+    gold = Passage("Gallery", "The gallery shows art of the town.")
+    item = Item("q", "What is shown?", ("art",), "triviaqa", (gold,), (party, *POOL))
+    problem = _problem(small("triviaqa", "data.length=256"), Words(), "train", 0, item, (party, *POOL))
+    (question,) = problem.questions
+    others = [text for place, text in enumerate(problem.segments) if place not in question.gold]
+    assert others and not any(substring_match(text, ("art",)) for text in others)
+    assert not holds(party.line, ("art",)), "and it is no gold passage either"
+
+
+def test_a_question_whose_answer_every_passage_holds_is_said(small: Any, tmp_path: Path) -> None:
+    gold = Passage("E", "The answer is e.")
+    item = Item("q7", "Which letter?", ("e",), "triviaqa", (gold,), tuple(POOL))
+    message = "as 40 others hold an accepted answer (e) as the metric does; leave question q7 out"
+    with pytest.raises(UserError, match=re.escape(message)):
+        _problem(small("triviaqa", "data.length=256"), Words(), "train", 0, item, POOL)
+
+
+def test_an_id_is_used_once(tmp_path: Path) -> None:
+    path = tmp_path / "twice.json"
+    path.write_text(json.dumps([HOTPOT, HOTPOT], indent=0))
+    with pytest.raises(UserError, match=r"twice.json:\d+: id 'q1' was used in line 2; give every question its own"):
+        list(read_hotpotqa(path))
+    line = {"id": 0, "question": "Who?", "answers": [5], "passages": [{"title": "a", "text": "It was 5."}]}
+    path.write_text(json.dumps(line))
+    with pytest.raises(UserError, match="twice.json:1: answers hold 5, which is no text"):
+        list(read_triviaqa(path, None, 3))
+
+
+@pytest.mark.parametrize("name", ["hotpotqa", "triviaqa"])
+def test_real_distractors_are_never_right_and_no_segment_is_longer_than_it_may_be(real: Any, name: str) -> None:
+    for problem in real(name, "data.length=4096")["test"][:12]:
+        (question,) = problem.questions
+        counts = Words().counts(problem.segments)
+        assert max(counts) <= 256 and sum(counts) == problem.tokens <= 4096
+        gold = {problem.segments[place].partition("): ")[0] for place in question.gold}
+        for text in problem.segments:
+            if text.partition("): ")[0] not in gold:
+                assert not substring_match(text, looked_for(question.answers))
+
+
+def test_a_long_passage_becomes_segments_under_its_title_that_stay_together(small: Any) -> None:
+    told = [f"Sentence {number} says that there are {number} boats." for number in range(30)]
+    long = Passage("Boats", " ".join(told))
+    item = Item("q", "What does it say?", ("17 boats",), "bridge", (long,), tuple(POOL), (told[17],))
+    problem = _problem(small("hotpotqa", "data.length=512", "data.segment=64"), Words(), "train", 3, item, POOL)
+    counts = Words().counts(problem.segments)
+    assert max(counts) <= 64 and problem.tokens == sum(counts) <= 512
+    parts = [place for place, text in enumerate(problem.segments) if text.startswith("Document (Title: Boats): ")]
+    assert len(parts) > 3 and parts == list(range(parts[0], parts[-1] + 1))
+    text = " ".join(problem.segments[place].removeprefix("Document (Title: Boats): ") for place in parts)
+    assert text == long.text
+    (place,) = problem.questions[0].gold
+    assert told[17] in problem.segments[place]
+
+
+def test_an_answer_without_a_normal_form_is_left_out_in_words(
+    small: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [
+        {
+            "id": str(number), "question": f"Which letter is {number}?", "answer": "A" if number == 3 else "Ada Stone",
+            "supporting_facts": [[f"Mill {number}", 0]],
+            "context": [[f"Mill {number}", [f"Ada Stone painted {number}."]]],
+        }
+        for number in range(12)
+    ]  # fmt: skip
+    (tmp_path / "questions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    words = [f"data.root={tmp_path}", "data.files.train=questions.jsonl", "data.count={train:0,dev:0,test:0}"]
+    splits = build(small("hotpotqa", *words), Words())
+    assert sum(map(len, splits.values())) == 11
+    assert "1 questions left out, whose answers are articles or signs alone, such as 'A' of 3" in caplog.text

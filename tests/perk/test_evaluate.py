@@ -77,7 +77,7 @@ def test_what_is_asked_has_the_length_and_position_that_the_metric_names(
         assert [name for name, *_ in read] == [split] * 3 and {size for *_, size, _ in read} == {3}
         tokens = [length for _, length, *_ in read]
         assert tokens == [pytest.approx(64, abs=8), pytest.approx(128, abs=16), pytest.approx(64, abs=8)]
-        assert read[2][3] == {0}, "all facts in the first segment"
+        assert max(read[2][3]) <= 5, "all facts in the first segments, one in each as they hold no more"
         assert found(run, split, "+lengths-1024+positions-pre")["accuracy@length_1024"]["count"] == count
 
 

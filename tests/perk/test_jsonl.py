@@ -10,6 +10,7 @@ from common.errors import UserError
 from perk.config import DataConfig, SplitFiles, Target, Task
 from perk.data import check, digests, load
 from perk.jsonl import read_lines
+from perk.tokens import Words
 from perk.train import main
 from tests.runs import only_run, run_here
 
@@ -82,6 +83,14 @@ def test_splits_are_cut_by_source(tmp_path: Path) -> None:
         ({"support": "Rain fell."}, "is no list of sentences"),
         ({"questions": [{}]}, "question beside questions"),
         ({"facts": []}, "unknown field 'facts'; known are context"),
+        ({"suport": []}, "unknown field 'suport': did you mean 'support'"),
+        ({"relevant": []}, "unknown field 'relevant': did you mean 'support'"),
+        ({"support": 0}, "support=0 is no list of sentences"),
+        ({"support": ""}, "support='' is no list of sentences"),
+        ({"source": " "}, "source=' ' is neither a text nor a number"),
+        ({"kind": ["a"]}, "kind=.*is neither a text nor a number"),
+        ({"answer": 5}, "answer=5 is neither a text nor a list"),
+        ({"answer": "office"}, "'Where is Mary\\?' is answered 'office', and 'home' of the same context in .*:1"),
     ],
 )
 def test_bad_lines_are_named(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -154,3 +163,31 @@ def test_a_kept_split_is_built_again_if_damaged_and_watched_while_it_is_open(
     again = load(config)["train"]
     assert "damaged (train); the problems are built again" in caplog.text
     assert (folder / "train.jsonl").read_text() == kept and again[0] == first[0]
+
+
+def test_segments_of_a_file_that_are_too_long_are_said_and_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [{**LINE, "context": [f"Mary went home on day {i}.", "Rain fell. " * 9]} for i in range(6)]
+    splits = load(config_of(written(tmp_path / "mine.jsonl", *lines)))
+    assert splits["train"][0].segments[1] == ("Rain fell. " * 9).strip()
+    assert "of 8 segments have more than data.segment=8 tokens, up to 27; they stay as they are" in caplog.text
+    shares = {"train": 0.5, "dev": 0.25, "test": 0.25}
+    for problem in load(config_of(written(tmp_path / "text.jsonl", *stories(6)), shares=shares))["train"]:
+        assert max(Words().counts(problem.segments)) <= 8
+
+
+def test_spellings_of_an_answer_are_one_and_accepted_ones_may_be_several(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [{**LINE, "context": f"Mary went home. Day {i}.", "answer": each}
+             for i, each in enumerate(("Home", "home", ["HOME", "at home"]))]  # fmt: skip
+    read = list(read_lines(written(tmp_path / "mine.jsonl", *lines, {**lines[2], "answer": "at home"})))
+    assert [line.questions[0].answers for line in read] == [("Home",), ("Home",), ("Home", "at home"), ("at home",)]
+    assert any("the answer 'home' (" in said and "mine.jsonl:2" in said for said in caplog.messages)
+
+
+def test_a_question_of_a_list_is_read_as_strictly(tmp_path: Path) -> None:
+    line = {"context": "Mary went home.", "questions": [{"question": "Where?", "answer": "home", "suport": []}]}
+    with pytest.raises(UserError, match=r"mine.jsonl:1: questions\[0\]: unknown field 'suport': did you mean"):
+        list(read_lines(written(tmp_path / "mine.jsonl", line)))

@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.run.schema import to_typed
 from reckoning import data, train
 from reckoning.audit import audit
+from reckoning.clutrr.noise import passages_of
 from reckoning.clutrr.rows import path_of, read_rows
 from reckoning.clutrr.text import read_text
 from reckoning.config import SPLITS, TrainConfig
@@ -154,12 +155,90 @@ def test_a_row_becomes_a_story_without_brackets(tmp_path: Path) -> None:
         ({"query": "('Ann',)"}, r"query=.* does not name two persons"),
         ({"query": "Ann, Carl"}, r"query='Ann, Carl' cannot be read; a tuple of words"),
         ({"clean_story": " "}, "clean_story is empty"),
+        ({"task_name": "1.2"}, "task_name='1.2' is no task"),
+        ({"task_name": "task_3.2", "story": "[Ann] met [Bob]."}, "clean_story is no part of story"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, change: dict[str, str], message: str) -> None:
     path = write_rows(tmp_path / "1.2_test.csv", ROW, ROW | change)
     with pytest.raises(UserError, match=rf"1\.2_test\.csv:3: {message}"):
         read_rows(path)
+
+
+NOISE = ROW | {
+    "task_name": "task_3.2",
+    "clean_story": "[Ann] met her brother [Bob] [Bob] took his son [Carl] out.",
+    "story": "[Dora] has an aunt. Her name is [Ann]. [Bob] took his son [Carl] out. [Ann] met her brother [Bob] "
+    "[Carl] ran after [Dora].",
+}  # fmt: skip
+
+
+def test_a_story_with_noise_is_read_as_told_and_the_clean_story_says_what_is_relevant(tmp_path: Path) -> None:
+    (problem,) = read_rows(write_rows(tmp_path / "3.2_test.csv", NOISE))
+    assert problem.facts == (
+        "Dora has an aunt. Her name is Ann",
+        "Bob took his son Carl out",
+        "Ann met her brother Bob",
+        "Carl ran after Dora",
+    )
+    assert problem.questions[0].relevant == (2, 1), "along the chain"
+
+
+@pytest.mark.parametrize(
+    ("order", "facts"),
+    [("relevant_first", (1, 2, 0, 3)), ("distractors_first", (0, 3, 1, 2)), ("shuffled", None)],
+)
+def test_a_training_set_with_noise_keeps_it_in_every_order(
+    tmp_path: Path, order: str, facts: tuple[int, ...] | None
+) -> None:
+    folder = tmp_path / "clutrr" / "noisy"
+    folder.mkdir(parents=True)
+    names = [NOISE | {k: v.replace("Carl", f"C{n}") for k, v in NOISE.items() if k in ("story", "clean_story", "query")}
+             for n in range(20)]  # fmt: skip
+    write_rows(folder / "3.2,3.3_train.csv", *names)
+    for kind, row in (("1", ROW), ("3", NOISE), ("4", NOISE | {"task_name": "task_4.2"})):
+        write_rows(folder / f"{kind}.2_test.csv", row | {"query": row["query"]})
+    words = ["data=clutrr_csv", "data.clutrr.set=noisy", f"data.root={tmp_path}", "data.cache=null"]
+    test = "data.files.test='clutrr/noisy/3.{hops}_test*.csv*'"
+    (read,) = read_rows(write_rows(tmp_path / "one.csv", NOISE))
+    splits = data.load(config_of("scale=cpu", *words, test, f"data.order={order}").data)
+    (tested,) = splits["test"]
+    assert all(len(problem.facts) == 4 and len(problem.questions[0].relevant) == 2 for problem in splits["train"])
+    assert sorted(tested.facts) == sorted(read.facts)
+    assert [tested.facts[place] for place in tested.questions[0].relevant] == [read.facts[2], read.facts[1]]
+    if facts:
+        assert tested.facts == tuple(read.facts[place] for place in facts)
+
+
+def test_files_with_noise_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "clutrr" / "noisy"
+    folder.mkdir(parents=True)
+    write_rows(
+        folder / "1.2_train.csv",
+        *[ROW | {"clean_story": ROW["clean_story"].replace("Ann", f"A{n}")} for n in range(20)],
+    )
+    write_rows(folder / "1.2_test.csv", ROW)
+    write_rows(folder / "2.2_test.csv", NOISE | {"task_name": "task_2.2"})
+    words = ["data=clutrr_csv", "data.clutrr.set=noisy", f"data.root={tmp_path}", "data.cache=null"]
+    data.load(config_of("scale=cpu", *words).data)
+    assert "test split reads tasks 1.k alone" in caplog.text
+    assert "data.files.test='clutrr/noisy/2.{hops}_test*.csv*'" in caplog.text
+
+
+def test_the_release_with_numbered_targets_is_read_and_a_mixed_file_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [row | {"target": "14", "target_text": "nephew"} for row in (ROW, NOISE)]
+    clean, noisy = read_rows(write_rows(tmp_path / "test.csv", *rows))
+    assert [problem.questions[0].answer for problem in (clean, noisy)] == ["nephew", "nephew"]
+    assert "test.csv: rows with and without noise are one set: 1 of tasks 1.k, 1 of tasks 3.k" in caplog.text
+
+
+def test_stories_of_the_shared_sets_are_their_clean_stories_in_another_order(data_root: Path) -> None:
+    for path in sorted((data_root / "clutrr" / "sg_db9b8f04").glob("*_test_part.csv*")):
+        for _, row in read_csv(path):
+            passages = passages_of(row["story"], row["clean_story"])
+            assert passages is not None and all(place is not None for _, place in passages)
 
 
 def test_a_missing_column_and_missing_hops_are_named(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_wrong_key_or_value_is_named(fails: Failing, word: str, message: str) 
 
 def test_missing_official_data_names_the_remedies(fails: Failing, tmp_path: Path) -> None:
     message = fails("+experiment=proofwriter", miniature=False)
-    assert "proofwriter/OWA/depth-3/meta-train.jsonl" in message
+    assert all(f"proofwriter/OWA/depth-3/meta-{split}.jsonl" in message for split in ("train", "dev", "test"))
     assert all(remedy in message for remedy in ("data.root", "INNERLOOP_DATA", "scale=cpu"))
     message = fails("+experiment=proofwriter", f"data.root={tmp_path}", miniature=False)
     assert (

@@ -188,6 +188,145 @@ def test_a_bad_line_is_named_with_what_is_wrong(tmp_path: Path, change: dict[str
         read_jsonl(path, LABELS)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"relevent": [0]}, "unknown field 'relevent': did you mean 'relevant'"),
+        ({"support": [0]}, "unknown field 'support': did you mean 'relevant'"),
+        ({"dept": 1}, "unknown field 'dept': did you mean 'depth'"),
+        ({"Theory": "a"}, "unknown field 'Theory': did you mean 'theory'"),
+        ({"relevant": 0}, "relevant is a int, a list is needed"),
+        ({"relevant": ""}, "relevant is a str, a list is needed"),
+        ({"kinds": ""}, "kinds is a str, a list is needed"),
+        ({"theory": " "}, "theory=' ' is neither a text nor a number"),
+        ({"id": ["a"]}, r"id=\['a'\] is neither a text nor a number"),
+        ({"all_facts": ["Bob is red."]}, "relevant sentence 'Anne is red.' is not one of the facts"),
+        ({"all_facts": ["Anne is red."], "relevant": [0]}, "relevant beside all_facts"),
+    ],
+)
+def test_nothing_optional_is_dropped_in_silence(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    line = {"facts": ["Anne is red."], "question": "Anne is big", "answer": "true"}
+    path = write(tmp_path / "own.jsonl", line, line | change)
+    with pytest.raises(UserError, match=rf"own\.jsonl:2: {message}"):
+        read_jsonl(path, LABELS)
+
+
+def test_a_question_of_a_list_is_read_as_strictly(tmp_path: Path) -> None:
+    line = {"facts": ["Anne is red."], "questions": [{"question": "Anne is big", "answer": "true", "relevent": [0]}]}
+    with pytest.raises(UserError, match=r"own\.jsonl:1: questions\[0\]: unknown field 'relevent'"):
+        read_jsonl(write(tmp_path / "own.jsonl", line))
+    line["questions"][0] = {"question": "Anne is big", "answer": "true", "facts": []}  # type: ignore[index]
+    with pytest.raises(UserError, match=r"questions\[0\]: facts is a field of the line"):
+        read_jsonl(write(tmp_path / "own.jsonl", line))
+
+
+def test_the_authors_own_form_is_read_with_its_distractors(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    line = {
+        "guid": "p1", "question": "Anne is big", "answer": "true", "proofs": "(t1)",
+        "facts": ["Anne is red.", "Red people are big."],
+        "all_facts": ["Bob is blue.", "Red people are big.", "Anne is red."],
+    }  # fmt: skip
+    kin = {"guid": 0, "facts": ["Bob is Ann's son."], "questions": "Who is Bob to Ann?", "answer": "son", "comment": ""}
+    first, second = read_jsonl(write(tmp_path / "own.jsonl", line, kin))
+    assert first.facts == ("Bob is blue", "Red people are big", "Anne is red")
+    assert (first.id, first.questions[0].relevant) == ("p1", (2, 1))
+    assert (second.id, second.questions[0].text) == ("0", "Who is Bob to Ann?")
+    assert caplog.messages == [f"{tmp_path / 'own.jsonl'}:2: field 'comment' is not read"]
+
+
+def test_zero_is_an_id_and_a_theory_and_null_is_none(tmp_path: Path) -> None:
+    line = {"facts": ["Anne is red."], "question": "Anne is big", "answer": "true"}
+    zero, none = read_jsonl(write(tmp_path / "own.jsonl", line | {"id": 0, "theory": 0}, line | {"id": None}))
+    assert (zero.id, zero.theory, none.id) == ("0", "0", "own:2")
+
+
+def own(path: Path, **more: Any) -> Any:
+    from reckoning.config import DataConfig, Format, SplitFiles
+
+    shares = {"train": 0.5, "dev": 0.25, "test": 0.25}
+    return DataConfig(name="own", format=Format.jsonl, files=SplitFiles(train=str(path)), shares=shares, **more)
+
+
+def test_spellings_that_scoring_takes_for_one_are_one_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from reckoning.data import load
+
+    words = ["Yes", "yes", "YES", "yes ", "the yes", "No", "no", "Yes"]
+    lines = [{"facts": [f"Day {n}."], "question": "Is it?", "answer": word} for n, word in enumerate(words)]
+    splits = load(own(write(tmp_path / "own.jsonl", *lines)))
+    assert {q.answer for problems in splits.values() for p in problems for q in p.questions} == {"Yes", "No"}
+    assert any("'yes'" in said and "own.jsonl:2" in said and "read as 'Yes'" in said for said in caplog.messages)
+
+
+def test_one_question_has_one_answer(tmp_path: Path) -> None:
+    from reckoning.data import load
+
+    line = {"facts": ["Anne is red.", "Bob is big."], "question": "Anne is big", "answer": "true"}
+    more = [{"facts": [f"Day {n}."], "question": "Is it?", "answer": "true"} for n in range(6)]
+    other = line | {"facts": line["facts"][::-1], "answer": "false"}
+    with pytest.raises(
+        UserError, match=r"own\.jsonl:8: 'Anne is big' is answered 'false', and 'true' of the same .*:1;"
+    ):
+        load(own(write(tmp_path / "own.jsonl", line, *more, other)))
+
+
+def test_an_answer_of_which_scoring_leaves_nothing_is_refused(tmp_path: Path) -> None:
+    line = {"facts": ["Anne is red."], "question": "Which letter?", "answer": "A"}
+    path = write(tmp_path / "own.jsonl", line)
+    with pytest.raises(UserError, match=r"own\.jsonl:1: of the answer 'A' scoring leaves nothing"):
+        read_jsonl(path)
+    assert read_jsonl(path, {"A": "alpha"})[0].questions[0].answer == "A"
+
+
+def test_labels_whose_words_scoring_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+    from reckoning.data import load
+
+    with pytest.raises(UserError, match=r"data.labels: 'Yes' \(of 'b'\) and 'yes' are one word for scoring"):
+        load(own(write(tmp_path / "own.jsonl", LINE), labels={"a": "yes", "b": "Yes"}))
+
+
+def test_shared_theories_are_named_by_their_lines(tmp_path: Path) -> None:
+    from reckoning.config import SplitFiles
+    from reckoning.data import load
+
+    for split in ("train", "dev", "test"):
+        write(tmp_path / f"{split}.jsonl", {"facts": ["Anne is red."], "question": "Is it?", "answer": "yes"})
+    files = SplitFiles(*(str(tmp_path / f"{split}.jsonl") for split in ("train", "dev", "test")))
+    config = own(tmp_path / "train.jsonl")
+    config.files = files
+    with pytest.raises(UserError, match=r"train and dev splits share 1 theories .*; it is in train:1 and dev:1; give"):
+        load(config)
+
+
+@pytest.mark.parametrize("words", [[], ["data.variant=repaired"]])
+def test_a_file_of_a_closed_world_is_named_as_such(tmp_path: Path, words: list[str]) -> None:
+    from hydra import compose, initialize_config_module
+
+    from common.run.schema import to_typed
+    from reckoning.config import TrainConfig
+    from reckoning.data import load
+    from reckoning.proofwriter.generator import generate
+
+    def generator(*more: str) -> Any:
+        with initialize_config_module("conf.reckoning", version_base="1.3"):
+            given = ["+experiment=proofwriter", "scale=cpu", "data.cache=null", *more]
+            return to_typed(compose("config", overrides=given), TrainConfig).data
+
+    records = []
+    for index in range(12):
+        record = generate(generator().generator, 0, "train", index)
+        record["questions"] = {
+            name: {**question, "answer": question["answer"] in (True, "True", "true")}
+            for name, question in record["questions"].items()
+            if str(question["answer"]).lower() != "unknown"
+        }
+        records.append(record)
+    path = tmp_path / "cwa.jsonl"
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    files = ["data=natlang", f"data.files.train={path}", "data.shares={train:0.5,dev:0.25,test:0.25}"]
+    with pytest.raises(UserError, match=r"cwa.jsonl has no question that is answered unknown \(.*closed world\).*OWA"):
+        load(generator(*files, *words))
+
+
 @pytest.mark.parametrize("field", ["facts", "question", "answer"])
 def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
     record = {key: value for key, value in LINE.items() if key != field}

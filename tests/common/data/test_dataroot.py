@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.data.dataroot import ROOT_VARIABLE, find
+from common.data.dataroot import ROOT_VARIABLE, check_all, find
 from common.errors import UserError
 
 
@@ -46,3 +46,14 @@ def test_a_path_that_is_there_needs_no_root(root: Path, monkeypatch: pytest.Monk
 def test_what_is_missing_is_named_with_the_way_out(root: Path) -> None:
     with pytest.raises(UserError, match="set/c.txt is not below it; put it there, or do without"):
         find(str(root), "set/c.txt", "do without")
+
+
+def test_files_that_are_missing_are_named_together(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").touch()
+    check_all(str(tmp_path), ["a.txt", "b.txt", "b.txt"], "generate them")  # one: whoever reads it says more
+    with pytest.raises(
+        UserError, match=r"data.root=.*: b.txt, c/d.txt are not below it; put them there, or generate them"
+    ):
+        check_all(str(tmp_path), ["a.txt", "b.txt", "c/d.txt"], "generate them")
+    with pytest.raises(UserError, match=r"data.root is not set and b.txt, c.txt are needed; set data.root=<folder>"):
+        check_all(None, ["b.txt", "c.txt"], "generate them")
