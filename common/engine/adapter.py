@@ -167,16 +167,17 @@ class Adapter:
 
     def fingerprint(self) -> str:
         """12 hexadecimal digits that tell one base from another, by every byte that is not the adapter's: weights, and
-        the buffers that are saved with them; whatever learns besides the adapter counts as base. Bytes that were not
-        written to since are not read again.
+        the buffers that are saved with them; whatever learns besides the adapter counts as base. The same numbers in
+        another precision are the same base. Bytes that were not written to since are not read again.
         """
         base = self._base()
         state = tuple((name, tensor.data_ptr(), tensor._version) for name, tensor in base.items())
         if self._hashed is None or self._hashed[0] != state:
             digest = hashlib.sha256()
             for name, tensor in base.items():
-                digest.update(f"{name}{list(tensor.shape)}{tensor.dtype}".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+                own = _exactly(tensor.detach().cpu())
+                digest.update(f"{name}{list(own.shape)}{own.dtype}".encode())
+                digest.update(own.contiguous().flatten().view(torch.uint8).numpy().data)
             self._hashed = (state, digest.hexdigest()[:12])
         return self._hashed[1]
 
@@ -241,3 +242,11 @@ class AdapterFiles:
 def _comparable(value: Any) -> Any:
     """Sets as lists, in order; nothing as None."""
     return (sorted(value) if isinstance(value, set | list | tuple) else value) or None
+
+
+def _exactly(tensor: Tensor) -> Tensor:
+    """The same numbers in float32, if that holds them."""
+    if not tensor.is_floating_point() or tensor.dtype is torch.float32:
+        return tensor
+    single = tensor.float()
+    return single if single.to(tensor.dtype).equal(tensor) else tensor

@@ -274,6 +274,8 @@ def test_the_fingerprint_is_the_bases_and_not_the_adapters(kind: Kind) -> None:
     with torch.no_grad():
         weight.view(-1)[0] += 1e-3
     assert second.fingerprint() != own
+    assert attached(kind, copy.deepcopy(base).double()).fingerprint() == own, "the same numbers"
+    assert attached(kind, copy.deepcopy(base).bfloat16()).fingerprint() != own, "rounded ones"
 
 
 def test_a_checkpoint_is_what_learns() -> None:
