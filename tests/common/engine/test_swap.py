@@ -177,6 +177,7 @@ def test_threads_that_share_a_layer_do_not_see_each_others_weights() -> None:
     assert all(found[index].equal(expected[index]) for index in range(32))
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 @pytest.mark.parametrize("hooked", [nn.utils.weight_norm, nn.utils.spectral_norm])
 def test_a_weight_that_a_hook_writes_is_put_back(hooked: Callable[[nn.Module], nn.Module]) -> None:
     layer = hooked(nn.Linear(4, 4))
