@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedParameter
 
 from common.errors import UserError
 
@@ -28,7 +28,7 @@ def check_start(start: dict[str, Tensor]) -> None:
 def _unfit(weight: Any) -> str:
     if not isinstance(weight, Tensor):
         return f"is a {type(weight).__name__}, and a tensor is needed"
-    if isinstance(weight, UninitializedTensorMixin):
+    if isinstance(weight, UninitializedParameter):
         return "has no shape yet; call the network once before"
     if weight.is_complex():
         return "is complex, and the rules are those of real numbers; make its torch.view_as_real the weight"

@@ -114,10 +114,8 @@ class _Walk:
             return self._note(place, (kind, repr(x)))  # tells -0.0 from 0.0, and nan from nothing
         if isinstance(x, Enum):
             return self._note(place, (kind, x.name))
-        for base in (
-            base for base in (int, float, complex, str, bytes) if isinstance(x, base)
-        ):  # of a class of its own
-            self._note(place, (kind, base.__repr__(x)))
+        for base in filter(partial(isinstance, x), (int, float, complex, str, bytes)):  # of a class of its own
+            self._note(place, (kind, base.__repr__(x)))  # type: ignore[call-arg]
         if isinstance(x, _IGNORED):
             return None
         if id(x) in self._seen:

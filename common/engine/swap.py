@@ -73,7 +73,8 @@ def _placed(swap: Swap, lists: list[nn.RNNBase]) -> Iterator[None]:
 def _places(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[Swap, list[nn.RNNBase]]:
     """Every place that holds what one of the names stands for, each once; and the recurrent layers in `module`."""
     places: dict[int, list[Place]] = {}
-    lists, derived = [], []
+    lists = []
+    derived: list[tuple[dict[str, Any], str, Tensor]] = []
     if parametrize._cache_enabled and any(map(parametrize.is_parametrized, module.modules())):
         raise UserError(
             "a parametrised network within parametrize.cached(), which holds what other weights gave; "
