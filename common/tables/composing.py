@@ -6,12 +6,14 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 from hydra import compose, initialize_config_module
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
@@ -38,6 +40,8 @@ class _Remembered(CachingConfigRepository):
 
 _bases: dict[tuple[str, ...], bytes] = {}
 """Pickled configurations by module, working directory and the words that choose files."""
+_words: dict[tuple[str, str], tuple[Override, bool]] = {}
+"""Parsed overrides by module and word, as `_Composer._parsed` returns them."""
 
 
 class _Composer:
@@ -50,7 +54,6 @@ class _Composer:
     def __init__(self, module: str, loader: Any) -> None:
         self.module = module
         self.loader = loader
-        self.known: dict[str, tuple[Override, bool]] = {}
 
     def __call__(self, words: Sequence[str]) -> DictConfig:
         """The configuration that `words` compose.
@@ -84,12 +87,18 @@ class _Composer:
 
     def _parsed(self, word: str) -> tuple[Override, bool]:
         """An override, and whether it chooses files or is Hydra's own; one of a value is neither."""
-        if word not in self.known:
-            (override,), repository = self.loader._parse_overrides_and_create_caching_repo("config", [word])
+        if (self.module, word) not in _words:
+            (override,) = OverridesParser.create().parse_overrides([word])
             special = override.is_sweep_override() or override.key_or_group.startswith("hydra")
-            grouped = special or repository.group_exists(override.key_or_group)
-            self.known[word] = (override, special or (grouped and not isinstance(override.value(), dict)))
-        return self.known[word]
+            grouped = special or self._files.group_exists(override.key_or_group)
+            _words[self.module, word] = (override, special or (grouped and not isinstance(override.value(), dict)))
+        return _words[self.module, word]
+
+    @cached_property
+    def _files(self) -> CachingConfigRepository:
+        """Every folder that the primary config searches."""
+        _, found = self.loader._parse_overrides_and_create_caching_repo("config", [])
+        return cast(CachingConfigRepository, found)
 
 
 @contextmanager
