@@ -295,6 +295,9 @@ class DataConfig:
     """Questions asked of one context: of student records, and of generated BabiLong."""
     seed: int = 0
     """The training seed does not change the data."""
+    version: int = field(default=1, metadata=HASHED_IF_SET)
+    """Of what makes problems of files and settings, so that runs on others are not taken for equal. In 1 facts and
+    titles did not count as tokens of a segment, and a distractor could hold an answer; today's: `perk.data.VERSION`."""
     bounds: Bounds = field(default_factory=Bounds, metadata=UNHASHED)
     cache: str | None = field(default=None, metadata=UNHASHED)
     """Folder where built splits are kept; null builds each problem when it is asked for."""

@@ -42,6 +42,8 @@ BUILDERS = {
     Task.apis: apis.build,
     Task.jsonl: jsonl.build,
 }
+VERSION = 2
+"""Of what is built here: `data.version` of every run that is trained."""
 SAMPLE = 4
 """Problems of a split that enter its digest: making one of a long context takes a while."""
 SOURCES = {
@@ -66,6 +68,10 @@ def load(config: DataConfig) -> Splits:
     Raises:
         UserError: missing root or file, malformed content, an empty split, or something that two splits share.
     """
+    if config.version != VERSION:
+        logger.warning(
+            "data.version=%d: built by version %d, so these are not the same problems", config.version, VERSION
+        )
     folder = _cache_folder(config)
     if folder is not None and cache.is_whole(folder):
         return {split: Kept(cache.file_of(folder, split)) for split in SPLITS}
@@ -90,6 +96,19 @@ def digests(config: DataConfig, splits: Splits) -> dict[str, str]:
         places = sorted({round(part * (len(problems) - 1) / (SAMPLE - 1)) for part in range(SAMPLE)})
         found[split] = of_records([read, *(asdict(problems[place]) for place in places)])
     return found
+
+
+def check_version(config: DataConfig) -> None:
+    """Refuse to train what would be taken for a run on other problems.
+
+    Raises:
+        UserError: the settings are of another version than this one builds.
+    """
+    if config.version != VERSION:
+        raise UserError(
+            f"data.version={config.version}: this version builds {VERSION}; leave it out, or go back to the code that "
+            "built those"
+        )
 
 
 def require(config: DataConfig) -> None:

@@ -51,6 +51,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     with Run(folder, config, *settings, who, SELECTION, config.evaluation.patience) as run:
         if run.finished:
             return run.results
+        data.check_version(config.data)
         foresee(config)
         splits = data.load(config.data)
         run.fix(data.digests(config.data, splits))  # continued on these only

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 
 from common.errors import UserError
 
@@ -27,6 +28,8 @@ def check_start(start: dict[str, Tensor]) -> None:
 def _unfit(weight: Any) -> str:
     if not isinstance(weight, Tensor):
         return f"is a {type(weight).__name__}, and a tensor is needed"
+    if isinstance(weight, UninitializedParameter):
+        return "has no shape yet; call the network once before"
     if weight.is_complex():
         return "is complex, and the rules are those of real numbers; make its torch.view_as_real the weight"
     if not weight.is_floating_point():
@@ -46,7 +49,8 @@ def micro_batches(parts: Any) -> Sequence[Any]:
     Raises:
         UserError: they are none, or no sequence, such as a generator, which gives them once only.
     """
-    if isinstance(parts, Mapping) or not hasattr(parts, "__getitem__"):
+    listed = hasattr(parts, "__getitem__") and hasattr(parts, "__len__") and getattr(parts, "shape", None) != ()
+    if isinstance(parts, Mapping | str | bytes) or not listed:
         raise UserError(
             f"parts={type(parts).__name__}: every step goes through the micro-batches again, so give them as a list, "
             "or give a function of the step's index that returns one"

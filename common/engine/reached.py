@@ -8,24 +8,23 @@ clock and the environment.
 
 import logging
 import random
-import site
 import sys
-import sysconfig
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
+
+from common.engine.own import installed, packaged
 
 MOST = 20_000
 """Objects that are looked at; what holds more counts as unknown."""
@@ -35,7 +34,7 @@ _PLAIN = (
 _BY_COMPUTED_NAME = {"getattr", "vars", "__dict__", "asdict", "astuple", "attrgetter"}
 _OWN_OF_MODULE = frozenset(vars(nn.Module())) - {"training"}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-_IGNORED = (logging.Logger, type(threading.Lock()), type(threading.RLock()), threading.local)
+_IGNORED = (logging.Logger, type(threading.Lock()), type(threading.RLock()))
 
 
 @dataclass
@@ -115,6 +114,8 @@ class _Walk:
             return self._note(place, (kind, repr(x)))  # tells -0.0 from 0.0, and nan from nothing
         if isinstance(x, Enum):
             return self._note(place, (kind, x.name))
+        for base in filter(partial(isinstance, x), (int, float, complex, str, bytes)):  # of a class of its own
+            self._note(place, (kind, base.__repr__(x)))  # type: ignore[call-arg]
         if isinstance(x, _IGNORED):
             return None
         if id(x) in self._seen:
@@ -149,6 +150,7 @@ class _Walk:
             self._items(place, type(x), [("{}", value) for value in sorted(x, key=repr)])
         elif isinstance(x, (dict, Mapping)) and type(x).__module__ != "os":
             self._items(place, type(x), [(f"[{key!r}]", value) for key, value in x.items()], [*x])
+            self.visit(f"{place}'s default", x.default_factory if isinstance(x, defaultdict) else None)
             self._attributes(place, x)
         elif isinstance(x, ContextVar):
             self.visit(f"{place}.get()", x.get(None))
@@ -161,18 +163,21 @@ class _Walk:
             self._same(place, x)
             self._class(place, x)
         elif isinstance(x, ModuleType):
-            if not _packaged(x.__name__):
+            if not packaged(x.__name__):
                 self._chosen(place, vars(x))
-        elif isinstance(x, (staticmethod, classmethod)):
-            self.visit(place, x.__func__)
-        elif isinstance(x, property):
-            self.visit(place, x.fget)
+        elif isinstance(x, (staticmethod, classmethod, property)):
+            self.visit(place, x.fget if isinstance(x, property) else x.__func__)
+        elif isinstance(x, ref):
+            self.visit(place, x())
         elif isinstance(x, Iterator):  # looking at it would use it up
             self._unknown(place, x)
         elif isinstance(x, BuiltinFunctionType) or not (hasattr(x, "__dict__") or hasattr(x, "__slots__")):
             self._same(place, x)
+            owner = getattr(x, "__self__", None)
             if not callable(x):
                 self._unknown(place, x)
+            elif not isinstance(owner, ModuleType):  # `settings.get` reads what `settings` hold
+                self.visit(f"{place}.__self__", owner)
         else:
             self._note(place, type(x))
             self._attributes(place, x)
@@ -232,7 +237,7 @@ class _Walk:
     def _function(self, place: str, x: FunctionType) -> None:
         self._note(place, ("code", id(x.__code__)))
         self.found.alive.append(x.__code__)
-        if _installed(x.__code__.co_filename):
+        if installed(x.__code__.co_filename):
             inner = getattr(x, "__wrapped__", None)  # a decorator of a package around code of the user's
             return self.visit(place, inner) if inner is not None else None
         named = _names(x.__code__)
@@ -248,12 +253,14 @@ class _Walk:
         for name in sorted(named):
             if name in x.__globals__:
                 self.visit(name, x.__globals__[name])
+            elif isinstance(imported := sys.modules.get(name), ModuleType):  # inside the function
+                self.visit(name, imported)
         return None
 
     def _class(self, place: str, kind: type) -> None:
         """Of the user's classes what the code names, and what operators call."""
         for base in kind.__mro__:
-            if _packaged(base.__module__) or (base is not kind and id(base) in self._seen):
+            if packaged(base.__module__) or (base is not kind and id(base) in self._seen):
                 continue
             self._seen.setdefault(id(base), len(self._seen))
             for name, value in list(vars(base).items()):
@@ -268,7 +275,7 @@ class _Walk:
             for name in [slots] if isinstance(slots, str) else slots:
                 if name not in ("__dict__", "__weakref__") and hasattr(x, name):
                     own[name] = getattr(x, name)
-        if _packaged(type(x).__module__):
+        if packaged(type(x).__module__):
             for name, value in own.items():
                 self.visit(f"{place}.{name}", value)
         else:
@@ -280,30 +287,6 @@ class _Walk:
             if name in self.names or (self.all_names and not isinstance(value, ModuleType)):
                 self._note(place, name)
                 self.visit(f"{place}.{name}", value)
-
-
-@cache
-def _folders() -> frozenset[str]:
-    """Of Python, of packages and of the engine."""
-    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return frozenset([*paths, *site.getsitepackages(), str(Path(torch.__file__).parent), str(Path(__file__).parent)])
-
-
-@cache
-def _installed(file: str) -> bool:
-    """Whether code of this file is none of the user's."""
-    if file.startswith("<"):  # <stdin> and a notebook's cells are
-        return file.startswith(("<string", "<frozen", "<__array_function__", "<eval_with_key>"))
-    return any(Path(file).is_relative_to(folder) for folder in _folders())
-
-
-@cache
-def _packaged(module: str) -> bool:
-    """Whether the module of this name is none of the user's."""
-    if module == "__main__":
-        return False
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return module in sys.builtin_module_names or (file is not None and _installed(file)) or module == "builtins"
 
 
 def _names(code: CodeType) -> set[str]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.engine.settings import InnerConfig, RuleName
+from common.errors import UserError
 
 Buffers = list[Tensor]
 """What a rule remembers of one tensor, each of its shape: nothing before the first step."""
@@ -168,6 +169,11 @@ class AdamW:
     stacked: bool = False
     """The first axis is of tasks: each has a floor of its own. `common.engine.together.bound` sets it."""
 
+    def __post_init__(self) -> None:
+        """Raises a UserError for a negative floor, or one that is no number: a denominator could be 0 or less."""
+        if not (self.floor >= 0 and self.zero_floor >= 0):
+            raise UserError(f"inner.floor={self.floor}, inner.zero_floor={self.zero_floor}: use 0 or more")
+
     @property
     def buffers(self) -> int:
         """Mean of the gradients and of their squares."""
@@ -236,6 +242,15 @@ class Together:
     """Shell patterns of the names of weights that do not decay."""
     spared: tuple[bool, ...] = ()
     """Whether `no_decay` has it, one a weight; `common.engine.together.bound` fills it."""
+
+    def __post_init__(self) -> None:
+        """Raises a UserError for a rule of this kind inside, a norm below 0 or that is no number, a list of names."""
+        if isinstance(self.rule, Together):
+            raise UserError("Together around Together: give clip and no_decay to one of them")
+        if not self.clip >= 0:
+            raise UserError(f"inner.clip={self.clip}: a norm is positive; use 0 for none")
+        if not isinstance(self.no_decay, tuple):
+            raise UserError(f"inner.no_decay={self.no_decay!r}: give Together a tuple of patterns, such as ('*bias',)")
 
     @property
     def buffers(self) -> int:

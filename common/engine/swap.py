@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils import checkpoint
 
 from common.engine.twice.policy import Need, needed
@@ -43,7 +44,8 @@ def swapped(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     Raises:
         ValueError: it has no parameter or buffer of one of the names, or two names of one tied weight have different
             tensors.
-        UserError: a part of it was scripted; or compiled or distributed, and a second derivative may follow.
+        UserError: a part of it was scripted; it is parametrised and cached; or compiled or distributed, and a second
+            derivative may follow.
     """
     with LOCK:  # places are looked up with it in hand: another thread's tensors are no ties
         places, lists = _places(module, tensors)
@@ -72,6 +74,12 @@ def _places(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[Swap, lis
     """Every place that holds what one of the names stands for, each once; and the recurrent layers in `module`."""
     places: dict[int, list[Place]] = {}
     lists = []
+    derived: list[tuple[dict[str, Any], str, Tensor]] = []
+    if parametrize._cache_enabled and any(map(parametrize.is_parametrized, module.modules())):
+        raise UserError(
+            "a parametrised network within parametrize.cached(), which holds what other weights gave; "
+            "use it inside the network's forward pass, or not at all"
+        )
     twice = torch.is_grad_enabled() and needed() is not Need.first
     for own in module.modules():
         if isinstance(own, torch.jit.ScriptModule):
@@ -84,6 +92,7 @@ def _places(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[Swap, lis
                     places.setdefault(id(value), []).append((table, key))
         if isinstance(own, nn.RNNBase):
             lists.append(own)
+        derived.extend((vars(own), name, vars(own)[name]) for name in _derived(own))
     given: dict[int, tuple[str, Tensor]] = {}
     unknown = []
     for name, tensor in tensors.items():
@@ -96,7 +105,15 @@ def _places(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[Swap, lis
             raise ValueError(f"{other} and {name} are one tied weight, and have different tensors; give one of them")
     if unknown:  # they would never learn
         raise ValueError(f"{type(module).__name__} has no parameter or buffer {sorted(unknown)}")
-    return [(table, key, tensor) for held, (_, tensor) in given.items() for table, key in places[held]], lists
+    swap = [(table, key, tensor) for held, (_, tensor) in given.items() for table, key in places[held]]
+    return [*swap, *derived], lists
+
+
+def _derived(module: nn.Module) -> list[str]:
+    """Attributes that hooks of weight norm, spectral norm and pruning write before every forward pass."""
+    hooks = module._forward_pre_hooks.values()
+    named = (getattr(hook, key, None) for hook in hooks for key in ("name", "_tensor_name"))
+    return [name for name in named if isinstance(name, str) and isinstance(vars(module).get(name), Tensor)]
 
 
 def _wrapper(module: nn.Module) -> str:
@@ -144,6 +161,11 @@ _checkpointed = checkpoint._checkpoint_without_reentrant_generator
 
 @wraps(_checkpointed)
 def _checkpointed_with_swaps(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if _swaps.get() and torch.is_grad_enabled() and torch._C._functorch.maybe_current_level() is not None:
+        raise UserError(
+            "activation checkpointing under torch.func.vmap, where nothing can be run again in the backward pass: "
+            "switch it off (inner.unroll=recompute saves as much), or take the tasks one by one (inner.stack=false)"
+        )
     return _checkpointed(_swapping_again(run), *args, **kwargs)
 
 

@@ -3,7 +3,7 @@
 The parameters of the module are never written to; a fast weight lives only in the mapping.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -62,11 +62,17 @@ def call(module: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs:
         ValueError: the module has no parameter or buffer of one of the names, or two names of a tied one have different
             tensors.
         UserError: torch compiled or distributes the module, or a part of it, and a second derivative may follow; or it
-            checkpoints activations in the reentrant way.
+            checkpoints activations in the reentrant way, or under `torch.func.vmap`; or it is a generator.
     """
     tell(module, weights)
     with swapped(module, weights):
-        return module(*args, **kwargs)
+        found = module(*args, **kwargs)
+    if isinstance(found, Generator):
+        raise UserError(
+            f"{type(module).__name__} yields its results, and would compute them when its own weights are back; "
+            "let its forward pass return them"
+        )
+    return found
 
 
 def stack(weights: Weights, tasks: int) -> Weights:

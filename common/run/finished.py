@@ -33,13 +33,13 @@ def finished_below(root: Path) -> dict[str, Path]:
     """Config hash -> folder of every finished run below `root`; a damaged run is none, and the log names it."""
     found = {}
     for folder in run_folders(root):
-        if not (folder / results.FINISHED).is_file():
-            continue
         try:
+            if not (folder / results.FINISHED).is_file():
+                continue
             check_hash(folder)
         except results.OtherVersion:
             pass  # finished, whoever can read it
-        except (UserError, *results.DAMAGED) as error:
+        except (UserError, OSError, *results.DAMAGED) as error:
             log.warning("counted as not finished: %s", error)
             continue
         if (digest := results.finished_hash(folder)) is not None:
@@ -51,7 +51,10 @@ def own_or_twin(folder: Path, config_hash: str, loop: LoopConfig) -> Path:
     """`folder`, or, where nothing is in it yet, the folder below `loop.root` in which a run with the same settings is
     finished; the log says where. A damaged run is none; with `loop.again` nothing is looked for.
     """
-    begun = (folder / results.FINISHED).is_file() or any((folder / CHECKPOINTS).glob("step-*"))
+    try:
+        begun = (folder / results.FINISHED).is_file() or any((folder / CHECKPOINTS).glob("step-*"))
+    except OSError:  # whoever reads the folder next says what is wrong there
+        return folder
     if loop.again or begun:
         return folder
     for other in run_folders(Path(loop.root)):
@@ -59,7 +62,7 @@ def own_or_twin(folder: Path, config_hash: str, loop: LoopConfig) -> Path:
             if results.finished_hash(other) != config_hash:
                 continue
             check_hash(other)
-        except (UserError, *results.DAMAGED) as error:
+        except (UserError, OSError, *results.DAMAGED) as error:
             log.warning("counted as not finished: %s", error)
             continue
         log.info("%s has a finished run of the same settings; loop.again=true trains again, in %s", other, folder)

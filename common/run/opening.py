@@ -83,10 +83,12 @@ def open_folder(
     return file, found
 
 
-def code_of(found: Mapping[str, Any], identity: RunIdentity) -> dict[str, Any]:
-    """What `common.run.origin` compares of the code: of `environment.json`, and the files of `common` and the paper."""
+def made_of(found: Mapping[str, Any], identity: RunIdentity, config_hash: str) -> dict[str, dict[str, Any]]:
+    """What `common.run.origin` compares before data and weights are known: the settings' hash, and of the code what
+    `environment.json` says and the files of `common` and the paper."""
     known = {key: found[key] for key in ("revision", "python", "libraries")}
-    return {**known, "source": origin.of_code("common", identity.paper)}
+    code = {**known, "source": origin.of_code("common", identity.paper)}
+    return {origin.FIXED: {origin.SETTINGS: config_hash}, origin.CODE: code}
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from common.run import tensorfile
 
 FIXED, CODE = "fixed", "code"
 """Entries of `made`."""
+SETTINGS = "settings"
+"""The hash of a run's own, beside the digests of its data: a checkpoint of another run may have got into its folder."""
 WEIGHTS, BASE = "start weights", "base weights"
 """Of a network before its first step, and of the frozen one below an adapter."""
 log = logging.getLogger(__name__)
@@ -61,10 +63,15 @@ def compare(folder: Path, step: int, before: Mapping[str, Any], now: Mapping[str
         weights: compare start weights, too; another kind of device draws others.
 
     Raises:
-        UserError: data or weights differ.
+        UserError: settings, data or weights differ.
     """
     known, fixed = before.get(FIXED, {}), now.get(FIXED, {})
     changed = [name for name in fixed if name in known and known[name] != fixed[name]]
+    if SETTINGS in changed:
+        raise UserError(
+            f"{folder}: the checkpoint of step {step} is of a run with other settings; put this run's own checkpoints "
+            "back, or delete the folder to start from the beginning"
+        )
     if data := [name for name in changed if name not in (WEIGHTS, BASE)]:
         raise UserError(
             f"{folder}: the data have changed since step {step} was saved: {', '.join(data)}; put the old files (or "

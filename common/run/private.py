@@ -17,8 +17,10 @@ ABSOLUTE = re.compile(r"^(/|~|[A-Za-z]:[\\/])\S*$|(^|[\s=,:\[{(\"'`])(/|~/)[\w.@
 EMBEDDED = re.compile(r"(?<![^\s=,:\[{(\"'`])(?:(?:/|~/)[\w.@-]+/|[A-Za-z]:\\|file://)[^\s,\]})\"'`]*")
 """Such a path within a text."""
 SECRET = re.compile(
-    r"\b(hf_[A-Za-z0-9]{20,}|gh[opsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|wandb_v\d_\w{20,}|xox[abp]-[\w-]{10,}"
-    r"|AKIA[A-Z0-9]{16}|AIza[\w-]{30,})|-----BEGIN [A-Z ]*PRIVATE KEY-----|://[^\s/:@]+:[^\s/@]+@"
+    r"\b(hf_[A-Za-z0-9]{20,}|gh[oprsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|wandb_v\d_\w{20,}|xox[abp]-[\w-]{10,}"
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{30,}|glpat-[\w-]{20,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
+    r"|[A-Z_]*(?:API_?KEY|TOKEN|SECRET|PASSWORD)=['\"]?[\w./+-]{8,})"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|://[^\s/:@]+:[^\s/@]+@"
 )
 """Keys by the forms that their makers give them, and a password in an address."""
 SECRETIVE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)

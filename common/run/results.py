@@ -15,7 +15,7 @@ from common.fields import HASHED, IF_SET, counts, fields_along
 from common.run.files import write_atomic, write_json_lines
 from common.run.schema import flat, plain
 
-DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+DAMAGED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 """What a damaged file of JSON raises where it is read."""
 SCHEMA = 2
 """Of `results.json` and `predictions.jsonl`; 2: items with scores and slices."""
@@ -198,7 +198,7 @@ def finished_hash(folder: Path) -> str | None:
         digest = mark.read_text(encoding="utf-8").strip()
         values = _values(folder / RESULTS)
         if values["schema"] == SCHEMA:
-            values = {"config_hash": _typed(values).config_hash}
+            values = {"config_hash": typed(values).config_hash}
     except (OSError, *DAMAGED):
         return None
     return digest if values.get("config_hash", digest) == digest else None
@@ -221,7 +221,7 @@ def read(folder: Path) -> Results:
                 "delete the folder and run again, or get kept runs back with `python -m scripts.archive unpack`"
             )  # fmt: skip
             raise OtherVersion(f"{path}: results format {values['schema']}, this version reads {SCHEMA}; {remedy}")
-        found = _typed(values)
+        found = typed(values)
         if (digest := mark.read_text(encoding="utf-8").strip()) != found.config_hash:
             raise ValueError(f"{FINISHED} is of {digest or 'nothing'}, the results are of {found.config_hash}")
     except DAMAGED as error:
@@ -239,7 +239,7 @@ def _values(path: Path) -> dict[str, Any]:
     return values
 
 
-def _typed(values: Mapping[str, Any]) -> Results:
+def typed(values: Mapping[str, Any]) -> Results:
     """The results, each field of its kind.
 
     Raises:

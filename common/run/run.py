@@ -26,11 +26,11 @@ from typing import Any, Self
 import torch
 
 from common.engine.cuda.sizes import forget_peak_memory, peak_memory_bytes
-from common.run import environment, finished, gradient_record, origin, results
+from common.run import environment, finished, gradient_record, results
 from common.run.entry import in_sweep
 from common.run.folder import LogFile, Metrics, number
 from common.run.items import Item
-from common.run.opening import code_of, held_or_finished, in_words, open_folder
+from common.run.opening import held_or_finished, in_words, made_of, open_folder
 from common.run.progress import Progress, duration
 from common.run.results import ACCURACY, Interval, Results, Selection
 from common.run.results import RunIdentity as RunIdentity
@@ -111,7 +111,7 @@ class Run:
             self._log_file, self._environment = open_folder(
                 stack, self.folder, self.config, self._runtime, self.identity, self.selection
             )
-            self.state.made[origin.CODE] = code_of(self._environment, self.identity)
+            self.state.made = made_of(self._environment, self.identity, self.config_hash)
             forget_peak_memory(self.device)
             where = (self.device, torch.get_num_threads(), self.folder)
             log.info("config %s on %s, %d thread(s), %s", self.config_hash, *where)

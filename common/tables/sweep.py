@@ -1,19 +1,13 @@
 """A table as a sweep: which runs fill it, which of them are there, what the rest will cost, and how it ended."""
 
-import copy
-import importlib
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra._internal.config_repository import CachingConfigRepository
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,9 +19,8 @@ from common.run.folder import CHECKPOINTS
 from common.run.progress import duration, shown
 from common.run.schema import RunConfig, plain, schema_in
 from common.tables.cells import FILE, Overrides, Table, key_of, merged
-
-Compose = Callable[[Sequence[str]], DictConfig]
-"""Overrides of a job -> its composed configuration, Hydra's own node included."""
+from common.tables.composing import Compose as Compose
+from common.tables.composing import composing as composing
 
 
 @dataclass(frozen=True)
@@ -196,34 +189,6 @@ def ending(jobs: Sequence[Job], errors: Mapping[Overrides, str]) -> list[str]:
         why = errors.get(job.overrides, "it ended without a result (killed, cancelled or still waiting)")
         lines.append(f"{job.folder}: {why}")
     return lines
-
-
-class _Remembered(CachingConfigRepository):
-    """Hydra's files of configuration, read once for all jobs that search the same folders; each use gets a copy."""
-
-    def load_config(self, config_path: str) -> ConfigResult | None:
-        """The content of one file, None if there is none."""
-        return copy.deepcopy(super().load_config(config_path))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Remembered":
-        """For one job, which sets the folders that it searches: what was read stays common."""
-        found = _Remembered(self.delegate)
-        found.cache = self.cache
-        return found
-
-
-@contextmanager
-def composing(paper: str, command: str = "train") -> Iterator[Compose]:
-    """Within this block, the configurations of `python -m <paper>.<command>` outside of a run of it.
-
-    The primary config of `train` lies in `conf/<paper>`, that of another command in `conf/<paper>/<command>`.
-    """
-    importlib.import_module(f"{paper}.{command}")  # registers the schema
-    module = f"conf.{paper}" if command == "train" else f"conf.{paper}.{command}"
-    with initialize_config_module(module, version_base="1.3"):
-        loader: Any = GlobalHydra.instance().config_loader()
-        loader.repository = _Remembered(loader.repository)
-        yield lambda words: compose("config", overrides=list(words), return_hydra_config=True)
 
 
 @contextmanager

@@ -99,6 +99,8 @@ def read(path: Path, paper: str, largest_mb: int = LARGEST_MB) -> list[Packed]:
                         raise _refusal(path, f"{member.name} is no file of a run")
                     if member.size > MEMBER_MB * MEGABYTE or len(found) > MOST_RUNS:
                         raise _refusal(path, f"{member.name} is one too many, or of more than {MEMBER_MB} MB")
+                    if member.issparse():  # it holds more than was unpacked, so no bound would stop it
+                        raise _refusal(path, f"{member.name} is a sparse file")
                     files = found.setdefault("/".join(parts), {})
                     if name in files:
                         raise _refusal(path, f"{member.name} is there twice")
@@ -126,8 +128,8 @@ def check(run: Packed, paper: str) -> None:
     """
     try:
         _check(run, paper)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"damaged ({error!r})") from error
+    except results.DAMAGED as error:
+        raise ValueError(str(error) if isinstance(error, ValueError) else f"damaged ({error!r})") from error
 
 
 def _check(run: Packed, paper: str) -> None:
@@ -143,9 +145,10 @@ def _check(run: Packed, paper: str) -> None:
     counted = results.config_hash(settings, schema_of(paper, settings))
     if {run.digest, found["config_hash"]} != {counted}:
         raise ValueError(f"its settings have the hash {counted}, and it is marked {run.digest}")
-    if not isinstance(values[ENVIRONMENT], dict):
-        raise ValueError(f"{ENVIRONMENT} is no object")
+    results.typed(found)
     for name, value in values.items():
+        if Path(name.partition(":")[0]).suffix in (".json", ".jsonl") and not isinstance(value, dict):
+            raise ValueError(f"{name} is no object")
         if name.startswith(results.PREDICTIONS):
             Item.of(value)
 

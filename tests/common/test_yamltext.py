@@ -20,9 +20,12 @@ def test_both_loaders_read_every_file_of_the_repository_alike() -> None:
 
 
 LAUGHS = "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1},' * 10}]\n" for n in range(1, 9))
+MERGES = "a0: &a0 {b: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{f'*a{n - 1},' * 10}]}}\n" for n in range(1, 12))
 HOSTILE = [
     "[" * 100_000, "[" * 100_000 + "]" * 100_000, "{a: " * 100_000, "- " * 100_000, "? " * 100_000, "-\t" * 100_000,
     "\n".join(" " * depth + "-" for depth in range(500)), "\n".join(" " * depth + "b:" for depth in range(500)),
+    "\u2028".join(" " * depth + "b:" for depth in range(500)), MERGES, MERGES.replace("<<", "!!merge x"),
+    "a: !!bool x", 'a: !!int ""', 'a: !!float ""', "a: !!timestamp x",
     LAUGHS, "a: &a [*a]", "# " + "x" * 8_000_000,
 ]  # fmt: skip
 
@@ -51,6 +54,7 @@ def test_no_other_module_loads_yaml() -> None:
 
 def test_plain_text_that_looks_nested_is_read() -> None:
     assert yamltext.parse("a: [1, {b: null}]\nc: &x [1]\nd: *x\n") == {"a": [1, {"b": None}], "c": [1], "d": [1]}
+    assert yamltext.parse("a: '<<'\n'<<': merge\n") == {"a": "<<", "<<": "merge"}
     assert yamltext.parse("text: 'a - b - c [d'\n") == {"text": "a - b - c [d"} and yamltext.parse("") is None
 
 

@@ -271,11 +271,16 @@ def rewritten(change: Callable[[str, bytes], bytes], path: Path = ARCHIVE) -> No
         ("results.json", b'"paper": "reckoning"', b'"paper": "perk"'),
         ("results.json", b'"schema": 2', b'"schema": 3'),
         ("results.json", b'"config_hash"', b'"hash"'),
+        ("results.json", b'"test": {', b'"test": [], "tests": {'),
+        ("config.yaml", b"seed: 0", b"seed: !!int ''"),
+        ("metrics.jsonl", b"{", b"3\n{"),
+        ("rates.json", b"{}", b"[]"),
         ("environment.json", b"{", b"["),
         ("predictions.jsonl", b"scores", b"score"),
         ("predictions.jsonl", b"{", b""),
         ("predictions.jsonl", b"{", b"\xff{"),
         ("predictions.jsonl", b"{", b"[" * 100_000),
+        ("predictions.jsonl", b'": [', b'": [1' + b"0" * 400),
     ],
 )
 def test_a_run_that_does_not_fit_its_settings_or_is_damaged_is_refused(name: str, old: bytes, new: bytes) -> None:
@@ -347,6 +352,18 @@ def test_a_bomb_is_refused_and_nothing_is_written(inside: str, monkeypatch: pyte
     with pytest.raises(UserError, match=r"more than (64|30) MB|lacks|is missing|damaged|one too many|no run"):
         archive.unpack("reckoning", Path("back"), limit_mb=512 if inside in ("a member", "many runs") else 30)
     assert not Path("back").exists()
+
+
+def test_a_sparse_file_is_refused_before_its_zeros_are_in_memory() -> None:
+    header = bytearray(tarfile.TarInfo("reckoning/demo/a/metrics.jsonl").tobuf(tarfile.GNU_FORMAT))
+    size = b"%011o\0" % 60_000_000
+    header[156:157], header[386:410], header[483:495] = b"S", size + b"%011o\0" % 0, size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    ARCHIVE.parent.mkdir(parents=True)
+    ARCHIVE.write_bytes(lzma.compress(bytes(header) + bytes(1024)))
+    with pytest.raises(UserError, match=r"metrics\.jsonl is a sparse file"):
+        archive.unpack("reckoning", Path("back"))
 
 
 @pytest.mark.parametrize("file", ["predictions.jsonl", "metrics.jsonl", "rates.json", "sets.json", "results.json"])

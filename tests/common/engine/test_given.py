@@ -98,3 +98,14 @@ def test_a_frozen_weight_adapts_and_has_no_outer_gradient(rule: UpdateRule) -> N
         found = adapt(lambda w, _: call(net, w, X).square().mean(), start, steps=2, rule=rule, rates=0.1, unroll=unroll)
         assert not found.weights["weight"].equal(start["weight"])
         torch.autograd.grad(found.weights["weight"].sum(), start["bias"])
+
+
+@pytest.mark.parametrize("parts", ["ab", torch.tensor(1.0)])
+def test_a_text_and_a_number_are_no_micro_batches(parts: Any) -> None:
+    with pytest.raises(UserError, match="give them as a list"):
+        adapt(lambda w, _: w["w"].sum(), {"w": torch.ones(2)}, parts, steps=1, rule=SGD(), rates=0.1)
+
+
+def test_a_lazy_layer_is_told() -> None:
+    with pytest.raises(UserError, match="fast weight weight has no shape yet"):
+        adapt(lambda w, _: w["weight"].sum(), select(nn.LazyLinear(2)), steps=1, rule=SGD(), rates=0.1)

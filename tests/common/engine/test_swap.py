@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch.utils import checkpoint
 from common.engine.inner import adapt
 from common.engine.rules import SGD
 from common.engine.settings import Unroll
-from common.engine.weights import Weights, call, select
+from common.engine.weights import Weights, call, select, stack
 from common.errors import UserError
 
 EXACT = (Unroll.stored, Unroll.recompute)
@@ -175,3 +175,39 @@ def test_threads_that_share_a_layer_do_not_see_each_others_weights() -> None:
     for thread in threads:
         thread.join()
     assert all(found[index].equal(expected[index]) for index in range(32))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("hooked", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_a_weight_that_a_hook_writes_is_put_back(hooked: Callable[[nn.Module], nn.Module]) -> None:
+    layer = hooked(nn.Linear(4, 4))
+    before, value = layer.weight, layer.weight.detach().clone()
+    call(layer, {name: w * 2 for name, w in select(layer).items()}, torch.ones(1, 4))
+    assert layer.weight is before and torch.equal(layer.weight, value)
+
+
+def test_cached_parametrisations_are_refused() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    with nn.utils.parametrize.cached(), pytest.raises(UserError, match=r"within parametrize.cached\(\)"):
+        call(layer, select(layer), torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("unroll", EXACT)
+def test_checkpointing_under_vmap_is_refused(unroll: Unroll) -> None:
+    network = Checkpointed(on=True).eval()
+
+    def loss(weights: Weights, _: object) -> Tensor:
+        return torch.func.vmap(lambda w: call(network, w, torch.ones(1, 4)).sum())(weights)
+
+    with pytest.raises(UserError, match="activation checkpointing under torch.func.vmap"):
+        adapt(loss, stack(select(network), 2), steps=1, rule=SGD(), rates=0.1, unroll=unroll)
+
+
+def test_a_network_that_yields_is_refused() -> None:
+    class Yielding(nn.Linear):
+        def forward(self, x: Tensor) -> Iterator[Tensor]:  # type: ignore[override]
+            yield super().forward(x)
+
+    network = Yielding(4, 4)
+    with pytest.raises(UserError, match="Yielding yields its results"):
+        call(network, select(network), torch.ones(1, 4))

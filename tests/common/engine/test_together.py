@@ -3,7 +3,7 @@
 The reference writes every formula in torch operations, with what is a constant detached, and differentiates the whole.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -256,3 +256,19 @@ def test_the_settings_make_it_and_count_only_once_set() -> None:
     for key in ("floor", "zero_floor", "clip"):
         with pytest.raises(UserError, match=rf"inner\.{key}=-1: use a finite value of 0 or more"):
             InnerConfig(**{key: -1})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Together(SGD(), -1.0),
+        lambda: Together(SGD(), float("nan")),
+        lambda: Together(Together(SGD()), 1.0),
+        lambda: Together(SGD(), no_decay="*bias"),  # type: ignore[arg-type]
+        lambda: Together(SGD(), no_decay=["*bias"]),  # type: ignore[arg-type]
+        lambda: AdamW(floor=-0.1),
+    ],
+)
+def test_a_rule_made_of_what_cannot_be_is_told(wrong: Callable[[], UpdateRule]) -> None:
+    with pytest.raises(UserError, match=r"inner\.|Together around"):
+        wrong()

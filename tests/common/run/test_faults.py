@@ -37,11 +37,11 @@ class Part:
         (Path(folder) / "bias.txt").write_text(str(self.model.bias.tolist()))
 
 
-def train(folder: Path, until: int = TOTAL, data: str = "a") -> list[int]:
+def train(folder: Path, until: int = TOTAL, data: str = "a", lr: float = 0.1) -> list[int]:
     """A whole run in miniature; returns the steps that it took."""
     taken = []
     who, loop = RunIdentity("paper", "experiment", "method", "cpu", 3), LoopConfig(save_every=1, save_seconds=0)
-    with Run(folder, {"seed": 3}, RuntimeConfig(device=Device.cpu), TrackerConfig(), loop, who) as run:
+    with Run(folder, {"seed": 3, "lr": lr}, RuntimeConfig(device=Device.cpu), TrackerConfig(), loop, who) as run:
         if run.finished:
             return taken
         model = nn.Linear(2, 1)
@@ -220,6 +220,15 @@ def test_other_data_are_refused_and_other_code_is_told_of(
     assert contents(tmp_path / "run") == straight
     starts = json.loads((tmp_path / "run" / "environment.json").read_text())["starts"]
     assert [start["revision"][0] for start in starts] == ["0", "0", "1"]
+
+
+def test_a_checkpoint_of_a_run_with_other_settings_is_refused(tmp_path: Path) -> None:
+    train(tmp_path / "0", until=2)
+    train(tmp_path / "1", until=2, lr=0.2)
+    shutil.rmtree(tmp_path / "1" / "checkpoints")
+    shutil.copytree(tmp_path / "0" / "checkpoints", tmp_path / "1" / "checkpoints")
+    with pytest.raises(UserError, match=r"the checkpoint of step 2 is of a run with other settings"):
+        train(tmp_path / "1", lr=0.2)
 
 
 def test_other_start_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
