@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from common.engine.compiled import Compiled
 from common.engine.footprint import footprint
@@ -20,7 +20,7 @@ from common.engine.rules import SGD, AdamW, UpdateRule
 from common.engine.settings import Unroll
 from common.engine.weights import Weights, buffers_of, call, select
 from common.errors import UserError
-from tests.common.engine.zoo import RIGHT, SHAPES, Shape
+from tests.common.engine.zoo import CHECKPOINTED, RIGHT, SHAPES, Shape
 
 STEPS, KEEP, DECAY, EPS, BETAS = 3, 1, 0.01, 1e-4, (0.9, 0.99)
 RULES: dict[str, tuple[UpdateRule, float]] = {
@@ -360,3 +360,28 @@ def test_an_error_in_the_loss_is_passed_on_and_the_network_is_what_it_was(name: 
         rebuilding = unroll is Unroll.recompute
         expected = reference(name, "adamw", Unroll.stored).buffers if rebuilding and not case.mapped else None
         before.check(expected, but=not rebuilding)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTED)
+@pytest.mark.parametrize("unroll", [Unroll.none, Unroll.stored, Unroll.recompute])
+def test_an_error_while_a_checkpoint_is_run_again_leaves_the_network_what_it_was(name: str, unroll: Unroll) -> None:
+    case = Case(name)
+    before = Picture(case.net)
+    running = False
+
+    def around(now: str) -> None:
+        nonlocal running
+        running = now == "before"
+
+    def within(module: nn.Module, inputs: Any) -> None:
+        if not running:
+            raise Broken
+
+    case.around = around
+    handle = register_module_forward_pre_hook(within)
+    try:
+        with pytest.raises(Broken):
+            case.outcome("sgd", unroll)
+    finally:
+        handle.remove()
+    before.check()

@@ -11,14 +11,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn import functional
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils import spectral_norm as older_spectral_norm
 from torch.nn.utils import weight_norm as older_weight_norm
-from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+from torch.utils.checkpoint import checkpoint, checkpoint_sequential, create_selective_checkpoint_contexts
 
 from common.engine.adapter import Adapter, layers
 from common.engine.settings import Unroll
 from common.engine.twice.lean import make_lean
+from common.engine.weights import call
+from common.errors import UserError
 
 WIDTH, ROWS, WORDS = 4, 3, 7
 Draw = Callable[[Generator], tuple[Any, ...]]
@@ -43,7 +46,7 @@ class Fault(NamedTuple):
     """Of the engine, known: what happens instead."""
 
     what: str
-    raises: type[Exception]
+    raises: type[Exception] | tuple[type[Exception], ...]
     unrolls: frozenset[Unroll] = AUTO
 
 
@@ -496,6 +499,108 @@ MORE = {
     "compiled loss, one layer thrice": Shape(one_layer_thrice, compiled=True),
 }
 
+# A network within the network, and gradients, maps and other weights of its own
+
+
+def inner_gradient() -> nn.Module:
+    """Of an energy by its inputs."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(self.layer(x).tanh().square().sum(), x, create_graph=True)[0]
+
+    return Own(run, layer=linear())
+
+
+def mapped_rows() -> nn.Module:
+    return Own(lambda self, x: torch.func.vmap(lambda row: torch.tanh(self.layer(row)))(x), layer=linear())
+
+
+def other_weights() -> nn.Module:
+    def run(self: Any, x: Tensor) -> Tensor:
+        doubled = {name: 2 * w for name, w in self.both.named_parameters()}
+        return torch.func.functional_call(self.both, doubled, (x,))
+
+    return Own(run, both=two_names())
+
+
+def hypernetwork() -> nn.Module:
+    """Its layer is checkpointed, and has what another computes for weights."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        return call(self.layer, {"part.0.weight": self.hyper(x.mean(0)).view(WIDTH, WIDTH)}, x)
+
+    return Own(run, layer=Checkpointed(linear(), nn.Tanh()), hyper=nn.Linear(WIDTH, WIDTH * WIDTH))
+
+
+def shared_storage() -> nn.Module:
+    net = chain()
+    net[2].weight = nn.Parameter(net[0].weight.data)
+    return net
+
+
+def pruned() -> nn.Module:
+    net = chain()
+    prune.random_unstructured(net[0], "weight", 0.5)
+    return net
+
+
+def clamped() -> nn.Module:
+    def run(self: Any, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.layer.weight.clamp_(-0.2, 0.2)
+        return torch.tanh(self.layer(x))
+
+    return Own(run, layer=linear())
+
+
+WRITTEN = frozenset({Unroll.stored, Unroll.tgu, Unroll.first_order})
+"""Unrolls whose first step is taken at the network's own tensors."""
+WITHIN = {
+    "a map over rows": Shape(mapped_rows),
+    "functional_call of a part": Shape(other_weights),
+    "a hypernetwork": Shape(hypernetwork, plain=stored_whole),
+    "two parameters in one storage": Shape(shared_storage),
+    "pruned": Shape(pruned),
+    "an empty parameter": Shape(
+        lambda: Own(lambda self, x: self.layer(x) + self.none.sum(), layer=linear(), none=number(0, WIDTH))
+    ),
+    "spectral norm, buffers in the mapping": Shape(
+        lambda: chain(parametrizations.spectral_norm(linear())), mapped=True
+    ),
+    "gradient by the inputs": Shape(
+        inner_gradient,
+        fault=Fault(
+            "a leaf that the loss makes is taken for a learner outside",
+            ValueError, frozenset({Unroll.recompute, Unroll.auto}),
+        ),
+    ),
+    "weights clamped in forward": Shape(
+        clamped, message="rebuilt as another one", refused=frozenset({Unroll.recompute}),
+        fault=Fault("the first step writes to the network's own parameter", AssertionError, WRITTEN),
+    ),
+    "Embedding with max_norm": Shape(
+        lambda: nn.Sequential(nn.Embedding(WORDS, WIDTH, max_norm=0.5), nn.Tanh(), linear()), tokens(2, 3),
+        message="rebuilt as another one", refused=frozenset({Unroll.recompute}),
+        fault=Fault(
+            "the first step writes to the network's own parameter", (AssertionError, UserError), WRITTEN | AUTO
+        ),
+    ),
+    "cumulative batch norm, buffers in the mapping": Shape(
+        lambda: chain(nn.BatchNorm1d(WIDTH, momentum=None)), mapped=True,
+        fault=Fault("common.engine.footprint cannot read a value", DataDependentOutputException),
+    ),
+    "checkpointed batch norm": Shape(
+        lambda: Checkpointed(batch_norm()), plain=stored_whole,
+        fault=Fault("what a checkpoint runs again writes to buffers again", AssertionError, EVERY),
+    ),
+    "checkpointed spectral norm": Shape(
+        lambda: Checkpointed(chain(parametrizations.spectral_norm(linear()))), plain=stored_whole,
+        fault=Fault("what a checkpoint runs again moves the power iteration again", AssertionError, EVERY),
+    ),
+}  # fmt: skip
+
 # Refused
 
 
@@ -516,6 +621,33 @@ def integer_weight() -> nn.Module:
 
 def scripted() -> nn.Module:
     return nn.Sequential(torch.jit.script(linear()), nn.Tanh(), linear())
+
+
+def one_head() -> nn.Module:
+    def run(self: Any, x: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(self.query(x)[:, None], x[:, None], x[:, None])
+
+    return Own(run, query=linear())
+
+
+def compiled_function() -> nn.Module:
+    squash = torch.compile(lambda x: torch.tanh(x), backend="aot_eager")
+    return Own(lambda self, x: squash(self.layer(x)), layer=linear())
+
+
+def selectively() -> nn.Module:
+    contexts = partial(create_selective_checkpoint_contexts, [torch.ops.aten.addmm.default])
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        return checkpoint(self.body, x, use_reentrant=False, context_fn=contexts) if self.on else self.body(x)
+
+    net = Own(run, body=chain())
+    net.on = True
+    return net
+
+
+def traced() -> nn.Module:
+    return nn.Sequential(torch.jit.trace(linear(), torch.ones(1, WIDTH)), nn.Tanh(), linear())
 
 
 REFUSED = {
@@ -553,6 +685,27 @@ REFUSED = {
         message="sparse=False", refused=EVERY,
         fault=Fault("common.engine.footprint: storage of a sparse tensor", NotImplementedError),
     ),
+    "attention by torch's kernel": Shape(
+        one_head, floats(2, 3, WIDTH), message="second derivative", refused=SECOND,
+        fault=Fault("torch's flash attention on a CPU has no second derivative", RuntimeError, SECOND),
+    ),
+    "distances": Shape(
+        lambda: Own(lambda self, x: torch.cdist(self.layer(x), self.points), layer=linear(), points=number(2, WIDTH)),
+        message="second derivative", refused=SECOND,
+        fault=Fault("_cdist_backward has no derivative", NotImplementedError, SECOND),
+    ),
+    "a compiled function": Shape(
+        compiled_function, message="second derivative", refused=SECOND,
+        fault=Fault("raw error of torch.compile: no double backward", RuntimeError, SECOND),
+    ),
+    "selective checkpointing": Shape(
+        selectively, plain=stored_whole, message="selective", refused=SECOND,
+        fault=Fault("raw error of a second backward pass", RuntimeError, SECOND),
+    ),
+    "traced by torch.jit": Shape(
+        traced, message="scripted", refused=EVERY,
+        fault=Fault("common.engine.unroll.scenes: vars() has no _parameters", KeyError, frozenset({Unroll.recompute})),
+    ),
     "EmbeddingBag": Shape(
         lambda: nn.Sequential(nn.EmbeddingBag(WORDS, WIDTH), nn.Tanh(), linear()), tokens(2, 3),
         message="second derivative", refused=SECOND,
@@ -573,6 +726,6 @@ REFUSED = {
 
 SHAPES: dict[str, Shape] = {
     **SHARING, **PARAMETERS, **PARAMETRISED, **RECURRENT, **CONVOLUTIONAL, **NORMALISED, **LANGUAGE, **CHECKPOINTED,
-    **MORE, **REFUSED,
+    **MORE, **WITHIN, **REFUSED,
 }  # fmt: skip
-RIGHT = [name for name, shape in SHAPES.items() if not shape.refused]
+RIGHT = [name for name, shape in SHAPES.items() if not shape.refused and shape.fault is None]
