@@ -14,3 +14,15 @@ def parse(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def mapping(text: str | bytes) -> dict[str, Any]:
+    """The object that `text` is.
+
+    Raises:
+        ValueError: it is not JSON, nested too deeply, or no object.
+    """
+    found = parse(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__} where an object is needed")
+    return found

@@ -20,6 +20,14 @@ MODULES = {
     "jsonpickle",
     "joblib.numpy_pickle",
 }
+ITS_OWN = {
+    "common/run/pool.py": "what a process of the sweep says",
+    "common/run/worker.py": "what the sweep says",
+    "hydra_plugins/innerloop_launcher.py": "what the sweep says",
+    "common/tables/composing.py": "a copy, in memory",
+    "common/engine/unroll/scenes.py": "states of random generators, compared and never read back",
+}
+"""Files that may pickle, and what: never what lies in a file."""
 CALLS = {
     *("torch.load", "numpy.load", "np.load", "joblib.load", "pandas.read_pickle", "pd.read_pickle"),
     *("yaml.unsafe_load", "yaml.full_load", "yaml.unsafe_load_all", "yaml.full_load_all", "yaml.load_all"),
@@ -86,7 +94,13 @@ def branches(node: ast.expr) -> list[ast.expr]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_nothing_that_is_read_runs(path: Path) -> None:
-    assert list(faults(path.read_text(encoding="utf-8"))) == []
+    name, found = path.relative_to(ROOT).as_posix(), list(faults(path.read_text(encoding="utf-8")))
+    if name in ITS_OWN:
+        assert found and all(fault.removeprefix("import ") in MODULES for fault in found)
+    elif name == "common/yamltext.py":  # its LOADER: tests/common/test_yamltext.py
+        assert found == ["yaml.load() by another loader"]
+    else:
+        assert found == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common import jsontext
 from common.data.splits import SPLITS
 from common.errors import UserError
 from common.run.files import write_atomic
@@ -32,7 +33,7 @@ def is_whole(folder: Path) -> bool:
     """
     path = folder / HASHES
     try:
-        known = json.loads(path.read_bytes())
+        known = jsontext.parse(path.read_bytes())
         damaged = [split for split in SPLITS if known.get(split) != _digest(file_of(folder, split))]
     except FileNotFoundError as error:
         if error.filename == str(path):

@@ -1,9 +1,9 @@
 """What lies in a model's folder: tensors that are the model's, in files that hold nothing else."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from common import jsontext
 from common.engine.adapter import SETTINGS
 from common.errors import UserError
 from common.language.config import ModelConfig
@@ -59,8 +59,6 @@ def _shards(folder: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        return [
-            folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        ]
+        return [folder / name for name in sorted(set(jsontext.mapping(index.read_bytes())["weight_map"].values()))]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{index}: damaged ({error!r}); copy the model's files again") from error

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from common import yamltext
+from common import jsontext, yamltext
 from common.errors import UserError
 from common.run import results
 from common.run.files import is_at, sync_file, write_atomic
@@ -43,7 +43,7 @@ def read_environment(folder: Path) -> dict[str, Any]:
     """
     path = folder / ENVIRONMENT
     try:
-        return dict(json.loads(_bytes(path))) if path.is_file() else {}
+        return jsontext.mapping(_bytes(path)) if path.is_file() else {}
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); delete the file and run the command again") from error
 
@@ -81,7 +81,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     records = []
     for line_number, line in enumerate((line for line in lines if line.endswith(b"\n")), start=1):
         try:
-            records.append(dict(json.loads(line)))
+            records.append(jsontext.mapping(line))
         except (ValueError, TypeError, RecursionError) as error:
             raise UserError(f"{path}:{line_number}: not a record ({error}); delete the line") from error
     return records

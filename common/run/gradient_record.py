@@ -10,6 +10,7 @@ import json
 import math
 from pathlib import Path
 
+from common import jsontext
 from common.errors import UserError
 from common.run.files import write_atomic
 from common.run.results import MEASURED
@@ -42,7 +43,7 @@ def read(folder: Path) -> dict[str, float | None]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = jsontext.mapping(path.read_bytes())
         return {key: None if found[key] is None else float(found[key]) for key in MEASURED}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not of this version ({error}); delete it: the results go without") from error

@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from common import jsontext
 from common.data.textfile import read_json_lines
 from common.errors import UserError
 from common.run.files import write_atomic
@@ -154,7 +155,7 @@ def read_of_all(folder: Path) -> dict[str, OfAll]:
     if not path.is_file():
         return {}
     try:
-        return {metric: OfAll(**each) for metric, each in json.loads(path.read_bytes()).items()}
+        return {metric: OfAll(**each) for metric, each in jsontext.mapping(path.read_bytes()).items()}
     except DAMAGED as error:
         raise UserError(f"{path}: damaged ({error}); delete the folder and run again") from error
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from safetensors import SafetensorError
 
+from common import jsontext
 from common.engine.adapter import SETTINGS, Adapter, AdapterFiles
 from common.engine.weights import Weights
 from common.errors import UserError
@@ -91,7 +92,7 @@ def _note(folder: Path, kind: type[AnyNote], schema: int) -> AnyNote:
         found = f"it holds {SETTINGS}, so an adapter of other code" if (folder / SETTINGS).is_file() else "none there"
         raise UserError(f"{folder}: no saved memory ({NOTE} is missing; {found}); give a folder of memory.save")
     try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        value: Any = jsontext.parse(path.read_bytes())
         note = kind(**value)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); save the memory again") from error

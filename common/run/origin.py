@@ -12,10 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from common.errors import UserError
-from common.run import tensorfile
 
 FIXED, CODE = "fixed", "code"
 """Entries of `made`."""
@@ -36,6 +33,10 @@ def of_records(records: Iterable[Mapping[str, Any]]) -> str:
 
 def of_weights(state: Mapping[str, Any]) -> str:
     """Digest of the tensors in a `state_dict()`, with their names; none is copied as a whole."""
+    from torch import Tensor
+
+    from common.run import tensorfile
+
     return tensorfile.digest({name: value for name, value in state.items() if isinstance(value, Tensor)})
 
 

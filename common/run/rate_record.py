@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from common import jsontext
 from common.errors import UserError
 from common.run.files import write_atomic
 
@@ -112,7 +113,7 @@ def read(folder: Path) -> RateRecord | None:
     if not path.is_file():
         return None
     try:
-        values: Mapping[str, Any] = json.loads(path.read_bytes())
+        values: Mapping[str, Any] = jsontext.mapping(path.read_bytes())
         found = RateRecord(**values)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not rates of this version ({error}); delete the file or run again") from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import jsontext
 from common.errors import UserError
 from common.fields import HASHED, IF_SET, counts, fields_along
 from common.run.files import write_atomic, write_json_lines
@@ -233,7 +234,7 @@ def read(folder: Path) -> Results:
 
 
 def _values(path: Path) -> dict[str, Any]:
-    values = json.loads(path.read_bytes())
+    values = jsontext.parse(path.read_bytes())
     if not isinstance(values, dict):
         raise TypeError(f"a JSON {type(values).__name__} where an object is needed")
     return values

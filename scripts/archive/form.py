@@ -1,7 +1,6 @@
 """The file that runs are kept in: what of a run it holds, and how it is written and read."""
 
 import io
-import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class Packed:
     @property
     def started(self) -> str:
         """When it was begun, ISO in UTC; empty where that was not recorded."""
-        return str(json.loads(self.files[ENVIRONMENT]).get("started", ""))
+        return str(jsontext.mapping(self.files[ENVIRONMENT]).get("started", ""))
 
     def values(self) -> Iterator[tuple[str, Any]]:
         """What its files hold, as plain data: the file's name, with the number of the line where it has lines.
@@ -92,7 +91,7 @@ def read(path: Path, paper: str, largest_mb: int = LARGEST_MB) -> list[Packed]:
     found: dict[str, dict[str, bytes]] = {}
     try:
         with opened(path, Bounds(file_mb=largest_mb), remedy="give limit_mb=<more>") as packed:
-            with tarfile.open(fileobj=packed, mode="r|") as tar:
+            with tarfile.open(fileobj=packed, mode="r|", encoding="utf-8") as tar:
                 for member in tar:
                     *parts, name = member.name.split("/")
                     if not member.isfile() or name not in FILES or len(parts) != 3 or {"", ".", ".."} & set(parts):

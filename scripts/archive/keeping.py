@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 import yaml
 
+from common import jsontext
 from common.run import private, results
 from common.run.folder import CONFIG, ENVIRONMENT
 from common.run.schema import TrackerConfig, flat, plain, schema_of
@@ -19,8 +20,8 @@ def packed_of(run: Run) -> Packed:
     settings = private.public_settings(run.config, schema)
     if "tracker" in settings:
         settings["tracker"] = plain(TrackerConfig())
-    environment = private.public_environment(json.loads((run.folder / ENVIRONMENT).read_text("utf-8")), schema)
-    found = json.loads((run.folder / results.RESULTS).read_text("utf-8"))
+    environment = private.public_environment(jsontext.mapping((run.folder / ENVIRONMENT).read_bytes()), schema)
+    found = jsontext.mapping((run.folder / results.RESULTS).read_bytes())
     found["hardware"] = {key: value for key, value in (found.get("hardware") or {}).items() if key != "host"}
     files = {name: (run.folder / name).read_bytes() for name in FILES if (run.folder / name).is_file()}
     files[CONFIG] = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()

@@ -35,7 +35,9 @@ def machine() -> list[str]:
 def _gpus() -> list[str]:
     asked = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
-        shown = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout
+        shown = subprocess.run(
+            asked, capture_output=True, encoding="utf-8", errors="replace", timeout=30, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     rows = [[cell.strip() for cell in line.split(",")] for line in shown.splitlines() if line.count(",") == 2]

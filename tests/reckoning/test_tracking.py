@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from common.run import rate_record
+from common.run.private import told
 from reckoning import evaluate, train
 from tests import wandb_log
 from tests.runs import metrics_of, run_here
@@ -59,9 +60,10 @@ def test_a_run_of_a_sweep_is_in_wandb_what_its_folder_says(tracked: dict[str, Pa
     assert {"reckoning", "mini", method, "scale=paper", "seed=0"} <= set(found.tags)
     *history, media = found.history
     assert history == records(folder)
-    environment = found.config.pop("environment")
-    assert found.config == yaml.safe_load((folder / "config.yaml").read_text())
-    assert environment == json.loads((folder / "environment.json").read_text()) and environment["sweep"] == "demo"
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    environment = json.loads((folder / "environment.json").read_text())
+    assert found.config == told("reckoning", settings, environment, machine=False)
+    assert found.config["environment"]["sweep"] == "demo"
     tested = json.loads((folder / "results.json").read_text())["test"]
     assert {name: found.summary[f"test/{name}"] for name in tested} == {name: tested[name]["value"] for name in tested}
     kinds = {key.removesuffix("/_type") for key in media if key.endswith("/_type")}

@@ -5,6 +5,7 @@ import logging
 import secrets
 from pathlib import Path
 
+from common import jsontext
 from common.run.files import write_atomic
 from common.run.results import RunIdentity
 
@@ -44,4 +45,4 @@ def known_id(folder: Path, job: str) -> str | None:
 
 def _ids(folder: Path) -> dict[str, str]:
     path = folder / ID_FILE
-    return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+    return jsontext.mapping(path.read_bytes()) if path.is_file() else {}
