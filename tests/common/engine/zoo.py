@@ -630,11 +630,6 @@ def one_head() -> nn.Module:
     return Own(run, query=linear())
 
 
-def compiled_function() -> nn.Module:
-    squash = torch.compile(lambda x: torch.tanh(x), backend="aot_eager")
-    return Own(lambda self, x: squash(self.layer(x)), layer=linear())
-
-
 def selectively() -> nn.Module:
     contexts = partial(create_selective_checkpoint_contexts, [torch.ops.aten.addmm.default])
 
@@ -693,10 +688,6 @@ REFUSED = {
         lambda: Own(lambda self, x: torch.cdist(self.layer(x), self.points), layer=linear(), points=number(2, WIDTH)),
         message="second derivative", refused=SECOND,
         fault=Fault("_cdist_backward has no derivative", NotImplementedError, SECOND),
-    ),
-    "a compiled function": Shape(
-        compiled_function, message="second derivative", refused=SECOND,
-        fault=Fault("raw error of torch.compile: no double backward", RuntimeError, SECOND),
     ),
     "selective checkpointing": Shape(
         selectively, plain=stored_whole, message="selective", refused=SECOND,
