@@ -14,48 +14,13 @@ from torch import Tensor
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.engine.derivatives import InnerLoss, plain_gradient, plain_product
+from common.engine.hollow import DEVICE, Hollow, Mode
 from common.engine.rules import UpdateRule
 from common.engine.settings import Snapshots, Unroll
 from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights, leaves
-
-DEVICE = torch.ops.prim.device.default
-"""Asked of tensors more often than all operations together."""
-
-
-class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """The guard against compilation would cost more than what is done for an operation; nothing is compiled."""
-        return False
-
-
-class Hollow(_Mode):  # type: ignore[no-untyped-call]
-    """Whatever tensor an operation reads enters `mode` without its data.
-
-    On its own that mode computes for real with integers of no dimension, and would write to batch norm's count.
-    """
-
-    def __init__(self, mode: FakeTensorMode) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._mode = mode
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is DEVICE and isinstance(args[0], FakeTensor):
-            return args[0].fake_device
-        kwargs = kwargs or {}
-        if any(
-            isinstance(x, Tensor | list | tuple) and not isinstance(x, FakeTensor) for x in (*args, *kwargs.values())
-        ):
-            args, kwargs = pytree.tree_map_only(Tensor, self._enter, (args, kwargs))
-        return function(*args, **kwargs)
-
-    def _enter(self, x: Tensor) -> Tensor:
-        return x if isinstance(x, FakeTensor) else self._mode.from_tensor(x)
-
 
 Parts = list[tuple[str, int]]
 """Where in a network, and the most bytes alive there: part after part of a computation."""
@@ -63,7 +28,7 @@ Courses = dict[Any, Parts]
 """Computations by name and the shapes of their data."""
 
 
-class _Allocations(_Mode):  # type: ignore[no-untyped-call]
+class _Allocations(Mode):  # type: ignore[no-untyped-call]
     """Bytes of all tensors made inside and still alive, and the most there were, part by part."""
 
     def __init__(self, places: Mapping[int, str]) -> None:
@@ -258,8 +223,8 @@ def trace(
         return pytree.tree_map(lambda x: mode.from_tensor(x) if isinstance(x, Tensor) else x, tree)
 
     weights: Weights = hollow({name: w.detach() for name, w in start.items()})
-    others = {name: w if isinstance(w, FakeTensor) else mode.from_tensor(w) for name, w in (frozen or {}).items()}
-    everywhere = {**others, **weights}
+    beside = {name: w if isinstance(w, FakeTensor) else mode.from_tensor(w) for name, w in (frozen or {}).items()}
+    everywhere = {**beside, **weights}
     places = {w.untyped_storage()._cdata: place(name) for name, w in everywhere.items()} if place else {}
     data = [hollow(part) for part in parts]
     largest = max(data, key=lambda part: sum(x.numel() for x in pytree.tree_leaves(part) if isinstance(x, Tensor)))
