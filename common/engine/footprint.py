@@ -14,47 +14,21 @@ from torch import Tensor
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.engine.derivatives import InnerLoss, plain_gradient, plain_product
+from common.engine.hollow import DEVICE, Hollow, Mode
 from common.engine.rules import UpdateRule
 from common.engine.settings import Snapshots, Unroll
 from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights, leaves
 
-DEVICE = torch.ops.prim.device.default
-"""Asked of tensors more often than all operations together."""
-
-
-class Hollow(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Whatever tensor an operation reads enters `mode` without its data.
-
-    On its own that mode computes for real with integers of no dimension, and would write to batch norm's count.
-    """
-
-    def __init__(self, mode: FakeTensorMode) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._mode = mode
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is DEVICE and isinstance(args[0], FakeTensor):
-            return args[0].fake_device
-        kwargs = kwargs or {}
-        if any(
-            isinstance(x, Tensor | list | tuple) and not isinstance(x, FakeTensor) for x in (*args, *kwargs.values())
-        ):
-            args, kwargs = pytree.tree_map_only(Tensor, self._enter, (args, kwargs))
-        return function(*args, **kwargs)
-
-    def _enter(self, x: Tensor) -> Tensor:
-        return x if isinstance(x, FakeTensor) else self._mode.from_tensor(x)
-
-
 Parts = list[tuple[str, int]]
 """Where in a network, and the most bytes alive there: part after part of a computation."""
+Courses = dict[Any, Parts]
+"""Computations by name and the shapes of their data."""
 
 
-class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Allocations(Mode):  # type: ignore[no-untyped-call]
     """Bytes of all tensors made inside and still alive, and the most there were, part by part."""
 
     def __init__(self, places: Mapping[int, str]) -> None:
@@ -186,7 +160,7 @@ class Trace:
             max(most for _, most in parts) for parts in (self.first, self.making, self.back, self.product, self.outer)
         )
         return Footprint(
-            self.fast, self.buffers, self.others, first + self.summed, self.graph - self.fast, making,
+            self.fast, self.buffers, self.others, first + self.summed, self.graph - self.fast, max(making, self.graph),
             back - self.graph, product, outer,
         )  # fmt: skip
 
@@ -236,21 +210,36 @@ def trace(
     rule: UpdateRule,
     also: Sequence[Tensor] = (),
     place: Callable[[str], str] | None = None,
+    frozen: Weights | None = None,
+    known: Courses | None = None,
 ) -> Trace:
-    """The same, with the course of every peak; `place` tells for the name of a weight where in the network it is."""
+    """The same, with the course of every peak; `place` tells for the name of a weight where in the network it is.
+
+    `frozen` are the network's weights besides `start`. What `known` has is not run again, and it gets what is run.
+    """
     mode = detect_fake_mode(list(start.values())) or FakeTensorMode(allow_non_fake_inputs=True)
 
     def hollow(tree: Any) -> Any:
         return pytree.tree_map(lambda x: mode.from_tensor(x) if isinstance(x, Tensor) else x, tree)
 
     weights: Weights = hollow({name: w.detach() for name, w in start.items()})
-    places = {w.untyped_storage()._cdata: place(name) for name, w in weights.items()} if place else {}
+    beside = {name: w if isinstance(w, FakeTensor) else mode.from_tensor(w) for name, w in (frozen or {}).items()}
+    everywhere = {**beside, **weights}
+    places = {w.untyped_storage()._cdata: place(name) for name, w in everywhere.items()} if place else {}
     data = [hollow(part) for part in parts]
     largest = max(data, key=lambda part: sum(x.numel() for x in pytree.tree_leaves(part) if isinstance(x, Tensor)))
+    shapes = tuple(tuple(x.shape) for x in pytree.tree_leaves(largest) if isinstance(x, Tensor))
+    known = {} if known is None else known
+
+    def course(key: Any, run: Callable[[], Any]) -> Parts:
+        if key not in known:
+            known[key] = _course(run, places)
+        return known[key]
+
     with mode, Hollow(mode):
-        first = _course(lambda: plain_gradient(inner, weights, largest), places)
+        first = course(("first", shapes), lambda: plain_gradient(inner, weights, largest))
         vector = [torch.empty_like(w) for w in weights.values()]
-        product = _course(lambda: plain_product(inner, weights, largest, vector, also), places)
+        product = course(("product", shapes), lambda: plain_product(inner, weights, largest, vector, also))
         at = leaves(weights)
         inputs = [*at.values(), *also]
         with _Allocations(places) as allocations:
@@ -260,7 +249,7 @@ def trace(
             found = _derivative(gradients, inputs, vector)
             back = allocations.parts
             del gradients, found
-        above = _course(lambda: torch.autograd.grad(outer(at).sum(), inputs, allow_unused=True), places)
+        above = course("outer", lambda: torch.autograd.grad(outer(at).sum(), inputs, allow_unused=True))
     size, others = _bytes(start.values()), _bytes(also)
     summed = size if len(data) > 1 else 0
     return Trace(size, rule.buffers, others, first, graph, making, back, product, above, summed)

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.engine.cuda.sizes import host_memory_bytes
 from common.engine.derivatives import InnerLoss, plain_gradient
-from common.engine.footprint import Footprint, Hollow
+from common.engine.footprint import Footprint
+from common.engine.hollow import Hollow
 from common.engine.settings import Snapshots, Unroll
 from common.engine.weights import Weights
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from common.engine.adapter import MATRICES
 from common.engine.weights import Weights
 
 
@@ -27,6 +28,22 @@ class Blocks:
         if not weight.startswith(self.path):
             return "outside"
         return "first" if weight.startswith(f"{self.path}0.") else "further"
+
+    def side(self, weight: str) -> str:
+        """The same without a difference between the layers."""
+        return "layers" if weight.startswith(self.path) else "outside"
+
+    def evenly(self, network: nn.Module, fast: Collection[str]) -> bool:
+        """Whether the derivatives go through the first layer as through the others, to its input or near it: what it
+        reads are fast weights, or each of its matrices is one or has a LoRA matrix beside it.
+        """
+        read: Any = network.get_input_embeddings()  # type: ignore[operator]
+        if any(weight is read.weight for name, weight in network.named_parameters() if name in fast):
+            return True
+        layer = network.get_submodule(f"{self.path}0")
+        matrices = [f"{self.path}0.{name}" for name, weight in layer.named_parameters() if weight.dim() > 1]
+        moved = {name.split(f".{MATRICES}")[0] for name in matrices if name in fast}
+        return all(name in fast or name.split(".base_layer.")[0] in moved for name in matrices)
 
     @contextmanager
     def only(self, places: Sequence[int]) -> Iterator[None]:

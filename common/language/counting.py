@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.engine.footprint import Footprint, Trace, carried_on, trace
+from common.engine.footprint import Courses, Footprint, Trace, carried_on, trace
 from common.engine.rules import make_rule
 from common.engine.settings import InnerConfig
 from common.engine.weights import Weights, stack
@@ -18,7 +18,7 @@ from common.language.objective import Losses, mean_loss
 from common.language.token_losses import TokenLosses
 
 FEW = 2
-"""Layers of a kind that are counted; one more tells what the others add."""
+"""Layers of a kind that are counted where the first is a case of its own, else 1; one more tells what others add."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,28 @@ class Step:
     """As in `TokenLosses`."""
     counted: dict[Any, Footprint] = field(default_factory=dict, repr=False, compare=False)
     """What was counted already: steps that differ in what is kept alone cost the same."""
+    courses: dict[Any, Courses] = field(default_factory=dict, repr=False, compare=False)
+    """The same of parts of a step: micro-batches cost alone what as many rows cost, however many follow."""
 
 
 def count(step: Step) -> Footprint:
     """Counted with few layers of each kind, and carried on by what one more of each adds."""
     start = fast_weights(step.network, (step.inner or InnerConfig()).weights)
     blocks = blocks_of(step.network, start)
-    base = [kind[:FEW] for kind in blocks.kinds] if blocks else []
-    if blocks is None or sum(map(len, blocks.kinds)) <= sum(map(len, base)) + len(base):
+    if blocks is None:
         return _counted(step, start).footprint()
-    small = _with_layers(step, start, blocks, base)
+    few, place = (1, blocks.side) if blocks.evenly(step.network, start) else (FEW, blocks.place)
+    base = [kind[:few] for kind in blocks.kinds]
+    if sum(map(len, blocks.kinds)) <= sum(map(len, base)) + len(base):
+        return _counted(step, start).footprint()
+    small = _with_layers(step, start, blocks, base, place)
     longer = [
-        (_with_layers(step, start, blocks, [*base[:index], kind[: FEW + 1], *base[index + 1 :]]), len(kind) - FEW)
+        (
+            _with_layers(step, start, blocks, [*base[:index], kind[: few + 1], *base[index + 1 :]], place),
+            len(kind) - few,
+        )
         for index, kind in enumerate(blocks.kinds)
-        if len(kind) > FEW
+        if len(kind) > few
     ]
     try:
         return carried_on(small, longer).footprint()
@@ -73,13 +81,17 @@ def count(step: Step) -> Footprint:
         return _counted(step, start).footprint()
 
 
-def _with_layers(step: Step, start: Weights, blocks: Blocks, kept: list[list[int]]) -> Trace:
+def _with_layers(
+    step: Step, start: Weights, blocks: Blocks, kept: list[list[int]], place: Callable[[str], str]
+) -> Trace:
     places = sorted(place for kind in kept for place in kind)
     with blocks.only(places):
-        return _counted(step, blocks.renamed(start, places), blocks.place)
+        return _counted(step, blocks.renamed(start, places), place, places)
 
 
-def _counted(step: Step, start: Weights, place: Callable[[str], str] | None = None) -> Trace:
+def _counted(
+    step: Step, start: Weights, place: Callable[[str], str] | None = None, layers: Sequence[int] = ()
+) -> Trace:
     inner, shape, network = step.inner or InnerConfig(), step.shape, step.network
     tasks = (step.problems,) if inner.stack else ()
     losses = TokenLosses(network, autocast=step.autocast)
@@ -87,14 +99,18 @@ def _counted(step: Step, start: Weights, place: Callable[[str], str] | None = No
     read, questions = (
         _blank(tasks, *size) for size in ((shape.rows, shape.row_tokens), (shape.questions, shape.question_tokens))
     )
+    given = (tuple(layers), tasks, tuple(start), shape.questions, shape.question_tokens)
+    named = list(network.named_parameters())
     return trace(
         lambda weights, rows: mean_loss(memorised, weights, rows),
         lambda weights: mean_loss(losses, weights, questions),
         stack(start, *tasks) if tasks else start,
         micro_batches(read, inner.micro_batch),
         make_rule(inner),
-        [*(w for name, w in network.named_parameters() if w.requires_grad and name not in start), *step.others],
+        [*(w for name, w in named if w.requires_grad and name not in start), *step.others],
         place,
+        {name: w for name, w in named if name not in start},
+        step.courses.setdefault(given, {}),
     )
 
 

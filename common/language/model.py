@@ -182,6 +182,7 @@ def skeleton(config: ModelConfig, dtype: torch.dtype = torch.float32) -> nn.Modu
         UserError: the configuration is not there, or is not one of a causal language model.
     """
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+    from transformers.initialization import no_init_weights
 
     register()
     settings = loading.settings_of(config, source_of(config.name))
@@ -193,7 +194,8 @@ def skeleton(config: ModelConfig, dtype: torch.dtype = torch.float32) -> nn.Modu
             network: nn.Module = loading.random(settings, config, dtype)
     except Exception as error:
         raise loading.unbuilt(config, settings, error) from error
-    adapter = _with_lora(network, config)  # peft moves what it adds, which fake tensors cannot
+    with no_init_weights():
+        adapter = _with_lora(network, config)  # peft moves what it adds, which fake tensors cannot
     for module in network.modules():
         for name, weight in module.named_parameters(recurse=False):
             if not isinstance(weight, FakeTensor):

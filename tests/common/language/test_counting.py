@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
+from common.engine import footprint
 from common.engine.settings import InnerConfig, RuleName
 from common.language import counting, sizes
 from common.language.adapter import fast_weights
@@ -39,11 +41,18 @@ CASES: dict[str, tuple[str, dict[str, Any], ModelConfig, InnerConfig]] = {
         "gpt2", {**GPT2, "n_layer": 8, "vocab_size": 64}, ModelConfig(),
         InnerConfig(weights=["*.h.5.*", "*.h.6.*", "*.h.7.*"]),
     ),
+    "lora of all, micro-batches": (
+        "llama", {**LLAMA, "num_hidden_layers": 9, "vocab_size": 5000},
+        ModelConfig(lora=LoraConfig(rank=16, targets=["all-linear"])), InnerConfig(micro_batch=1),
+    ),
     "lora": (
         "llama", {**LLAMA, "num_hidden_layers": 8, "vocab_size": 64},
         ModelConfig(lora=LoraConfig(rank=4, targets=["q_proj", "up_proj"])), InnerConfig(),
     ),
 }  # fmt: skip
+
+ONE = {"gpt2", "large vocabulary", "llama", "stacked", "micro-batches", "lora of all, micro-batches"}
+"""Whose first layer is like the others."""
 
 
 def step_of(case: str, folder: Path) -> Step:
@@ -70,7 +79,7 @@ def test_few_layers_carried_on_cost_what_all_cost(case: str, tmp_path: Path, mon
     names = [name for name, _ in step.network.named_parameters()]
     monkeypatch.setattr(counting, "_counted", watched)
     found = count(step)
-    assert max(read) <= 6 < 7 <= sum(map(len, blocks.kinds)), "all layers were counted"
+    assert max(read) <= (2 if case in ONE else 6) < 7 <= sum(map(len, blocks.kinds)), "too many layers were counted"
     assert [name for name, _ in step.network.named_parameters()] == names
     assert astuple(found) == pytest.approx(astuple(expected), rel=0.01, abs=2000)
 
@@ -95,3 +104,30 @@ def test_what_was_counted_is_not_counted_again_and_is_said(
         assert len(sizes.remedies(step, 10**12)) == 4
     assert len(counted) == 2, "one problem; micro-batches: few of few"
     assert "counting the memory of one problem: 3 rows, 1 at a time" in caplog.text
+
+
+def test_what_a_micro_batch_costs_alone_is_not_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, counted = step_of("micro-batches", tmp_path), []
+    course = footprint._course
+    monkeypatch.setattr(footprint, "_course", lambda *given: counted.append(given) or course(*given))
+    few, more = (replace(step, shape=replace(step.shape, rows=rows)) for rows in (2, 3))
+    first = count(few)
+    assert len(counted) == 6, "gradient, product and outer loss, with one layer and with two"
+    second = count(more)
+    assert len(counted) == 6
+    assert second == count(replace(more, counted={}, courses={})), "what is counted afresh"
+    assert (first.first, first.product, first.outer) == (second.first, second.product, second.outer)
+
+
+def test_the_shapes_of_an_adapter_are_made_without_its_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(weight: torch.Tensor, **_: Any) -> None:
+        assert isinstance(weight, FakeTensor), "numbers were made"
+
+    from transformers import AutoConfig
+
+    kind, settings, config, _ = CASES["lora"]
+    AutoConfig.for_model(kind, **COMMON, **settings).save_pretrained(tmp_path)
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", refuse)
+    network = skeleton(replace(config, name=str(tmp_path)))
+    assert any("lora_A" in name for name, _ in network.named_parameters())
+    assert torch.nn.init.kaiming_uniform_ is refuse

@@ -1,0 +1,45 @@
+"""Operations on tensors that have shapes but no memory."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+DEVICE = torch.ops.prim.device.default
+"""Asked of tensors more often than all operations together."""
+
+
+class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation, outside of any compilation."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """The guard against compilation would cost more than what is done for an operation; nothing is compiled."""
+        return False
+
+
+class Hollow(Mode):  # type: ignore[no-untyped-call]
+    """Whatever tensor an operation reads enters `mode` without its data.
+
+    On its own that mode computes for real with integers of no dimension, and would write to batch norm's count.
+    """
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._mode = mode
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device
+        kwargs = kwargs or {}
+        if any(
+            isinstance(x, Tensor | list | tuple) and not isinstance(x, FakeTensor) for x in (*args, *kwargs.values())
+        ):
+            args, kwargs = pytree.tree_map_only(Tensor, self._enter, (args, kwargs))
+        return function(*args, **kwargs)
+
+    def _enter(self, x: Tensor) -> Tensor:
+        return x if isinstance(x, FakeTensor) else self._mode.from_tensor(x)
