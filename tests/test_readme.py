@@ -154,9 +154,10 @@ def test_every_choice_of_a_group_is_listed() -> None:
 
 def test_every_key_in_the_prose_is_a_key() -> None:
     from common.run.schema import flat, plain
+    from perk.config import TrainConfig as PerkConfig
     from reckoning.config import TrainConfig
 
-    known = set(flat(plain(TrainConfig())))
+    known = {key for config in (TrainConfig(), PerkConfig()) for key in flat(plain(config))}
     text = FENCE.sub("", PAGES)
     pattern = r"`((?:model|data|method|inner|outer|evaluation|loop|runtime|tracker)\.[\w.]+)[=`]"
     named = set(re.findall(pattern, text))

@@ -75,14 +75,15 @@ def _text(path: Path, number: int, raw: bytes) -> str:
     """
     if number == 1 and (kind := next((kind for head, kind in PACKED.items() if raw.startswith(head)), None)):
         raise UserError(f"{path}:1: a packed file ({kind}) without its ending; unpack it, or name it so")
-    if (place := raw.find(b"\0")) >= 0:
-        line = number + raw.count(b"\n", 0, place)
-        raise UserError(f"{path}:{line}: a NUL character, so no UTF-8 text; save the file as UTF-8")
     try:
-        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         line = number + raw.count(b"\n", 0, error.start)
         raise UserError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8") from error
+    if (place := raw.find(b"\0")) >= 0:
+        line = number + raw.count(b"\n", 0, place)
+        raise UserError(f"{path}:{line}: a NUL character, so no UTF-8 text; save the file as UTF-8")
+    return text
 
 
 @contextmanager

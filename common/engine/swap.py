@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import parametrize
 from torch.utils import checkpoint
 
@@ -80,7 +81,8 @@ def _places(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[Swap, lis
             "a parametrised network within parametrize.cached(), which holds what other weights gave; "
             "use it inside the network's forward pass, or not at all"
         )
-    twice = torch.is_grad_enabled() and needed() is not Need.first
+    counted = any(isinstance(tensor, FakeTensor) for tensor in tensors.values())
+    twice = torch.is_grad_enabled() and (counted or needed() is not Need.first)
     for own in module.modules():
         if isinstance(own, torch.jit.ScriptModule):
             raise UserError("a scripted network keeps a table of weights of its own; give the module it was made of")

@@ -146,7 +146,7 @@ def test_shuffled_labels_are_drawn_for_training_alone(
         return segments(self, problem)
 
     monkeypatch.setattr(Templates, "segments", noted)
-    assert mini.train(tmp_path, "method.labels=shuffled", "data.segment=64", *FEW) == 0
+    assert mini.train(tmp_path, "method.labels=shuffled", "data.segment=128", *FEW) == 0
     assert set(seen[False]) == {()}
     drawn = [labels for labels in seen[True] if labels]
     assert drawn and any(labels != tuple(sorted(labels)) for labels in drawn)

@@ -174,10 +174,10 @@ def test_without_the_files_the_experiment_stops_and_names_the_remedies(
         return capsys.readouterr().err
 
     message = fails("scale=cpu")
-    assert "data.root is not set and folio/folio-train.jsonl is needed" in message
+    assert "data.root is not set and folio/folio-train.jsonl, folio/folio-validation_part.jsonl are needed" in message
     assert all(remedy in message for remedy in ("data.root=<folder>", "INNERLOOP_DATA", "data=generated"))
     message = fails(f"data.root={tmp_path}")
-    assert "folio/folio-train.jsonl is not below it; put it there, or get FOLIO v0.0" in message
+    assert "folio/folio-train.jsonl, " in message and "are not below it; put them there, or get FOLIO v0.0" in message
 
 
 def test_the_published_set_up_refuses_a_part_of_the_validation_file(data_root: Path) -> None:

@@ -1,6 +1,7 @@
 """Kept splits: whole as they were written, or built again."""
 
 import errno
+import logging
 import os
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def flipped(path: Path) -> None:
 def test_what_is_damaged_is_told_of_and_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: object, name: str
 ) -> None:
+    caplog.set_level(logging.WARNING)
     folder = kept(tmp_path / "data-0")
     assert cache.is_whole(folder) and not caplog.text
     harm(folder / name)  # type: ignore[operator]

@@ -42,12 +42,12 @@ def of_a_thread() -> Case:
 
 
 def imported_inside() -> Case:
-    module: Any = types.ModuleType("settings_of_a_user")
+    module: Any = types.ModuleType("tests.settings_of_a_user")
     module.SHARE = 1.0
     sys.modules[module.__name__] = module
 
     def loss(w: Any, part: Any) -> Any:
-        from settings_of_a_user import SHARE  # type: ignore[import-not-found]
+        from tests.settings_of_a_user import SHARE  # type: ignore[import-not-found]
 
         return SHARE
 

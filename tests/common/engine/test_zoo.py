@@ -37,6 +37,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:`gradient_checkpointing_.*able` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),  # of dynamo
 ]
 
 

@@ -488,7 +488,10 @@ MORE = {
     "written buffers in the mapping": Shape(written_buffers, mapped=True),
     "a replaced buffer": Shape(
         replaced_buffer,
-        fault=Fault("common.engine.footprint leaves a tensor without data in the place of the buffer", UserWarning),
+        fault=Fault(
+            "common.engine.footprint leaves a tensor without data in the place of the buffer",
+            (UserWarning, DataDependentOutputException),
+        ),
     ),
     "a value read in forward": Shape(
         read_value, fault=Fault("common.engine.footprint cannot read a value", DataDependentOutputException)
@@ -664,7 +667,6 @@ REFUSED = {
     ),
     "DataParallel": Shape(
         in_parallel, plain=lambda net: net.module, message=r"its \.module", refused=GRAPHED,
-        fault=Fault("common.engine.footprint: zip of an operator's outputs", ValueError),
     ),
     "scripted": Shape(
         scripted, message="scripted", refused=EVERY,
