@@ -142,22 +142,22 @@ def _own(module: nn.Module, named: dict[str, nn.Module], name: str, before: Slot
     """The module's own tensor called `name`, or None; a shared module has all of its names, a compiled one those of
     what it wraps too."""
     prefix, _, key = name.rpartition(".")
-    if prefix not in named:
+    part = named.get(prefix)
+    if part is None:
         try:
-            named[prefix] = module.get_submodule(prefix)
+            part = named[prefix] = module.get_submodule(prefix)
         except AttributeError:
             return None
-    part: nn.Module | None = named[prefix]
     while part is not None:
         if isinstance(part, torch.jit.ScriptModule):
             raise UserError(
                 f"{name} belongs to a scripted module (torch.jit), whose weights cannot be exchanged; use the module "
                 "that it was made from"
             )
-        for holder in (part._parameters, part._buffers):
-            if key in holder:
-                found: Tensor | None = before.get((id(holder), key), holder[key]) if before else holder[key]
-                return found
+        for table in (part._parameters, part._buffers):
+            found: Tensor | None = table.get(key)
+            if found is not None:
+                return before.get((id(table), key), found) if before else found
         part = part._modules.get("_orig_mod")  # of a compiled one
     return None
 
@@ -179,28 +179,27 @@ def _reached(named: Mapping[str, nn.Module]) -> tuple[list[nn.Module], list[tupl
     return modules, plain
 
 
-def _held(part: nn.Module) -> Iterator[tuple[Holder, str, Any]]:
+def _held(part: nn.Module) -> list[tuple[Holder, str, Any]]:
     """What may hold tensors without `torch.nn` knowing: attributes, and cells of its functions and hooks."""
-    attributes = vars(part)
-    functions = list(_of_class(type(part)))
-    for key in attributes.keys() - KEPT:
-        value = attributes.get(key)
-        if type(value) in PLAIN or not (value if type(value) in CONTAINERS else isinstance(value, TENSORS_IN)):
-            continue
-        yield attributes, key, value
-        if isinstance(value, FunctionType | partial):
-            functions.append(value)
-    for hooks in (part._forward_pre_hooks, part._forward_hooks):
-        if hooks:
-            functions.extend(hooks.values())
+    own = vars(part)
+    found: list[tuple[Holder, str, Any]] = [
+        (own, key, own[key]) for key in own.keys() - KEPT if type(own[key]) not in PLAIN and _looked_into(own[key])
+    ]
+    functions = _of_class(type(part))
+    if not (found or functions or part._forward_pre_hooks or part._forward_hooks):  # of most
+        return found
+    functions = [*functions, *part._forward_pre_hooks.values(), *part._forward_hooks.values()]
+    functions += [value for _, _, value in found if isinstance(value, FunctionType | partial)]
     for function in functions:
         while isinstance(function, partial):
             function = function.func
-        for cell in getattr(function, "__closure__", None) or ():
-            held = Cell(cell)
-            value = held.get("")
-            if value if type(value) in CONTAINERS else isinstance(value, TENSORS_IN):
-                yield held, "", value
+        cells = [Cell(cell) for cell in getattr(function, "__closure__", None) or ()]
+        found += [(cell, "", cell.get("")) for cell in cells if _looked_into(cell.get(""))]
+    return found
+
+
+def _looked_into(value: Any) -> bool:
+    return bool(value) if type(value) in CONTAINERS else isinstance(value, TENSORS_IN)
 
 
 _functions: WeakKeyDictionary[type, list[Any]] = WeakKeyDictionary()
