@@ -1,5 +1,6 @@
 """Operations on tensors that have shapes but no memory."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,6 +22,16 @@ class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
 
+def _real(given: Iterable[Any]) -> bool:
+    """Whether a tensor with data is among them; their lists are mostly of numbers, which need no look into a tree."""
+    for x in given:
+        if isinstance(x, FakeTensor):
+            continue
+        if isinstance(x, Tensor) or (isinstance(x, list | tuple) and _real(x)):
+            return True
+    return False
+
+
 class Hollow(Mode):  # type: ignore[no-untyped-call]
     """Whatever tensor an operation reads enters `mode` without its data.
 
@@ -35,9 +46,7 @@ class Hollow(Mode):  # type: ignore[no-untyped-call]
         if function is DEVICE and isinstance(args[0], FakeTensor):
             return args[0].fake_device
         kwargs = kwargs or {}
-        if any(
-            isinstance(x, Tensor | list | tuple) and not isinstance(x, FakeTensor) for x in (*args, *kwargs.values())
-        ):
+        if _real(args) or _real(kwargs.values()):
             args, kwargs = pytree.tree_map_only(Tensor, self._enter, (args, kwargs))
         return function(*args, **kwargs)
 
