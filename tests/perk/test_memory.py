@@ -254,12 +254,15 @@ def test_a_text_of_one_token_can_be_memorised_behind_a_label(reader: perk.Reader
         ([], {}, "an empty context"),
         (["mary went.", " "], {}, "segment 1 of 2 is empty"),
         (["mary went.", "mary " * 4100], {}, r"context, segment 1: 41\d\d tokens, the model reads 4096"),
-        (MARY, {"micro_batch": -1}, "micro_batch=-1: use 0"),
-        (MARY, {"inner_steps": 0}, "inner.steps=0"),
+        (MARY, {"micro_batch": -1}, "micro_batch=-1: use a whole number of 0"),
+        (MARY, {"micro_batch": 2.0}, "micro_batch=2.0: use a whole number of 0 or more"),
+        (MARY, {"inner_steps": 0}, "inner_steps=0: use a whole number of 1 or more"),
+        (MARY, {"inner_steps": 2.0}, "inner_steps=2.0: use a whole"),
+        (MARY, {"inner_steps": float("nan")}, "inner_steps=nan: use a whole"),
         (Path("nowhere.txt"), {}, "nowhere.txt: no such file"),
     ],
 )
-def test_what_cannot_be_read_is_refused(reader: perk.Reader, context: Any, more: dict[str, int], message: str) -> None:
+def test_what_cannot_be_read_is_refused(reader: perk.Reader, context: Any, more: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         reader.read(context, **more)
 
