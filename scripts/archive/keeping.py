@@ -8,7 +8,7 @@ import yaml
 
 from common import jsontext
 from common.run import private, results
-from common.run.folder import CONFIG, ENVIRONMENT
+from common.run.folder import CONFIG, ENVIRONMENT, read_environment
 from common.run.schema import TrackerConfig, flat, plain, schema_of
 from common.tables.runs import Run
 from scripts.archive.form import FILES, Packed, check
@@ -20,7 +20,7 @@ def packed_of(run: Run) -> Packed:
     settings = private.public_settings(run.config, schema)
     if "tracker" in settings:
         settings["tracker"] = plain(TrackerConfig())
-    environment = private.public_environment(jsontext.mapping((run.folder / ENVIRONMENT).read_bytes()), schema)
+    environment = private.public_environment(read_environment(run.folder), schema)
     found = jsontext.mapping((run.folder / results.RESULTS).read_bytes())
     found["hardware"] = {key: value for key, value in (found.get("hardware") or {}).items() if key != "host"}
     files = {name: (run.folder / name).read_bytes() for name in FILES if (run.folder / name).is_file()}
