@@ -33,19 +33,18 @@ def packed_of(run: Run) -> Packed:
 
 def unfit(packed: Packed, run: Run) -> str:
     """Why a run cannot be kept: a file that is damaged or still says where it was made, or a key; empty: nothing."""
-    host = str(run.results.hardware.get("host") or "")
-    of_settings = {CONFIG: [host, private.user()], ENVIRONMENT: [host, private.user()]}  # elsewhere it may be any word
+    hosts, user = [str(run.results.hardware.get("host") or "")], [private.user()]
     try:
         check(packed, run.results.paper)
         for where, value in packed.values():
-            names = of_settings.get(where, [host])
-            if reason := private.telling(value, names):
+            people = user if where in (CONFIG, ENVIRONMENT) else []  # elsewhere it may be any word
+            if reason := private.telling(value, hosts, people):
                 parts = flat(value) if isinstance(value, dict) else {}
-                key = next((key for key, part in parts.items() if private.telling(part, names)), "a key")
+                key = next((key for key, part in parts.items() if private.telling(part, hosts, people)), "a key")
                 return f"{where}: {key} {reason}"
     except ValueError as error:
         return str(error)
-    reason = private.telling(run.folder.name, [host, private.user()])
+    reason = private.telling(run.folder.name, hosts, user)
     return f"its folder {reason}" if reason else ""
 
 
