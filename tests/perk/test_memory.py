@@ -1,4 +1,4 @@
-"""Memories: written once, asked often, swapped, continued, saved as a plain peft adapter and refused elsewhere."""
+"""Memories: written once, asked often, swapped and continued; and what the documentation shows of them."""
 
 import io
 import random
@@ -24,6 +24,7 @@ from perk.babilong.passage import FINE, passage, segmented
 from perk.segments import segments_of
 from perk.tokens import Words
 from tests.perk.memories import MARY, MORE, PLACE, QUESTIONS, ROOT, differ, same
+
 
 def test_importing_the_package_loads_no_torch_and_offers_the_reader() -> None:
     program = "import perk, sys; print('torch' in sys.modules, perk.load.__name__, 'torch' in sys.modules)"
