@@ -90,7 +90,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     for line_number, line in enumerate((line for line in lines if line.endswith(b"\n")), start=1):
         try:
             records.append(jsontext.mapping(line))
-        except (ValueError, TypeError, RecursionError) as error:
+        except ValueError as error:
             raise UserError(f"{path}:{line_number}: not a record ({error}); delete the line") from error
     return records
 
