@@ -142,6 +142,8 @@ class StopSignal:
             return
         self._pending.append(number)
         if not self._deferring:
+            if alone:
+                say(f"{signal.Signals(number).name}: stopped between steps; the same command continues")
             self.obey()
             return
         again = ""

@@ -76,10 +76,13 @@ def test_a_signal_after_the_last_save_is_not_forgotten(tmp_path: Path) -> None:
     assert caught.value.code == 143
 
 
-def test_outside_the_steps_a_signal_acts_at_once(tmp_path: Path) -> None:
+def test_outside_the_steps_a_signal_acts_at_once_and_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught, open_run(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
     assert caught.value.code == 143
+    assert "SIGTERM: stopped between steps; the same command continues" in capfd.readouterr().err
 
 
 def test_a_handler_of_somebody_elses_is_called_after_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
