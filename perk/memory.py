@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from common.data.textfile import read_text
-from common.engine.swap import LOCK
 from common.errors import UserError
 from common.language.decode import continuations
 from common.run import memory
@@ -85,7 +85,11 @@ def read(
 
 
 class Reader:
-    """A trained model that reads contexts into memories; its own weights stay as they are."""
+    """A trained model that reads contexts into memories; its own weights stay as they are.
+
+    Any number of threads may read and ask at once: contexts are written one after the other, and forward passes take
+    turns.
+    """
 
     def __init__(self, folder: Path, config: TrainConfig, parts: Parts, learner: Perk) -> None:
         """`folder` of the run that `config` and `parts` are of, `parts.learner` being `learner`; all of it is the
@@ -94,6 +98,7 @@ class Reader:
         self.folder, self.config, self.parts, self.learner = folder, config, parts, learner
         learner.learns.eval()
         learner.writer.stacked = False  # one context at a time
+        self._writing = threading.Lock()
 
     def read(self, context: Context, *, micro_batch: int | None = None, inner_steps: int | None = None) -> Memory:
         """Write a context into a memory of its own.
@@ -116,17 +121,16 @@ class Reader:
         Raises:
             UserError: there is none, it is damaged, or it belongs to another base or adapter.
         """
+        from common.engine.weights import select
+
         place = Path(folder).expanduser()
         adapter = self.parts.model.adapter
         if adapter is None:
             raise UserError(f"{self.folder}: method.adapter=false, so no saved memory fits; use a run with an adapter")
-        with LOCK:
-            found, note = memory.load(place, adapter, _Note, SCHEMA, self.config.model.name)
+        found, note = memory.load(place, adapter, _Note, SCHEMA, self.config.model.name)
+        slow = select(self.parts.model.network)
         fast = self.learner.writer.slow
-        with LOCK:
-            slow = dict(self.parts.model.network.named_parameters())
-            differ = any(not value.equal(slow[name]) for name, value in found.items() if name not in fast)
-        if differ:
+        if any(not value.equal(slow[name]) for name, value in found.items() if name not in fast):
             raise UserError(
                 f"{place}: matrices that inner.weights={self.config.inner.weights} leaves alone are not those of "
                 f"{self.folder}; open it with the run that it was saved from"
@@ -149,14 +153,15 @@ class Reader:
         numbers = range(count, count + len(segments))
         rows = self.parts.templates.memorised(segments, numbers, "context")
         writer = self.learner.writer
-        adapted = writer.write(
-            writer.rows([rows], [token_shares(rows)]),
-            tasks=1,
-            training=False,
-            micro_batch=self.learner.micro_batch if micro_batch is None else micro_batch,
-            start=start,
-            steps=inner_steps,
-        )
+        with self._writing:  # compiled programs and recordings are the writer's, not the thread's
+            adapted = writer.write(
+                writer.rows([rows], [token_shares(rows)]),
+                tasks=1,
+                training=False,
+                micro_batch=self.learner.micro_batch if micro_batch is None else micro_batch,
+                start=start,
+                steps=inner_steps,
+            )
         return adapted.weights, numbers.stop
 
     def _cut(self, context: Any) -> list[str]:
@@ -284,10 +289,9 @@ class Memory:
                 "memories in this process, or train with method.adapter=true"
             )
         prompt = reader.parts.templates.prompt("{question}", self.segments)
-        with LOCK:  # the base is read, and another thread may be asking
-            files = adapter.adapted(self.weights, reader.folder / MODEL)
-            note = _Note(SCHEMA, reader.config.model.name, adapter.fingerprint(), self.segments, prompt)
-            memory.save(Path(folder).expanduser(), files, note)
+        files = adapter.adapted(self.weights, reader.folder / MODEL)
+        note = _Note(SCHEMA, reader.config.model.name, adapter.fingerprint(), self.segments, prompt)
+        memory.save(Path(folder).expanduser(), files, note)
 
     def _answer(self, said: str) -> str:
         config = self.reader.config

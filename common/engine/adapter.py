@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.engine.swap import unswapped
 from common.engine.weights import Weights
 from common.errors import UserError
 
@@ -79,12 +80,14 @@ class Adapter:
 
     def matrices(self) -> Weights:
         """A and B of every layer, under the names of the network's own weights."""
-        return {name: weight for name, weight in self.network.named_parameters() if MATRICES in name}
+        with unswapped():
+            return {name: weight for name, weight in self.network.named_parameters() if MATRICES in name}
 
     def state_dict(self) -> dict[str, Any]:
         """What learns: the matrices, and what else asks for a gradient."""
-        learning = {name for name, w in self.network.named_parameters(remove_duplicate=False) if w.requires_grad}
-        return {name: value for name, value in self.network.state_dict().items() if name in learning}
+        with unswapped():
+            learning = {name for name, w in self.network.named_parameters(remove_duplicate=False) if w.requires_grad}
+            return {name: value for name, value in self.network.state_dict().items() if name in learning}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` gave.
@@ -95,7 +98,8 @@ class Adapter:
         there = self.state_dict()
         if there.keys() != state.keys():
             raise RuntimeError(f"other weights learn here: {sorted(there.keys() ^ state.keys())[:4]}")
-        self.network.load_state_dict(state, strict=False)
+        with unswapped():
+            self.network.load_state_dict(state, strict=False)
 
     def files(self, weights: Weights, base: str | None = None) -> "AdapterFiles":
         """For `common.run.export.write` into any folder: the adapter with `weights` in place of its own.
@@ -194,15 +198,18 @@ class Adapter:
 
     def _base(self) -> Weights:
         """Parameters, each once, and saved buffers."""
-        weights = dict(self.network.named_parameters())
-        saved = self.network.state_dict().keys()
-        buffers = {name: buffer for name, buffer in self.network.named_buffers() if name in saved}
+        with unswapped():
+            weights = dict(self.network.named_parameters())
+            saved = self.network.state_dict().keys()
+            buffers = {name: buffer for name, buffer in self.network.named_buffers() if name in saved}
         return {name: tensor for name, tensor in {**weights, **buffers}.items() if MATRICES not in name}
 
     def _sampled(self) -> str:
         """The fingerprint of earlier versions: about `SAMPLE` numbers of every weight."""
         digest = hashlib.sha256()
-        for name, weight in self.network.named_parameters():
+        with unswapped():
+            named = dict(self.network.named_parameters())
+        for name, weight in named.items():
             if MATRICES not in name:
                 flat = weight.detach().flatten()
                 sample = flat[:: max(1, flat.numel() // SAMPLE)].to("cpu", torch.float32).contiguous()
@@ -236,7 +243,8 @@ class AdapterFiles:
         if self.base is not None:
             settings.base_model_name_or_path = self.base
         state = {WRAPPED + name: value.detach() for name, value in self.matrices.items()}
-        self.wrapped.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+        with unswapped():
+            self.wrapped.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
 
 
 def _comparable(value: Any) -> Any:

@@ -1,15 +1,17 @@
 """First and second derivatives of an inner loss, one micro-batch after the other, with no graph left behind."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from common.engine.given import gradients_of, micro_batches
+from common.engine.second import differentiable_twice
 from common.engine.twice.policy import Need, needing, sparing
+from common.engine.value import gradients_of, in_words, refuse_unfit, value_of
 from common.engine.weights import Weights, leaves
+from common.errors import UserError
 
 InnerLoss = Callable[[Weights, Any], Tensor]
 """(fast weights, micro-batch) -> its share of the loss; shape [] for one task, [tasks] for a stack.
@@ -62,13 +64,23 @@ def parts_at(parts: Parts, step: int) -> Sequence[Any]:
     Raises:
         UserError: they can be gone through once only, are no list of micro-batches, or none.
     """
-    return micro_batches(parts(step) if callable(parts) else parts)
+    found = parts(step) if callable(parts) else parts
+    unfit = isinstance(found, Mapping | str | bytes | Tensor)
+    if unfit or not hasattr(found, "__getitem__") or not hasattr(found, "__len__"):
+        raise UserError(
+            f"parts={type(found).__name__}: every step goes through the micro-batches again, so give them as a list, "
+            "or give a function of the step's index that returns one; [data] for one"
+        )
+    if not len(found):
+        raise UserError("parts is empty: give at least one micro-batch; [None] for a loss that needs none")
+    return found
 
 
 def gradient(loss: InnerLoss, weights: Weights, parts: Sequence[Any]) -> tuple[list[Tensor], Tensor]:
     """Gradient of the loss summed over `parts` (and tasks), and the loss; 0 for weights that it does not reach."""
     of_part = loss.gradient if isinstance(loss, Derivatives) else _Plain(loss).gradient
     total, value = of_part(weights, parts[0])
+    refuse_unfit(value, weights)
     for part in parts[1:]:
         more, more_value = of_part(weights, part)
         _add(total, more)
@@ -123,8 +135,8 @@ class _Plain:
 
     def gradient(self, weights: Weights, part: Any) -> tuple[list[Tensor], Tensor]:
         at = leaves(weights)
-        with torch.enable_grad(), needing(Need.first):
-            value = self.loss(at, part)
+        with torch.enable_grad(), needing(Need.first), in_words():
+            value = value_of(self.loss, at, part)
             found = gradients_of(value, at)
         return found, value.detach()
 
@@ -138,7 +150,7 @@ class _Plain:
     ) -> Product:
         at = leaves(weights)
         inputs = [*at.values(), *also]
-        with torch.enable_grad(), needing(Need.curvature), sparing() as spared:
+        with torch.enable_grad(), needing(Need.curvature), sparing() as spared, differentiable_twice(), in_words():
             value = self.loss(at, part)
             refuse_unnamed_learners([value], inputs)
             first = gradients_of(value, at, create_graph=True)
@@ -172,9 +184,13 @@ def refuse_unnamed_learners(values: Sequence[Tensor], known: Sequence[Tensor], w
         waiting.extend(following for following, _ in node.next_functions)
 
 
-def unnamed_learner(tensor: Tensor, what: str = "inner loss") -> ValueError:
+class UnnamedLearner(UserError, ValueError):
+    """An inner loss learns by a tensor which `adapt` was not told of."""
+
+
+def unnamed_learner(tensor: Tensor, what: str = "inner loss") -> UnnamedLearner:
     """The error of an inner loss that learns by a tensor which `adapt` was not told of."""
-    return ValueError(
+    return UnnamedLearner(
         f"the {what} depends on a learning tensor of shape {list(tensor.shape)} that is not a fast weight; "
         "name it in adapt(..., also=[...]), or freeze it with requires_grad_(False)"
     )

@@ -16,8 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from common.engine.derivatives import InnerLoss, plain_gradient, plain_product
-from common.engine.hollow import DEVICE, Hollow
+from common.engine.given import check_start
+from common.engine.hollow import DEVICE, Hollow, without_data
 from common.engine.rules import UpdateRule
+from common.engine.second import differentiable_twice
 from common.engine.settings import Snapshots, Unroll
 from common.engine.twice.policy import Need, needing
 from common.engine.weights import Weights, leaves
@@ -51,7 +53,7 @@ class _Allocations(Hollow):  # type: ignore[no-untyped-call]
                     if place != self.parts[-1][0]:
                         self.parts.append((place, self.alive))
         found = super().__torch_dispatch__(function, types, args, kwargs)
-        outputs = found if isinstance(found, tuple) else (found,)
+        outputs = found if isinstance(found, tuple) else () if found is None else (found,)
         for output, declared in zip(outputs, function._schema.returns, strict=True):
             if declared.alias_info is None:  # no view, which may be one of a weight that was there before
                 for tensor in pytree.tree_leaves(output):
@@ -203,7 +205,11 @@ def footprint(
     """Run one step of each kind without data; `start`, `parts` and the network stay as they are.
 
     `also` is what else of the network learns, as in `common.engine.inner.adapt`.
+
+    Raises:
+        UserError: weights or loss are none that `adapt` takes, or the loss needs data.
     """
+    check_start(start)
     return trace(inner, outer, start, parts, rule, also).footprint()
 
 
@@ -243,7 +249,7 @@ def trace(
             known[key] = _course(run, mode, places)
         return known[key]
 
-    with mode:
+    with without_data(mode):
         first = course(("first", shapes), lambda: plain_gradient(inner, weights, largest))
         vector = [torch.empty_like(w) for w in weights.values()]
         product = [("", 0)]
@@ -270,7 +276,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 def _with_graph(inner: InnerLoss, at: Weights, parts: Sequence[Any]) -> Any:
     """As a stored step of `common.engine.inner.adapt`."""
-    with torch.enable_grad(), needing(Need.second):
+    with torch.enable_grad(), needing(Need.second), differentiable_twice():
         value = inner(at, parts[0])
         for part in parts[1:]:
             value = value + inner(at, part)

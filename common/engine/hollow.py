@@ -1,13 +1,24 @@
 """Operations on tensors that have shapes but no memory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from common.engine.met import telling
+from common.engine.second import uncompiled
+from common.engine.value import in_words
+from common.errors import UserError
 
 DEVICE = torch.ops.prim.device.default
 """Asked of tensors more often than all operations together."""
@@ -52,3 +63,35 @@ class Hollow(Mode):  # type: ignore[no-untyped-call]
 
     def _enter(self, x: Tensor) -> Tensor:
         return x if isinstance(x, FakeTensor) else self._mode.from_tensor(x)
+
+
+@contextmanager
+def without_data(mode: FakeTensorMode) -> Iterator[None]:
+    """Inside the block, and that of a `Hollow` in it, operations run on shapes alone, and leave nothing behind in a
+    network that they run through.
+
+    Raises:
+        UserError: values are needed.
+    """
+    before: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+
+    def met(module: nn.Module, _: Mapping[str, Tensor]) -> None:
+        for part in module.modules():
+            if isinstance(part, torch.jit.ScriptModule):
+                continue
+            for holder in (vars(part), part._buffers):
+                before.setdefault(id(holder), (holder, dict(holder)))
+
+    try:
+        with telling(met), uncompiled, in_words(), mode:
+            yield
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise UserError(
+            "sizes are counted without data, and the network needs some: it reads a value (.item()), or chooses a "
+            "shape by values; choose inner.unroll and inner.stack by hand, other than auto"
+        ) from error
+    finally:
+        for holder, own in before.values():
+            for key in holder.keys() - own.keys():
+                del holder[key]
+            holder.update(own)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from common.engine.derivatives import InnerLoss, Parts, gradient, parts_at
-from common.engine.given import check_start, gradients_of
+from common.engine.given import check_start, check_steps
 from common.engine.rates import Rates, rates_of
 from common.engine.rules import RuleState, UpdateRule
+from common.engine.second import differentiable_twice
 from common.engine.settings import Snapshots, Unroll
 from common.engine.together import bound, clipped_step
 from common.engine.twice.policy import Need, needing
@@ -18,8 +19,8 @@ from common.engine.unroll.descent import FRESH, Descent, descend
 from common.engine.unroll.projection import Projection, projected
 from common.engine.unroll.rebuilt import rebuilt
 from common.engine.unroll.step import step
+from common.engine.value import gradients_of, in_words, value_of
 from common.engine.weights import Weights
-from common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,14 @@ def adapt(
         descent: with `Unroll.none` and `Unroll.truncate`, what takes the steps without graph.
 
     Raises:
-        UserError: `steps` or `keep` out of range, weights or loss that have no gradient (`common.engine.given`), no
-            micro-batch, or `torch.inference_mode()` around the call.
+        UserError: `steps`, `keep` or a plain rate out of range; weights that cannot adapt (`common.engine.given`); a
+            loss that is no real number, has no graph or reaches no fast weight; no micro-batch.
         ValueError: a start weight has no rate, `state` is not one of `rule` for these weights, or `project` changes
             names or shapes. In the backward pass of `recompute`: loss or projection depend on a learning tensor that
             `also` lacks.
     """
-    if steps < 1:
-        raise UserError(f"inner.steps={steps}: at least one inner step is needed; use a value of 1 or more")
-    if not 0 <= keep <= steps:
-        raise UserError(f"inner.keep={keep} with inner.steps={steps}: use a value between 0 and {steps}")
     check_start(start)
+    check_steps(steps, keep)
     rates, state = rates_of(rates, start), FRESH if state is None else state
     _refuse_other_state(state, start, rule)
     losses: list[Tensor] = []
@@ -145,10 +143,10 @@ def _gradients(
         found, value = gradient(loss, weights, parts)
         return dict(zip(weights, found, strict=True)), value
     weights = {name: w if w.requires_grad else w.detach().requires_grad_() for name, w in weights.items()}
-    with torch.enable_grad(), needing(Need.second):
-        value = loss(weights, parts[0])
+    with torch.enable_grad(), needing(Need.second), differentiable_twice(), in_words():
+        value = value_of(loss, weights, parts[0])
         for part in parts[1:]:
-            value = value + loss(weights, part)
+            value = value + value_of(loss, weights, part)
         graphed = gradients_of(value, weights, create_graph=True)
     return dict(zip(weights, graphed, strict=True)), value.detach()
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from common.engine.rates import LearnedRates
 from common.engine.settings import OuterConfig, Schedule
+from common.engine.value import in_words, refuse_unfit
 from common.engine.weights import norm as norm_of
 from common.errors import UserError
 
@@ -36,6 +37,9 @@ class Outer:
             rates: the inner rates; left alone when they are not learned.
             total_steps: outer steps of the whole run; the learning rate is 0 after them.
             schedule: how it falls after the warm-up.
+
+        Raises:
+            UserError: nothing asks for a gradient.
         """
         self.clip = config.clip
         self._refused: str | None = None
@@ -47,6 +51,11 @@ class Outer:
                 "use runtime.dtype=float32, or train an adapter, which stays in float32", config.lr
             )  # fmt: skip
         self.parameters = [*weights_list, *numbers]
+        if not self.parameters:
+            raise UserError(
+                "nothing learns in the outer loop: all weights are frozen and the rates are not learned; unfreeze some "
+                "(requires_grad_(True)), attach an adapter, or use inner.learned=true"
+            )
         groups: list[dict[str, Any]] = [
             {"params": [p for p in weights_list if p.dim() > 1], "weight_decay": config.weight_decay},
             {"params": [p for p in weights_list if p.dim() <= 1], "weight_decay": 0.0},
@@ -65,11 +74,19 @@ class Outer:
 
         Raises:
             UserError: the loss is not finite; nothing has been written to the weights. With several ranks `step` raises
-                it, on all of them, because the others would wait there for this one.
+                it, on all of them, because the others would wait there for this one. Or it is no real number, or has
+                no graph.
         """
+        refuse_unfit(loss, {}, "outer loss")
+        if not loss.requires_grad:
+            raise UserError(
+                "the outer loss depends on nothing that learns: it was detached or taken under torch.no_grad(), the "
+                "weights were adapted with inner.unroll=none, or all that it reaches is frozen"
+            )
         value = loss.item()
         if math.isfinite(value):
-            torch.autograd.backward(loss)
+            with in_words():
+                torch.autograd.backward(loss)
         elif _several_ranks():
             self._refused = _diverged("outer loss", value)
         else:

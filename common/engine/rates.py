@@ -3,12 +3,12 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Real
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from common.engine.given import number
 from common.engine.settings import InnerConfig, RateGroup, RateSpace
 
 
@@ -69,10 +69,15 @@ def rates_of(given: Rates | float | Mapping[str, float], names: Iterable[str]) -
 
     Raises:
         ValueError: a weight has no rate.
+        UserError: a plain one is no finite number.
     """
-    if isinstance(given, Real | float):
-        return ConstantRates(dict.fromkeys(names, float(given)))
-    rates = ConstantRates(given) if isinstance(given, Mapping) else given
+    rates: Rates
+    if isinstance(given, Mapping):
+        rates = ConstantRates({name: number(rate, f" of {name}") for name, rate in given.items()})
+    elif hasattr(given, "row"):
+        rates = cast(Rates, given)
+    else:
+        rates = ConstantRates(dict.fromkeys(names, number(given)))
     if without := set(names) - rates.row.keys():
         raise ValueError(f"no inner rate for {sorted(without)}: make the rates from the names of the start weights")
     return rates
@@ -138,6 +143,8 @@ class LearnedRates(nn.Module):
 
 def _number(rate: float, space: RateSpace) -> float:
     """The stored number that stands for `rate`: the inverse of `LearnedRates.rates`."""
+    if not math.isfinite(rate):
+        raise ValueError(f"a rate of {rate}: use a finite number")
     if space is RateSpace.raw:
         return rate
     if rate <= 0:

@@ -216,6 +216,9 @@ class _Walk:
             self._unknown(place, x)
 
     def _module(self, place: str, module: nn.Module) -> None:
+        if isinstance(module, torch.jit.ScriptModule):  # which keeps its tables to itself
+            self._same(place, module)
+            return self._items(place, type(module), [*module.named_parameters(), *module.named_buffers()])
         own = vars(module)
         self._note(place, type(module))
         for name, value in own.items():
@@ -232,7 +235,7 @@ class _Walk:
         for name, child in own["_modules"].items():
             self._note(place, name)
             self.visit(f"{place}.{name}", child)
-        self._class(place, type(module))
+        return self._class(place, type(module))
 
     def _function(self, place: str, x: FunctionType) -> None:
         self._note(place, ("code", id(x.__code__)))

@@ -1,190 +1,167 @@
-"""Other tensors in the place of a network's own, for one forward pass, and its own put back whatever happens.
+"""Other tensors in the places of a module's own: for one forward pass, and for what repeats it in a backward pass.
 
-A place is a physical one, an entry in a module's table of parameters or buffers; a layer under two names has each of
-its places once, and a tied weight several. One lock serves all networks, since two may share a layer: forward passes
-with other weights follow one another, also those of several threads. A plain `network(x)` in another thread meanwhile
-is nobody's to hold back, and sees what is in place.
-
-Activation checkpointing runs a part of the network once more in the backward pass, when its own weights are back: what
-`torch.utils.checkpoint` will run again is told here to swap first. Its reentrant form is refused, as it takes no
-gradient of weights that are not the module's own.
+Every place (`common.engine.places`) is filled once and put back whatever happens. Places are filled by one thread at a
+time, whichever modules they belong to: two networks may share a layer.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.utils import parametrize
 from torch.utils import checkpoint
 
-from common.engine.twice.policy import Need, needed
+from common.engine.places import Places
+from common.engine.second import differentiable_twice, twice
+from common.engine.twice.policy import needed, needing
 from common.errors import UserError
 
-Place = tuple[dict[str, Any], str]
-"""A module's own table, and the name in it."""
-Swap = Sequence[tuple[dict[str, Any], str, Tensor]]
-"""What belongs into which place."""
+_GENERATOR, _REENTRANT = "_checkpoint_without_reentrant_generator", "CheckpointFunction"
+"""What `torch.utils.checkpoint.checkpoint` looks up among its module's names for each of its two kinds."""
+_ABSENT = object()
 
-DISTRIBUTED, COMPILED = "a network in nn.DataParallel", "a network that torch.compile has compiled"
-_REMEDY = {DISTRIBUTED: ", its .module", COMPILED: ", and inner.compile=true"}
-LOCK = threading.RLock()
-"""Held while any network has tensors in place of its own, and by whoever reads its own."""
-_swaps: ContextVar[tuple[tuple[Swap, list[nn.RNNBase]], ...]] = ContextVar("swaps", default=())
-
-
-@contextmanager
-def swapped(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside the block `module` has `tensors`, by names of its parameters and buffers, wherever those are used.
-
-    Raises:
-        ValueError: it has no parameter or buffer of one of the names, or two names of one tied weight have different
-            tensors.
-        UserError: a part of it was scripted; it is parametrised and cached; or compiled or distributed, and a second
-            derivative may follow.
-    """
-    with LOCK:  # places are looked up with it in hand: another thread's tensors are no ties
-        places, lists = _places(module, tensors)
-        with _placed(places, lists):
-            yield
+_lock = threading.RLock()
+_depth = 0
+_turn = 0
+"""Number of the holding of `_lock` that is on, or was last."""
+_active: ContextVar[tuple["Swap", ...]] = ContextVar("active", default=())
+"""The swaps around the caller, the outermost first."""
 
 
 @contextmanager
-def _placed(swap: Swap, lists: list[nn.RNNBase]) -> Iterator[None]:
-    with LOCK:
-        before = [(table, key, table[key]) for table, key, _ in swap]
-        token = _swaps.set((*_swaps.get(), (swap, lists)))
+def unswapped() -> Iterator[None]:
+    """Within this block no other thread has its tensors in the places of a module: what is read there is its own."""
+    global _depth, _turn
+    with _lock, ExitStack() as after:
+        _depth += 1
         try:
-            for table, key, value in swap:
-                table[key] = value
+            if _depth == 1:
+                _turn += 1
+                _watch_checkpoints(after)
             yield
         finally:
-            _swaps.reset(token)
-            for table, key, value in before:
-                table[key] = value
-            for recurrent in lists:
-                recurrent._init_flat_weights()  # its own list of its weights
+            _depth -= 1
 
 
-def _places(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[Swap, list[nn.RNNBase]]:
-    """Every place that holds what one of the names stands for, each once; and the recurrent layers in `module`."""
-    places: dict[int, list[Place]] = {}
-    lists = []
-    derived: list[tuple[dict[str, Any], str, Tensor]] = []
-    if parametrize._cache_enabled and any(map(parametrize.is_parametrized, module.modules())):
-        raise UserError(
-            "a parametrised network within parametrize.cached(), which holds what other weights gave; "
-            "use it inside the network's forward pass, or not at all"
+@contextmanager
+def swapped(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within this block the places of the parameters and buffers that `weights` names hold these.
+
+    A buffer that the module replaces instead of writing to it is written into its tensor of `weights` at the end.
+
+    Raises:
+        ValueError: `module` has no parameter or buffer of one of the names.
+        UserError: two names of one place have different tensors, or `module` runs its weights in a way of its own.
+    """
+    with unswapped():
+        swap = Swap(module, weights)
+        with swap.applied():
+            yield
+
+
+class Swap:
+    """Places, and what goes there."""
+
+    def __init__(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """Finds the places; fills none."""
+        before = {slot: own for swap in reversed(_active.get()) for slot, own in swap.places.own.items()}
+        self.places: Places = Places(module, weights, before)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Fill the places, and put back what was there."""
+        before = [(holder, key, holder.get(key, _ABSENT)) for holder, key, _ in self.places.all]
+        token = _active.set((*_active.get(), self))
+        try:
+            for holder, key, value in self.places.all:
+                holder[key] = value
+            yield
+            self._write_replaced()
+        finally:
+            _active.reset(token)
+            for holder, key, own in before:
+                if own is _ABSENT:
+                    holder.pop(key, None)
+                else:
+                    holder[key] = own
+
+    def _write_replaced(self) -> None:
+        """Buffers that the forward pass put others in place of."""
+        for holder, key, given in self.places.buffers:
+            now = holder.get(key)
+            if now is given:
+                continue
+            if not isinstance(now, Tensor) or now.shape != given.shape:
+                raise UserError(f"the forward pass gives the buffer {key} another shape: leave it out of the weights")
+            with torch.no_grad():
+                given.copy_(now)
+
+
+def _watch_checkpoints(after: ExitStack) -> None:
+    """Until `after` ends, activation checkpoints are replayed with the swaps in which they were made."""
+    generator, reentrant = (getattr(checkpoint, name, None) for name in (_GENERATOR, _REENTRANT))
+    if generator is None or reentrant is None:
+        raise RuntimeError(
+            f"torch {torch.__version__} has no torch.utils.checkpoint.{_GENERATOR} or {_REENTRANT}: a network with "
+            "activation checkpoints would get wrong gradients; use the torch of requirements.lock"
         )
-    counted = any(isinstance(tensor, FakeTensor) for tensor in tensors.values())
-    twice = torch.is_grad_enabled() and (counted or needed() is not Need.first)
-    for own in module.modules():
-        if isinstance(own, torch.jit.ScriptModule):
-            raise UserError("a scripted network keeps a table of weights of its own; give the module it was made of")
-        if twice and (wrapper := _wrapper(own)):
-            raise UserError(f"{wrapper}, which has no second derivative; give the network itself{_REMEDY[wrapper]}")
-        for table in (own._parameters, own._buffers):
-            for key, value in table.items():
-                if value is not None:
-                    places.setdefault(id(value), []).append((table, key))
-        if isinstance(own, nn.RNNBase):
-            lists.append(own)
-        derived.extend((vars(own), name, vars(own)[name]) for name in _derived(own))
-    given: dict[int, tuple[str, Tensor]] = {}
-    unknown = []
-    for name, tensor in tensors.items():
-        held = _held(module, name)
-        if held is None or id(held) not in places:
-            unknown.append(name)
-            continue
-        other, already = given.setdefault(id(held), (name, tensor))
-        if already is not tensor:
-            raise ValueError(f"{other} and {name} are one tied weight, and have different tensors; give one of them")
-    if unknown:  # they would never learn
-        raise ValueError(f"{type(module).__name__} has no parameter or buffer {sorted(unknown)}")
-    swap = [(table, key, tensor) for held, (_, tensor) in given.items() for table, key in places[held]]
-    return [*swap, *derived], lists
+
+    def watched(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        swaps = _active.get()
+        if swaps and torch.is_grad_enabled():
+            _refuse_checkpoint_of_stack()
+            function = _again(function, swaps)
+        return generator(function, *args, **kwargs)
+
+    setattr(checkpoint, _GENERATOR, watched)
+    after.callback(setattr, checkpoint, _GENERATOR, generator)
+    setattr(checkpoint, _REENTRANT, _Refusing(reentrant))
+    after.callback(setattr, checkpoint, _REENTRANT, reentrant)
 
 
-def _derived(module: nn.Module) -> list[str]:
-    """Attributes that hooks of weight norm, spectral norm and pruning write before every forward pass."""
-    hooks = module._forward_pre_hooks.values()
-    named = (getattr(hook, key, None) for hook in hooks for key in ("name", "_tensor_name"))
-    return [name for name in named if isinstance(name, str) and isinstance(vars(module).get(name), Tensor)]
+def _again(function: Callable[..., Any], swaps: tuple[Swap, ...]) -> Callable[..., Any]:
+    """`function` as it was here, whatever is in the places when it is called."""
+    turn, need, second = _turn, needed(), twice()
 
-
-def _wrapper(module: nn.Module) -> str:
-    """What stands between a module and its second derivative; empty: nothing."""
-    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return DISTRIBUTED
-    compiled = module._compiled_call_impl is not None or "_orig_mod" in module._modules
-    return COMPILED if compiled or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable") else ""
-
-
-def _held(module: nn.Module, name: str) -> Tensor | None:
-    """The parameter or buffer of that dotted name."""
-    *path, key = name.split(".")
-    for part in path:
-        inner = module._modules.get(part)
-        if inner is None:
-            return None
-        module = inner
-    found = module._parameters.get(key)
-    return module._buffers.get(key) if found is None else found
-
-
-def _swapping_again(run: Callable[..., Any]) -> Callable[..., Any]:
-    """`run` with what is swapped now in place again."""
-    swaps = _swaps.get()
-
-    @wraps(run)
     def again(*args: Any, **kwargs: Any) -> Any:
-        with LOCK:
-            return _within(swaps, run, args, kwargs)
+        with ExitStack() as stack:
+            # A backward pass in the middle of a forward pass may run on another thread, for which its own waits.
+            if not (_depth and turn == _turn):
+                stack.enter_context(unswapped())
+            stack.enter_context(needing(need))
+            if second:
+                stack.enter_context(differentiable_twice())
+            for swap in swaps:
+                stack.enter_context(swap.applied())
+            return function(*args, **kwargs)
 
-    return again if swaps else run
-
-
-def _within(swaps: Any, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    if not swaps:
-        return run(*args, **kwargs)
-    with _placed(*swaps[0]):
-        return _within(swaps[1:], run, args, kwargs)
-
-
-_checkpointed = checkpoint._checkpoint_without_reentrant_generator
-"""What `torch.utils.checkpoint` makes of a function to run again; found by this name wherever it is called from."""
+    return again
 
 
-@wraps(_checkpointed)
-def _checkpointed_with_swaps(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    if _swaps.get() and torch.is_grad_enabled() and torch._C._functorch.maybe_current_level() is not None:
-        raise UserError(
-            "activation checkpointing under torch.func.vmap, where nothing can be run again in the backward pass: "
-            "switch it off (inner.unroll=recompute saves as much), or take the tasks one by one (inner.stack=false)"
-        )
-    return _checkpointed(_swapping_again(run), *args, **kwargs)
+class _Refusing:
+    """Stands for reentrant checkpoints: their backward pass ends at the parameters, and knows no other weights."""
 
+    def __init__(self, reentrant: Any) -> None:
+        self.reentrant = reentrant
 
-class _Reentrant(checkpoint.CheckpointFunction):
-    """Refuses where weights are swapped."""
-
-    @classmethod
-    def apply(cls, *args: Any, **kwargs: Any) -> Any:
-        """Run, if the module's own weights are in place."""
-        if _swaps.get():
+    def apply(self, function: Callable[..., Any], *args: Any) -> Any:
+        """As that of an autograd function."""
+        if _active.get() and torch.is_grad_enabled():
             raise UserError(
-                "a network with reentrant activation checkpointing takes no gradient of fast weights; use "
-                "torch.utils.checkpoint.checkpoint(..., use_reentrant=False), for a model of transformers "
-                "gradient_checkpointing_enable({'use_reentrant': False}), or none: inner.unroll=recompute saves as much"
+                "an activation checkpoint with use_reentrant=True inside the network: no gradient of other weights "
+                "passes through it; use use_reentrant=False, or gradient_checkpointing_disable() and "
+                "inner.unroll=recompute, which saves as much"
             )
-        return super().apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self.reentrant.apply(function, *args)
 
 
-checkpoint._checkpoint_without_reentrant_generator = _checkpointed_with_swaps  # type: ignore[assignment]
-checkpoint.CheckpointFunction = _Reentrant  # type: ignore[misc]
+def _refuse_checkpoint_of_stack() -> None:
+    if torch._C._functorch.maybe_current_level() is not None:
+        raise UserError(
+            "an activation checkpoint inside a network that runs for a stack of tasks (torch.func): it cannot be "
+            "replayed; use gradient_checkpointing_disable() and inner.unroll=recompute, which saves as much, or "
+            "inner.stack=false"
+        )

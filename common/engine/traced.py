@@ -15,9 +15,11 @@ from torch.utils import _pytree as pytree
 
 from common.engine.derivatives import InnerLoss
 from common.engine.reached import Reached
+from common.engine.second import differentiable_twice
 from common.engine.twice.policy import Need, needing
 from common.engine.unroll.guard import coarser
 from common.engine.unroll.scenes import Scenes, generator_states, moved
+from common.engine.value import in_words, refuse_unfit, unreached
 from common.engine.weights import Weights
 from common.errors import UserError
 
@@ -62,8 +64,11 @@ def trace(loss: InnerLoss, weights: Weights, part: Any, found: Reached) -> Trace
     def summed(values: Sequence[Tensor], data: Sequence[Tensor]) -> Tensor:
         rest = iter(data)
         filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        with needing(Need.plain):
-            return loss(dict(zip(weights, values, strict=True)), pytree.tree_unflatten(filled, form))
+        at = dict(zip(weights, values, strict=True))
+        with needing(Need.plain), differentiable_twice(), in_words():
+            value = loss(at, pytree.tree_unflatten(filled, form))
+        refuse_unfit(value, at)
+        return value
 
     values = [w.detach() for w in weights.values()]
     data = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
@@ -78,6 +83,8 @@ def trace(loss: InnerLoss, weights: Weights, part: Any, found: Reached) -> Trace
                 f"inner.compile=true: the inner loss cannot be traced, as one that chooses by the values of tensors "
                 f"cannot ({line}); let it use torch.where and the like, {_ELSE}"
             ) from error
+    if not _reaches(graph, len(values)):
+        raise unreached(weights)
     _refuse_writes(graph)
     doubts = [*found.unknown, *(["the value of a tensor"] if reads.count else [])]
     graph, held = _lifted(graph)
@@ -85,6 +92,20 @@ def trace(loss: InnerLoss, weights: Weights, part: Any, found: Reached) -> Trace
     kinds = [values[0].dtype, *(node.kwargs["dtype"] for node in graph.graph.nodes if node.kwargs.get("dtype"))]
     rough = reduce(coarser, [kind for kind in kinds if kind.is_floating_point])
     return Traced(graph, held, [first.get(id(tensor)) for tensor in held], doubts, rough)
+
+
+def _reaches(graph: fx.GraphModule, weights: int) -> bool:
+    """Whether the result depends on one of the first inputs, other than by what was detached."""
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"][:weights]
+    waiting, seen = [graph.graph.output_node()], set[fx.Node]()
+    while waiting:
+        node = waiting.pop()
+        if node in inputs:
+            return True
+        if node not in seen and node.target is not torch.ops.aten.detach.default:
+            seen.add(node)
+            waiting.extend(node.all_input_nodes)
+    return False
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from common.engine.met import tell
-from common.engine.swap import LOCK, swapped
+from common.engine.swap import swapped, unswapped
 from common.errors import UserError
 
 Weights = dict[str, Tensor]
@@ -29,7 +29,7 @@ def select(module: nn.Module, patterns: Sequence[str] = ("*",), key: str = "inne
     """
     if not patterns:
         raise UserError(f"{key}=[]: no weight is fast; use ['*'] for all")
-    with LOCK:
+    with unswapped():
         named = dict(module.named_parameters())
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in named):
@@ -42,16 +42,21 @@ def buffers_of(module: nn.Module) -> Weights:
 
     Integers among them keep their type.
     """
-    with LOCK:
+    with unswapped():
         return {name: value.detach().clone() for name, value in module.named_buffers()}
 
 
 def call(module: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
     """`module(*args, **kwargs)` with `weights` in place of its own; parameters not named keep their values.
 
-    A tied parameter is replaced wherever it is used, and a layer under several names once. Afterwards the module has
-    its own tensors again, also after an exception. Calls in several threads follow one another; what activation
-    checkpointing runs again in the backward pass has the same weights (`common.engine.swap`).
+    A tied parameter is replaced wherever it is used, and a shared module in all its places: also where the module holds
+    the tensor in a plain list, tuple or dict. What a function of the module has seen in its closure stays. Afterwards,
+    and after an error, all is as it was; activation checkpoints (non-reentrant) see `weights` again when a backward
+    pass replays them.
+
+    Calls may be made in several threads, also of networks that share layers: their forward passes take turns. Not kept
+    apart from them is what goes past this function: `module(...)` or `module.state_dict()` in another thread meanwhile
+    finds whatever weights are in place (`common.engine.swap.unswapped` waits for its own).
 
     `weights` may name buffers too: `{**weights, **buffers}`. A layer that writes buffers in its forward pass (batch
     norm in training mode) then writes to these tensors, in place; those not named are the module's own, and it writes
@@ -59,10 +64,10 @@ def call(module: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs:
     have, and those of `stack` have not.
 
     Raises:
-        ValueError: the module has no parameter or buffer of one of the names, or two names of a tied one have different
-            tensors.
-        UserError: torch compiled or distributes the module, or a part of it, and a second derivative may follow; or it
-            checkpoints activations in the reentrant way, or under `torch.func.vmap`; or it is a generator.
+        ValueError: the module has no parameter or buffer of one of the names.
+        UserError: two names of one weight have different tensors, or the module runs its weights in a way of its own:
+            scripted, split over devices, writing to them, checkpointed with reentrant autograd or inside a stack, or
+            yielding its results.
     """
     tell(module, weights)
     with swapped(module, weights):

@@ -139,6 +139,8 @@ class Scenes:
         if id(module) not in self._buffers:
             named = self._buffers[id(module)] = {}
             for prefix, part in module.named_modules():
+                if isinstance(part, torch.jit.ScriptModule):
+                    continue  # which keeps its tables to itself
                 named |= {f"{prefix}.{name}" if prefix else name: part for name in part._buffers}
                 if id(part) not in self._modules:
                     self._modules[id(part)] = part

@@ -1,5 +1,6 @@
 """What has no inner gradient is one message in every unroll."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.engine.inner import adapt
+from common.engine.rates import LearnedRates
 from common.engine.rules import SGD, AdamW, UpdateRule
 from common.engine.settings import Unroll
 from common.engine.weights import Weights, call, select
@@ -73,9 +75,10 @@ def test_micro_batches_are_a_sequence_and_not_empty(parts: Any, message: str) ->
         (lambda w, _: None, "the inner loss is a NoneType"),
         (lambda w, _: 1.0, "the inner loss is a float"),
         (lambda w, _: (loss(w, None),), "the inner loss is a tuple"),
-        (lambda w, _: loss(w, None).long(), "the inner loss is a tensor of torch.int64"),
-        (lambda w, _: loss(w, None) * 1j, "the inner loss is a tensor of torch.complex64"),
-        (lambda w, _: loss(w, None).detach(), r"none of the fast weights.*call\(network"),
+        (lambda w, _: loss(w, None).long(), "the inner loss is of type torch.int64"),
+        (lambda w, _: loss(w, None) * 1j, "the inner loss is of type torch.complex64"),
+        (lambda w, _: loss(w, None).detach(), r"the inner loss has no graph.*detached"),
+        (lambda w, _: call(NET, w, X), r"the shape \[3, 4\]"),
         (lambda w, _: NET(X).mean(), r"none of the fast weights.*call\(network"),
         (lambda w, _: loss(w, None).item(), "the inner loss is a float"),
     ],
@@ -86,7 +89,7 @@ def test_a_loss_without_a_gradient_is_told(wrong: Any, message: str) -> None:
 
 def test_a_sparse_embedding_is_told() -> None:
     net = nn.Sequential(nn.Embedding(6, 4, sparse=True), nn.Linear(4, 1))
-    refused(r"0\.weight is sparse.*sparse=False", lambda w, _: call(net, w, torch.arange(3)).mean(), select(net))
+    refused("sparse gradient.*sparse=False", lambda w, _: call(net, w, torch.arange(3)).mean(), select(net))
 
 
 @pytest.mark.parametrize("rule", [SGD(), AdamW()])
@@ -104,6 +107,27 @@ def test_a_frozen_weight_adapts_and_has_no_outer_gradient(rule: UpdateRule) -> N
 def test_a_text_and_a_number_are_no_micro_batches(parts: Any) -> None:
     with pytest.raises(UserError, match="give them as a list"):
         adapt(lambda w, _: w["w"].sum(), {"w": torch.ones(2)}, parts, steps=1, rule=SGD(), rates=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 2.0}, r"inner\.steps=2\.0: use a whole number"),
+        ({"steps": True}, r"inner\.steps=True: use a whole number"),
+        ({"keep": 1.0}, r"inner\.keep=1\.0: use a whole number"),
+        ({"rates": math.nan}, "the inner rate is nan: use a finite number"),
+        ({"rates": math.inf}, "the inner rate is inf"),
+        ({"rates": "0.1"}, "the inner rate is '0.1'"),
+        ({"rates": None}, "the inner rate is None"),
+        ({"rates": {"weight": 0.1, "bias": math.nan}}, "the inner rate of bias is nan"),
+    ],
+)
+def test_steps_are_whole_and_rates_finite(change: dict[str, Any], message: str) -> None:
+    for unroll in Unroll:
+        with pytest.raises(UserError, match=message):
+            adapt(loss, START, **{"steps": 2, "rule": SGD(), "rates": 0.1, "keep": 1, "unroll": unroll, **change})
+    with pytest.raises(ValueError, match="a rate of nan"):
+        LearnedRates(["weight"], steps=1, start=math.nan)
 
 
 def test_a_lazy_layer_is_told() -> None:

@@ -1,0 +1,207 @@
+"""Where a module keeps a tensor: an entry of its parameters or buffers, an attribute, an item of a plain container.
+
+A module that is reached by two names, or refers to itself, is looked at once.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from common.engine.second import twice
+from common.errors import UserError
+
+Holder = dict[str, Any]
+Slots = Mapping[tuple[int, str], Any]
+"""(id of a holder, key) -> what is a module's own there while something else is in the place."""
+KEPT = frozenset(vars(nn.Module()))
+"""Attributes that every module has, among them those in which `torch.nn` keeps tensors by name."""
+CACHES = ("_flat_weights",)
+"""Attributes that a forward pass of torch's own modules fills with what it read: recurrent layers."""
+CONTAINERS = (list, tuple, dict)
+TENSORS_IN = (Tensor, nn.Module)
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+DEEPEST, LONGEST = 3, 1000
+"""Plain containers are looked into so many levels deep, and up to so many items."""
+
+
+class Places:
+    """Where tensors go that stand for those of a module."""
+
+    def __init__(self, module: nn.Module, weights: Mapping[str, Tensor], before: Slots) -> None:
+        """Finds the places and changes nothing. `before`: what is the module's own where another tensor is now.
+
+        Raises:
+            ValueError, UserError: as `common.engine.swap.swapped`.
+        """
+        if parametrize._cache_enabled:
+            raise UserError(
+                "torch.nn.utils.parametrize.cached() is on: it would answer with a parametrised weight of an earlier "
+                "call; call and adapt outside of that block"
+            )
+        self.own: dict[tuple[int, str], Any] = {}
+        """Of the parameters and buffers that something stands for."""
+        self.all: list[tuple[Holder, str, Any]] = []
+        """(holder, key, what goes there)."""
+        self.buffers: list[tuple[Holder, str, Tensor]] = []
+        """The buffers among them."""
+        named = dict(module.named_modules())
+        given = _given(module, named, weights, before)
+        modules, plain = _reached(named)
+        aliases: dict[int, Tensor] = {}
+        for part in modules:
+            if isinstance(part, PARALLEL) or type(part).__name__ == "FullyShardedDataParallel":
+                _refuse_splitting(part)
+            for holder in (part._parameters, part._buffers):
+                for key, now in holder.items():
+                    own = before.get((id(holder), key), now) if before else now
+                    if id(own) in given:
+                        value = aliases[id(now)] = given[id(own)]
+                        self.own[id(holder), key] = own
+                        self.all.append((holder, key, value))
+                        if holder is part._buffers:
+                            self.buffers.append((holder, key, value))
+                        if isinstance(part, EMBEDDINGS):
+                            _refuse_unfit(part)
+            if part._forward_pre_hooks:
+                self.all.extend(_derived(part))
+        for holder, key, value in plain:
+            other = _replaced(value, aliases, DEEPEST)
+            if other is not value or key in CACHES:
+                self.all.append((holder, key, other))
+
+
+def _derived(part: nn.Module) -> Iterator[tuple[Holder, str, Any]]:
+    """What a hook of torch's weight and spectral norm or pruning calculates before each forward pass."""
+    for hook in part._forward_pre_hooks.values():
+        name = getattr(hook, "name", getattr(hook, "_tensor_name", None))
+        if isinstance(name, str) and isinstance(vars(part).get(name), Tensor):
+            yield vars(part), name, vars(part)[name]
+
+
+def _given(
+    module: nn.Module, named: dict[str, nn.Module], weights: Mapping[str, Tensor], before: Slots
+) -> dict[int, Tensor]:
+    """id of the module's own tensor -> the one that stands for it."""
+    given: dict[int, Tensor] = {}
+    names: dict[int, str] = {}
+    unknown = []
+    for name, value in weights.items():
+        own = _own(module, named, name, before)
+        if own is None:
+            unknown.append(name)
+        elif given.setdefault(id(own), value) is not value:
+            raise UserError(
+                f"{names[id(own)]} and {name} are one weight of {type(module).__name__}, tied or shared, and two "
+                "tensors are given for it: name it once, as common.engine.weights.select does"
+            )
+        else:
+            names.setdefault(id(own), name)
+    if unknown:  # they would be ignored, and never learn
+        first = next((name for name, _ in module.named_parameters()), None)
+        raise ValueError(
+            f"{type(module).__name__} has no parameter or buffer {sorted(unknown)}"
+            + (f"; its names look like {first}" if first else "")
+        )
+    return given
+
+
+def _own(module: nn.Module, named: dict[str, nn.Module], name: str, before: Slots) -> Tensor | None:
+    """The module's own tensor called `name`, or None; a shared module has all of its names, a compiled one those of
+    what it wraps too."""
+    prefix, _, key = name.rpartition(".")
+    if prefix not in named:
+        try:
+            named[prefix] = module.get_submodule(prefix)
+        except AttributeError:
+            return None
+    part: nn.Module | None = named[prefix]
+    while part is not None:
+        if isinstance(part, torch.jit.ScriptModule):
+            raise UserError(
+                f"{name} belongs to a scripted module (torch.jit), whose weights cannot be exchanged; use the module "
+                "that it was made from"
+            )
+        for holder in (part._parameters, part._buffers):
+            if key in holder:
+                found: Tensor | None = before.get((id(holder), key), holder[key])
+                return found
+        part = part._modules.get("_orig_mod")  # of a compiled one
+    return None
+
+
+def _reached(named: Mapping[str, nn.Module]) -> tuple[list[nn.Module], list[tuple[Holder, str, Any]]]:
+    """The modules themselves and those that they hold without `torch.nn` knowing, once each; and the attributes in
+    which they may hold tensors: (attributes, name, value)."""
+    seen: dict[int, nn.Module] = {id(part): part for part in named.values()}
+    modules, plain = list(seen.values()), []
+    for part in modules:  # grows
+        attributes = vars(part)
+        for key in attributes.keys() - KEPT:
+            value = attributes.get(key)
+            if not (value if type(value) in CONTAINERS else isinstance(value, TENSORS_IN)):
+                continue
+            if not isinstance(value, nn.Module):
+                plain.append((attributes, key, value))
+            for hidden in _modules_in(value, DEEPEST):
+                for inner in hidden.modules() if id(hidden) not in seen else ():
+                    if id(inner) not in seen:
+                        seen[id(inner)] = inner
+                        modules.append(inner)
+    return modules, plain
+
+
+def _items(value: Any) -> Any:
+    """Of a plain container that is looked into, else nothing."""
+    if type(value) not in CONTAINERS or len(value) > LONGEST:
+        return ()
+    return value.values() if isinstance(value, dict) else value
+
+
+def _modules_in(value: Any, depth: int) -> Iterator[nn.Module]:
+    if isinstance(value, nn.Module):
+        yield value
+    elif depth:
+        for item in _items(value):
+            yield from _modules_in(item, depth - 1)
+
+
+def _replaced(value: Any, aliases: Mapping[int, Tensor], depth: int) -> Any:
+    """`value` with the tensors that others stand for replaced; itself where there is none."""
+    if isinstance(value, Tensor):
+        return aliases.get(id(value), value)
+    items = list(_items(value)) if depth else []
+    others = [_replaced(item, aliases, depth - 1) for item in items]
+    if all(other is item for other, item in zip(others, items, strict=True)):
+        return value
+    return dict(zip(value, others, strict=True)) if isinstance(value, dict) else type(value)(others)
+
+
+def _refuse_unfit(part: nn.Embedding | nn.EmbeddingBag) -> None:
+    """A module that writes to its weight, or cannot be differentiated as often as asked."""
+    if part.max_norm is not None:
+        raise UserError(
+            f"{type(part).__name__}(max_norm={part.max_norm}) writes to its own weight in the forward pass, and cannot "
+            "run with another; use max_norm=None, or leave the weight out of inner.weights"
+        )
+    if part.sparse and torch.is_grad_enabled():
+        raise UserError(
+            f"{type(part).__name__}(sparse=True) has a sparse gradient, which inner rules do not take; use "
+            "sparse=False, or leave the weight out of inner.weights"
+        )
+    if isinstance(part, nn.EmbeddingBag) and twice():
+        raise UserError(
+            "EmbeddingBag has no second derivative in torch: use Embedding and a mean, or inner.unroll=first_order"
+        )
+
+
+def _refuse_splitting(part: nn.Module) -> None:
+    """A wrapper that runs copies of the weights, or reduces their gradients, by itself."""
+    if not isinstance(part, nn.DataParallel) or len(part.device_ids) > 1:
+        raise UserError(
+            f"a network in {type(part).__name__} cannot run with other weights; give the network itself (its .module): "
+            "common.engine.outer sums gradients over ranks"
+        )
