@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -38,7 +38,6 @@ class Seen(Protocol):
         ...
 
 
-@runtime_checkable
 class Derivatives(Protocol):
     """An inner loss that brings its own derivatives, such as compiled ones (`common.engine.compiled`)."""
 
@@ -56,6 +55,11 @@ class Derivatives(Protocol):
     ) -> Product:
         """d<gradient, vector> by `weights` and by `also`; `seen` is shown what was found on the way."""
         ...
+
+
+def brings_derivatives(loss: InnerLoss | Derivatives) -> TypeGuard[Derivatives]:
+    """Whether `loss` is a `Derivatives`."""
+    return hasattr(loss, "gradient") and hasattr(loss, "product")
 
 
 def parts_at(parts: Parts, step: int) -> Sequence[Any]:
@@ -78,7 +82,7 @@ def parts_at(parts: Parts, step: int) -> Sequence[Any]:
 
 def gradient(loss: InnerLoss, weights: Weights, parts: Sequence[Any]) -> tuple[list[Tensor], Tensor]:
     """Gradient of the loss summed over `parts` (and tasks), and the loss; 0 for weights that it does not reach."""
-    of_part = loss.gradient if isinstance(loss, Derivatives) else _Plain(loss).gradient
+    of_part = loss.gradient if brings_derivatives(loss) else _Plain(loss).gradient
     total, value = of_part(weights, parts[0])
     refuse_unfit(value, weights)
     for part in parts[1:]:
@@ -100,7 +104,7 @@ def product(
 
     `seen` is shown the loss and what there is of its gradient.
     """
-    of_part = loss.product if isinstance(loss, Derivatives) else _Plain(loss).product
+    of_part = loss.product if brings_derivatives(loss) else _Plain(loss).product
     return of_part(weights, part, vector, also, seen)
 
 
@@ -152,7 +156,7 @@ class _Plain:
         inputs = [*at.values(), *also]
         with torch.enable_grad(), needing(Need.curvature), sparing() as spared, differentiable_twice(), in_words():
             value = self.loss(at, part)
-            refuse_unnamed_learners([value], inputs)
+            self._refuse_unnamed_learners(value, at, part, inputs)
             first = gradients_of(value, at, create_graph=True)
             if seen is not None:
                 owned = zip(at.values(), first, strict=True)
@@ -164,15 +168,30 @@ class _Plain:
             found = torch.autograd.grad(outputs, inputs, vectors, allow_unused=True, materialize_grads=True)
         return list(found[: len(at)]), list(found[len(at) :])
 
+    def _refuse_unnamed_learners(self, value: Tensor, at: Weights, part: Any, known: Sequence[Tensor]) -> None:
+        """Leaves that the loss makes itself, to take a gradient by its data, are others when it runs again."""
+        if found := _unnamed([value], known):
+            with replayed(random_state(value.device), value.device):
+                again = _unnamed([self.loss(at, part)], known)
+            for leaf in found:
+                if any(leaf is other for other in again):
+                    raise unnamed_learner(leaf)
+
 
 def refuse_unnamed_learners(values: Sequence[Tensor], known: Sequence[Tensor], what: str = "inner loss") -> None:
     """A leaf that asks for a gradient is among `known` or behind one of them, or it would silently get none.
 
     Raises:
-        ValueError: `what`, whose results `values` are, depends on another.
+        UserError: `what`, whose results `values` are, depends on another.
     """
+    for leaf in _unnamed(values, known):
+        raise unnamed_learner(leaf, what)
+
+
+def _unnamed(values: Sequence[Tensor], known: Sequence[Tensor]) -> list[Tensor]:
+    """Leaves that `values` depend on and are neither among `known` nor behind one of them."""
     stops = {tensor.grad_fn for tensor in known if tensor.grad_fn is not None}
-    seen, waiting = set(stops), [value.grad_fn for value in values]
+    seen, waiting, found = set(stops), [value.grad_fn for value in values], []
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
@@ -180,8 +199,9 @@ def refuse_unnamed_learners(values: Sequence[Tensor], known: Sequence[Tensor], w
         seen.add(node)
         leaf = getattr(node, "variable", None)  # of a node that accumulates a leaf's gradient
         if leaf is not None and all(leaf is not tensor for tensor in known):
-            raise unnamed_learner(leaf, what)
+            found.append(leaf)
         waiting.extend(following for following, _ in node.next_functions)
+    return found
 
 
 class UnnamedLearner(UserError, ValueError):

@@ -7,19 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.engine.derivatives import InnerLoss, Parts, gradient, parts_at
+from common.engine.derivatives import InnerLoss, Parts, brings_derivatives, gradient, parts_at
 from common.engine.given import check_start, check_steps
 from common.engine.rates import Rates, rates_of
 from common.engine.rules import RuleState, UpdateRule
 from common.engine.second import differentiable_twice
 from common.engine.settings import Snapshots, Unroll
+from common.engine.swap import written
 from common.engine.together import bound, clipped_step
 from common.engine.twice.policy import Need, needing
 from common.engine.unroll.descent import FRESH, Descent, descend
 from common.engine.unroll.projection import Projection, projected
 from common.engine.unroll.rebuilt import rebuilt
 from common.engine.unroll.step import step
-from common.engine.value import gradients_of, in_words, value_of
+from common.engine.value import gradients_of, in_words, refuse_constant, value_of
 from common.engine.weights import Weights
 
 
@@ -111,7 +112,8 @@ def adapt(
         weights = _apart(start)
     for index in range(steps - stored, steps):
         constant = unroll is Unroll.first_order or (unroll is Unroll.tgu and index < steps - keep)
-        gradients, value = _gradients(loss, weights, parts_at(parts, index), create_graph=not constant)
+        watched = loss if index or brings_derivatives(loss) else _never_writing(loss, start)
+        gradients, value = _gradients(watched, weights, parts_at(parts, index), create_graph=not constant)
         losses.append(value)
         with torch.enable_grad():
             own = bound(rule, weights, value)
@@ -147,8 +149,36 @@ def _gradients(
         value = value_of(loss, weights, parts[0])
         for part in parts[1:]:
             value = value + value_of(loss, weights, part)
-        graphed = gradients_of(value, weights, create_graph=True)
-    return dict(zip(weights, graphed, strict=True)), value.detach()
+        graphed = dict(zip(weights, gradients_of(value, weights, create_graph=True), strict=True))
+        refuse_constant(loss, value, graphed)
+    return graphed, value.detach()
+
+
+def _never_writing(loss: InnerLoss, start: Weights) -> InnerLoss:
+    """`loss` at tensors that share their memory with `start`: if it writes to them, that is undone and an error."""
+
+    def watched(weights: Weights, part: Any) -> Tensor:
+        before = [w.detach().clone() for w in start.values()]
+        try:
+            value = loss(weights, part)
+        except BaseException:
+            _put_back(start, before)
+            raise
+        if changed := _put_back(start, before):
+            raise written(changed[0])
+        return value
+
+    return watched
+
+
+def _put_back(start: Weights, before: Sequence[Tensor]) -> list[str]:
+    """The names of those that are not as `before`, and are again afterwards."""
+    changed = []
+    for (name, w), was in zip(start.items(), before, strict=True):
+        if not w.equal(was) and not torch.allclose(w, was, rtol=0, atol=0, equal_nan=True):
+            w.data.copy_(was)  # `data`: to a graph it has not been written to
+            changed.append(name)
+    return changed
 
 
 def _apart(weights: Weights) -> Weights:

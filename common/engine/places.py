@@ -1,19 +1,43 @@
-"""Where a module keeps a tensor: an entry of its parameters or buffers, an attribute, an item of a plain container.
+"""Where a module keeps a tensor: its parameters and buffers, attributes, items of plain containers, cells of closures.
 
 A module that is reached by two names, or refers to itself, is looked at once.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
+from types import CellType, FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from common.engine.second import twice
 from common.errors import UserError
 
-Holder = dict[str, Any]
+
+class Cell:
+    """Of the closure of a module's function; the name of its variable is its one key."""
+
+    def __init__(self, cell: CellType) -> None:
+        self._cell = cell
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """What it holds, or `default` where it is empty."""
+        try:
+            return self._cell.cell_contents
+        except ValueError:
+            return default
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._cell.cell_contents = value
+
+    def pop(self, key: str, default: Any = None) -> None:
+        """Make it empty."""
+        del self._cell.cell_contents
+
+
+Holder = dict[str, Any] | Cell
 Slots = Mapping[tuple[int, str], Any]
 """(id of a holder, key) -> what is a module's own there while something else is in the place."""
 KEPT = frozenset(vars(nn.Module()))
@@ -21,9 +45,10 @@ KEPT = frozenset(vars(nn.Module()))
 CACHES = ("_flat_weights",)
 """Attributes that a forward pass of torch's own modules fills with what it read: recurrent layers."""
 CONTAINERS = (list, tuple, dict)
-TENSORS_IN = (Tensor, nn.Module)
+PLAIN = frozenset({type(None), bool, int, float, str})
+TENSORS_IN = (Tensor, nn.Module, FunctionType, partial)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+PARALLEL = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 DEEPEST, LONGEST = 3, 1000
 """Plain containers are looked into so many levels deep, and up to so many items."""
 
@@ -48,22 +73,26 @@ class Places:
         """(holder, key, what goes there)."""
         self.buffers: list[tuple[Holder, str, Tensor]] = []
         """The buffers among them."""
+        self.weights: list[tuple[str, Tensor]] = []
+        """(key, what stands for a parameter)."""
         named = dict(module.named_modules())
         given = _given(module, named, weights, before)
         modules, plain = _reached(named)
         aliases: dict[int, Tensor] = {}
         for part in modules:
-            if isinstance(part, PARALLEL) or type(part).__name__ == "FullyShardedDataParallel":
+            if type(part).__name__ in PARALLEL:
                 _refuse_splitting(part)
-            for holder in (part._parameters, part._buffers):
-                for key, now in holder.items():
-                    own = before.get((id(holder), key), now) if before else now
+            for table in (part._parameters, part._buffers):
+                for key, now in table.items():
+                    own = before.get((id(table), key), now) if before else now
                     if id(own) in given:
                         value = aliases[id(now)] = given[id(own)]
-                        self.own[id(holder), key] = own
-                        self.all.append((holder, key, value))
-                        if holder is part._buffers:
-                            self.buffers.append((holder, key, value))
+                        self.own[id(table), key] = own
+                        self.all.append((table, key, value))
+                        if table is part._buffers:
+                            self.buffers.append((table, key, value))
+                        else:
+                            self.weights.append((key, value))
                         if isinstance(part, EMBEDDINGS):
                             _refuse_unfit(part)
             if part._forward_pre_hooks:
@@ -127,7 +156,7 @@ def _own(module: nn.Module, named: dict[str, nn.Module], name: str, before: Slot
             )
         for holder in (part._parameters, part._buffers):
             if key in holder:
-                found: Tensor | None = before.get((id(holder), key), holder[key])
+                found: Tensor | None = before.get((id(holder), key), holder[key]) if before else holder[key]
                 return found
         part = part._modules.get("_orig_mod")  # of a compiled one
     return None
@@ -139,19 +168,52 @@ def _reached(named: Mapping[str, nn.Module]) -> tuple[list[nn.Module], list[tupl
     seen: dict[int, nn.Module] = {id(part): part for part in named.values()}
     modules, plain = list(seen.values()), []
     for part in modules:  # grows
-        attributes = vars(part)
-        for key in attributes.keys() - KEPT:
-            value = attributes.get(key)
-            if not (value if type(value) in CONTAINERS else isinstance(value, TENSORS_IN)):
-                continue
+        for holder, key, value in _held(part):
             if not isinstance(value, nn.Module):
-                plain.append((attributes, key, value))
-            for hidden in _modules_in(value, DEEPEST):
+                plain.append((holder, key, value))
+            for hidden in modules_in(value):
                 for inner in hidden.modules() if id(hidden) not in seen else ():
                     if id(inner) not in seen:
                         seen[id(inner)] = inner
                         modules.append(inner)
     return modules, plain
+
+
+def _held(part: nn.Module) -> Iterator[tuple[Holder, str, Any]]:
+    """What may hold tensors without `torch.nn` knowing: attributes, and cells of its functions and hooks."""
+    attributes = vars(part)
+    functions = list(_of_class(type(part)))
+    for key in attributes.keys() - KEPT:
+        value = attributes.get(key)
+        if type(value) in PLAIN or not (value if type(value) in CONTAINERS else isinstance(value, TENSORS_IN)):
+            continue
+        yield attributes, key, value
+        if isinstance(value, FunctionType | partial):
+            functions.append(value)
+    for hooks in (part._forward_pre_hooks, part._forward_hooks):
+        if hooks:
+            functions.extend(hooks.values())
+    for function in functions:
+        while isinstance(function, partial):
+            function = function.func
+        for cell in getattr(function, "__closure__", None) or ():
+            held = Cell(cell)
+            value = held.get("")
+            if value if type(value) in CONTAINERS else isinstance(value, TENSORS_IN):
+                yield held, "", value
+
+
+_functions: WeakKeyDictionary[type, list[Any]] = WeakKeyDictionary()
+"""Those with a closure, by class."""
+
+
+def _of_class(kind: type) -> list[Any]:
+    found = _functions.get(kind)
+    if found is None:
+        bases = kind.__mro__[: kind.__mro__.index(nn.Module)]
+        own = [f for base in bases for f in vars(base).values() if isinstance(f, FunctionType)]
+        found = _functions[kind] = [f for f in own if {*f.__code__.co_freevars} - {"__class__"}]
+    return found
 
 
 def _items(value: Any) -> Any:
@@ -161,18 +223,23 @@ def _items(value: Any) -> Any:
     return value.values() if isinstance(value, dict) else value
 
 
-def _modules_in(value: Any, depth: int) -> Iterator[nn.Module]:
+def modules_in(value: Any, depth: int = DEEPEST) -> Iterator[nn.Module]:
+    """In a plain container, or itself."""
     if isinstance(value, nn.Module):
         yield value
     elif depth:
         for item in _items(value):
-            yield from _modules_in(item, depth - 1)
+            yield from modules_in(item, depth - 1)
 
 
 def _replaced(value: Any, aliases: Mapping[int, Tensor], depth: int) -> Any:
     """`value` with the tensors that others stand for replaced; itself where there is none."""
     if isinstance(value, Tensor):
         return aliases.get(id(value), value)
+    if isinstance(value, partial):
+        given = (value.args, value.keywords)
+        replaced = _replaced(given, aliases, depth)
+        return value if replaced is given else partial(value.func, *replaced[0], **replaced[1])
     items = list(_items(value)) if depth else []
     others = [_replaced(item, aliases, depth - 1) for item in items]
     if all(other is item for other, item in zip(others, items, strict=True)):
@@ -181,7 +248,7 @@ def _replaced(value: Any, aliases: Mapping[int, Tensor], depth: int) -> Any:
 
 
 def _refuse_unfit(part: nn.Embedding | nn.EmbeddingBag) -> None:
-    """A module that writes to its weight, or cannot be differentiated as often as asked."""
+    """A module that writes to its weight, or has a gradient that no rule takes."""
     if part.max_norm is not None:
         raise UserError(
             f"{type(part).__name__}(max_norm={part.max_norm}) writes to its own weight in the forward pass, and cannot "
@@ -191,10 +258,6 @@ def _refuse_unfit(part: nn.Embedding | nn.EmbeddingBag) -> None:
         raise UserError(
             f"{type(part).__name__}(sparse=True) has a sparse gradient, which inner rules do not take; use "
             "sparse=False, or leave the weight out of inner.weights"
-        )
-    if isinstance(part, nn.EmbeddingBag) and twice():
-        raise UserError(
-            "EmbeddingBag has no second derivative in torch: use Embedding and a mean, or inner.unroll=first_order"
         )
 
 

@@ -6,7 +6,7 @@ What is switched here are settings of the process: other threads get them too wh
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 
 import torch
@@ -25,39 +25,39 @@ _ATTENTION: list[tuple[Callable[[], bool], Callable[[bool], None], bool]] = [
 class _Setting:
     """On from the first of its users to the last, whichever threads they are in."""
 
-    def __init__(self, switched: Callable[[], AbstractContextManager[object]]) -> None:
-        self._switched, self._lock, self._users, self._on = switched, threading.Lock(), 0, ExitStack()
+    def __init__(self, switch_on: Callable[[], Callable[[], object]]) -> None:
+        """`switch_on` returns what switches back."""
+        self._switch_on, self._lock, self._users = switch_on, threading.Lock(), 0
+        self._switch_back: Callable[[], object] = int
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._users:
-                self._on.enter_context(self._switched())
+                self._switch_back = self._switch_on()
             self._users += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
             if not self._users:
-                self._on.close()
+                self._switch_back()
 
 
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    before = [asked() for asked, _, _ in _ATTENTION]
-    for _, switch, on in _ATTENTION:
-        switch(on)
-    try:
-        yield
-    finally:
-        for (_, switch, _), was in zip(_ATTENTION, before, strict=True):
-            switch(was)
+def _plain_attention() -> Callable[[], object]:
+    changed = []
+    for asked, switch, on in _ATTENTION:
+        if asked() is not on:
+            switch(on)
+            changed.append((switch, not on))
+    return lambda: [switch(was) for switch, was in changed]
 
 
-def _eager() -> AbstractContextManager[object]:
+def _eager() -> Callable[[], object]:
     if "torch._dynamo" not in sys.modules:  # nothing was compiled, and the import takes a second
-        return nullcontext()
-    eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return eager
+        return int
+    on = ExitStack()
+    on.enter_context(torch.compiler.set_stance("force_eager"))
+    return on.close
 
 
 attention_of_plain_operations = _Setting(_plain_attention)

@@ -8,20 +8,22 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint
 
-from common.engine.places import Places
+from common.engine.buffers import Standing
+from common.engine.places import Places, modules_in
 from common.engine.second import differentiable_twice, twice
 from common.engine.twice.policy import needed, needing
 from common.errors import UserError
 
-_GENERATOR, _REENTRANT = "_checkpoint_without_reentrant_generator", "CheckpointFunction"
-"""What `torch.utils.checkpoint.checkpoint` looks up among its module's names for each of its two kinds."""
+_SELECTIVE = (checkpoint._CachingTorchDispatchMode, checkpoint._CachedTorchDispatchMode)
 _ABSENT = object()
+Run = Callable[..., Any]
 
 _lock = threading.RLock()
 _depth = 0
@@ -31,19 +33,20 @@ _active: ContextVar[tuple["Swap", ...]] = ContextVar("active", default=())
 """The swaps around the caller, the outermost first."""
 
 
-@contextmanager
-def unswapped() -> Iterator[None]:
+class unswapped:  # noqa: N801
     """Within this block no other thread has its tensors in the places of a module: what is read there is its own."""
-    global _depth, _turn
-    with _lock, ExitStack() as after:
+
+    def __enter__(self) -> None:
+        global _depth, _turn
+        _lock.acquire()
         _depth += 1
-        try:
-            if _depth == 1:
-                _turn += 1
-                _watch_checkpoints(after)
-            yield
-        finally:
-            _depth -= 1
+        if _depth == 1:
+            _turn += 1
+
+    def __exit__(self, *_: object) -> None:
+        global _depth
+        _depth -= 1
+        _lock.release()
 
 
 @contextmanager
@@ -54,12 +57,11 @@ def swapped(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
 
     Raises:
         ValueError: `module` has no parameter or buffer of one of the names.
-        UserError: two names of one place have different tensors, or `module` runs its weights in a way of its own.
+        UserError: two names of one place have different tensors, `module` runs its weights in a way of its own, or it
+            has written to one.
     """
-    with unswapped():
-        swap = Swap(module, weights)
-        with swap.applied():
-            yield
+    with unswapped(), Swap(module, weights).applied():
+        yield
 
 
 class Swap:
@@ -67,7 +69,9 @@ class Swap:
 
     def __init__(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         """Finds the places; fills none."""
-        before = {slot: own for swap in reversed(_active.get()) for slot, own in swap.places.own.items()}
+        self.module = module
+        around = _active.get()
+        before = {slot: own for swap in reversed(around) for slot, own in swap.places.own.items()} if around else {}
         self.places: Places = Places(module, weights, before)
 
     @contextmanager
@@ -75,10 +79,12 @@ class Swap:
         """Fill the places, and put back what was there."""
         before = [(holder, key, holder.get(key, _ABSENT)) for holder, key, _ in self.places.all]
         token = _active.set((*_active.get(), self))
+        versions = [value._version for _, value in self.places.weights]
         try:
             for holder, key, value in self.places.all:
                 holder[key] = value
             yield
+            self._refuse_written(versions)
             self._write_replaced()
         finally:
             _active.reset(token)
@@ -87,6 +93,11 @@ class Swap:
                     holder.pop(key, None)
                 else:
                     holder[key] = own
+
+    def _refuse_written(self, versions: list[int]) -> None:
+        for (name, value), version in zip(self.places.weights, versions, strict=True):
+            if value._version != version:
+                raise written(name)
 
     def _write_replaced(self) -> None:
         """Buffers that the forward pass put others in place of."""
@@ -100,31 +111,27 @@ class Swap:
                 given.copy_(now)
 
 
-def _watch_checkpoints(after: ExitStack) -> None:
-    """Until `after` ends, activation checkpoints are replayed with the swaps in which they were made."""
-    generator, reentrant = (getattr(checkpoint, name, None) for name in (_GENERATOR, _REENTRANT))
-    if generator is None or reentrant is None:
-        raise RuntimeError(
-            f"torch {torch.__version__} has no torch.utils.checkpoint.{_GENERATOR} or {_REENTRANT}: a network with "
-            "activation checkpoints would get wrong gradients; use the torch of requirements.lock"
-        )
-
-    def watched(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        swaps = _active.get()
-        if swaps and torch.is_grad_enabled():
-            _refuse_checkpoint_of_stack()
-            function = _again(function, swaps)
-        return generator(function, *args, **kwargs)
-
-    setattr(checkpoint, _GENERATOR, watched)
-    after.callback(setattr, checkpoint, _GENERATOR, generator)
-    setattr(checkpoint, _REENTRANT, _Refusing(reentrant))
-    after.callback(setattr, checkpoint, _REENTRANT, reentrant)
+def written(name: str) -> UserError:
+    """The error of a forward pass that writes to a fast weight."""
+    return UserError(
+        f"the forward pass writes to the weight {name}, and a fast weight is never written to: let it calculate "
+        "with the result instead (w = w.clamp(...), or a parametrization), or leave the weight out of inner.weights"
+    )
 
 
-def _again(function: Callable[..., Any], swaps: tuple[Swap, ...]) -> Callable[..., Any]:
+def _watched(function: Run, preserve: bool, context: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
+    """A checkpoint, which is replayed with the swaps in which it is made."""
+    swaps = _active.get()
+    if swaps and torch.is_grad_enabled():
+        _refuse_checkpoint_of_stack()
+        function, context = _again(function, swaps), _refusing_selection(context)
+    return _generator(function, preserve, context, *args, **kwargs)
+
+
+def _again(function: Run, swaps: tuple[Swap, ...]) -> Run:
     """`function` as it was here, whatever is in the places when it is called."""
     turn, need, second = _turn, needed(), twice()
+    standing = Standing(_modules_of(function, swaps))
 
     def again(*args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:
@@ -136,18 +143,47 @@ def _again(function: Callable[..., Any], swaps: tuple[Swap, ...]) -> Callable[..
                 stack.enter_context(differentiable_twice())
             for swap in swaps:
                 stack.enter_context(swap.applied())
+            stack.enter_context(standing.again())
             return function(*args, **kwargs)
 
     return again
 
 
-class _Refusing:
-    """Stands for reentrant checkpoints: their backward pass ends at the parameters, and knows no other weights."""
+def _modules_of(function: Run, swaps: tuple[Swap, ...]) -> list[nn.Module]:
+    """Those that `function` runs: its own, those in its closure, or all."""
+    while isinstance(function, partial):
+        function = function.func
+    held = getattr(function, "__self__", function)
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    roots = [held] if isinstance(held, nn.Module) else list(modules_in(cells))
+    return list(
+        {id(part): part for root in roots or (swap.module for swap in swaps) for part in root.modules()}.values()
+    )
 
-    def __init__(self, reentrant: Any) -> None:
-        self.reentrant = reentrant
 
-    def apply(self, function: Callable[..., Any], *args: Any) -> Any:
+def _refusing_selection(context: Callable[[], Any]) -> Callable[[], Any]:
+    """`context`, which gives what stands around a checkpoint's forward pass and around its replay."""
+    if not twice():
+        return context
+
+    def made() -> Any:
+        found = context()
+        if any(isinstance(each, _SELECTIVE) for each in found):
+            raise UserError(
+                "selective activation checkpointing (create_selective_checkpoint_contexts) allows one backward pass, "
+                "and a second derivative takes two: checkpoint the whole (no context_fn), or use "
+                "inner.unroll=first_order"
+            )
+        return found
+
+    return made
+
+
+class _Reentrant(checkpoint.CheckpointFunction):
+    """A reentrant checkpoint: its backward pass ends at the parameters, and knows no other weights."""
+
+    @classmethod
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """As that of an autograd function."""
         if _active.get() and torch.is_grad_enabled():
             raise UserError(
@@ -155,7 +191,7 @@ class _Refusing:
                 "passes through it; use use_reentrant=False, or gradient_checkpointing_disable() and "
                 "inner.unroll=recompute, which saves as much"
             )
-        return self.reentrant.apply(function, *args)
+        return super().apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
 def _refuse_checkpoint_of_stack() -> None:
@@ -165,3 +201,9 @@ def _refuse_checkpoint_of_stack() -> None:
             "replayed; use gradient_checkpointing_disable() and inner.unroll=recompute, which saves as much, or "
             "inner.stack=false"
         )
+
+
+# what torch.utils.checkpoint.checkpoint looks up among its module's names for each of its two kinds
+_generator = checkpoint._checkpoint_without_reentrant_generator
+checkpoint._checkpoint_without_reentrant_generator = _watched  # type: ignore[assignment]
+checkpoint.CheckpointFunction = _Reentrant  # type: ignore[misc]

@@ -11,6 +11,10 @@ from torch import Tensor
 from common.engine.weights import Weights
 from common.errors import UserError
 
+NO_SECOND = (
+    "the network uses {0}, which has no second derivative in torch: use another layer in its place, or "
+    "inner.unroll=first_order"
+)
 KNOWN = {
     r"[Ii]nference tensor": "a tensor that was made under torch.inference_mode() is among data or weights of a loss: "
     "make it under torch.no_grad(), or give its .clone()",
@@ -18,10 +22,26 @@ KNOWN = {
     "derivative: compile it outside of the inner loss only, or use inner.unroll=first_order",
     r"symbolically trace a dynamo-optimized function": "inner.compile=true compiles the inner loss, and a piece "
     "of it is compiled already (torch.compile): give the network as it was, or use inner.compile=false",
-    r"derivative for '?([\w:]+?)(?:_backward)?'? is not implemented": "the network uses {0}, which has no second "
-    "derivative in torch: use another layer in its place, or inner.unroll=first_order",
+    r"derivative for '?_*([\w:]+?)(?:_backward)?'? is not implemented": NO_SECOND,
+    r"modified by an inplace operation": "the network writes to a tensor that its gradient needs, such as a weight or "
+    "a buffer that was read before (torch: a variable was modified by an inplace operation): let it write to a copy",
 }
 """What an error of torch looks like -> what it means here, and the way out."""
+
+
+CONSTANT = {
+    "Error": "a function whose backward pass is once_differentiable",
+    "NotImplemented": "an operation",
+    "CdistBackwardBackward0": "cdist",
+    "PdistBackwardBackward0": "pdist",
+    "EmbeddingBagBackwardBackward0": "EmbeddingBag",
+    "EmbeddingBagDenseBackwardBackward0": "EmbeddingBag",
+    "StandardGammaGradBackward0": "a gamma distribution",
+    "CudnnRnnBackwardBackward0": "cuDNN's recurrent layers",
+}
+"""Nodes of torch's graphs that raise when they are reached, and what makes them."""
+_passed: set[Any] = set()
+"""Of the graphs that have been looked at: code of the loss, names of the weights, number of nodes."""
 
 
 @contextmanager
@@ -90,3 +110,27 @@ def unreached(weights: Mapping[str, Tensor]) -> UserError:
         f"the inner loss reaches none of the fast weights ({', '.join(list(weights)[:3])}, ...), so nothing would be "
         "learned: run the network by common.engine.weights.call(network, weights, ...), with the weights given"
     )
+
+
+def refuse_constant(loss: Callable[..., Any], value: Tensor, gradients: Mapping[str, Tensor]) -> None:
+    """Raise where the outer gradient would end in an error of torch's: `gradients` of `value` have no derivative.
+
+    One graph is looked at of each loss, set of weights and number of nodes.
+    """
+    last = next((g.grad_fn for g in gradients.values() if g.grad_fn is not None), None)
+    if last is None or value.grad_fn is None:
+        return
+    nodes = last._sequence_nr() - value.grad_fn._sequence_nr()
+    key = (getattr(loss, "__code__", type(loss)), tuple(gradients), nodes)
+    if key in _passed:
+        return
+    seen, waiting = set(), [g.grad_fn for g in gradients.values()]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if what := CONSTANT.get(node.name().rpartition("::")[2]):
+            raise UserError(NO_SECOND.format(what))
+        seen.add(node)
+        waiting.extend(following for following, _ in node.next_functions)
+    _passed.add(key)

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from common.engine.buffers import kept, unseen
 from common.engine.derivatives import random_state, replayed
 from common.engine.met import telling
 from common.engine.reached import Reached, reached
 from common.engine.unroll.ambient import Ambient
 
-SMALL = 2**16
-"""Entries of a buffer that is kept where nothing says that a forward pass writes to it."""
 _PLAIN = (type(None), bool, int, float, str)
 State = tuple[Callable[[], Any], Callable[[Any], Any]]
 """How the state of a generator is read and set."""
@@ -95,7 +94,7 @@ class Scenes:
                 states[:] = [state for state, kept in zip(states, drawn, strict=True) if kept]
         last = self._steps[-1].plain if self._steps else {}
         self._steps.append(scene)
-        scene.contents = {key: kept.now() for key, kept in self._kept.items()}
+        scene.contents = {key: own.now() for key, own in self._kept.items()}
         for key, module in self._modules.items():
             scene.plain[key] = plain = _plain(module)
             if plain == last.get(key):
@@ -122,16 +121,16 @@ class Scenes:
             now: dict[int, Tensor] = {}
             stack.callback(self._put_back, scene, now)
             for key, content in scene.contents.items():
-                if (kept := self._kept[key]).touched:
-                    now[key] = kept.tensor.detach().clone()
-                    kept.tensor.data.copy_(content)  # `data`: a graph outside may have saved the buffer
+                if (buffer := self._kept[key]).touched:
+                    now[key] = buffer.tensor.detach().clone()
+                    buffer.tensor.data.copy_(content)  # `data`: a graph outside may have saved the buffer
             yield
 
     def _put_back(self, scene: _Scene, now: Mapping[int, Tensor]) -> None:
         """What buffers held `now`, or when they were met if that was later."""
         for key, content in scene.contents.items():
-            if (kept := self._kept[key]).touched:
-                kept.tensor.data.copy_(now.get(key, content))
+            if (own := self._kept[key]).touched:
+                own.tensor.data.copy_(now.get(key, content))
 
     def _meet(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         """A network is about to be called, with these in place of its own weights and buffers."""
@@ -159,13 +158,9 @@ class Scenes:
             self._keep(buffer, module.training, scene)
 
     def _keep(self, buffer: Tensor | None, training: bool, scene: _Scene | None) -> None:
-        if buffer is None or id(buffer) in self._kept or buffer.layout is not torch.strided:
+        if buffer is None or id(buffer) in self._kept or not kept(buffer, training):
             return
-        if any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True)):
-            return  # nobody can write to it
-        always = (training and buffer.is_floating_point()) or buffer.is_inference()
-        if not always and buffer.numel() > SMALL:
-            return
+        always = unseen(buffer, training)
         with _disable_current_modes(), torch._C._DisableFuncTorch():  # the loss may be traced meanwhile
             copy, version = buffer.detach().clone(), 0 if always else buffer._version
         self._kept[id(buffer)] = _Kept(buffer, always, copy, version, version)

@@ -80,6 +80,41 @@ def test_a_layer_under_several_names_has_its_own_weights_back(fails: bool) -> No
     assert before.keys() == after.keys() and all(after[name] is before[name] for name in before)
 
 
+def test_a_plain_list_and_a_closure_have_their_own_weights_back() -> None:
+    weight = nn.Parameter(torch.eye(4))
+
+    class Net(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) @ weight + self.kept[0]["b"]
+
+    net = Net(4, 4)
+    net.weight2, net.kept = weight, [{"b": net.bias}]
+    kept, x = net.kept, torch.ones(1, 4)
+    found = call(net, {name: w.detach() * 2 for name, w in select(net).items()}, x)
+    torch.testing.assert_close(found, (2 * (x @ net.weight.T) + 2 * net.bias) @ (2 * weight) + 2 * net.bias)
+    assert net.kept is kept and kept[0]["b"] is net.bias
+    cells = dict(zip(Net.forward.__code__.co_freevars, Net.forward.__closure__ or (), strict=True))
+    assert cells["weight"].cell_contents is weight is net.weight2
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_network_that_writes_to_its_weights_is_refused_and_has_them_back(hidden: bool, fails: bool) -> None:
+    class Clamping(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                (self.weight.data if hidden else self.weight).clamp_(-0.1, 0.1)
+            if fails:
+                raise ZeroDivisionError
+            return super().forward(x)
+
+    net, x = Clamping(4, 4), torch.ones(1, 4)
+    before = net.weight.detach().clone()
+    with pytest.raises(ZeroDivisionError if fails else UserError, match=None if fails else "writes to the weight"):
+        adapt(lambda w, _: call(net, w, x).sum(), select(net), steps=2, rule=SGD(), rates=0.1)
+    assert net.weight.equal(before)
+
+
 def test_two_tensors_for_one_tied_weight_are_refused() -> None:
     net = Shared()
     one = torch.zeros(4, 4)

@@ -299,24 +299,11 @@ def check(name: str, rule: str, unroll: Unroll) -> None:
     before.check(None if case.mapped else buffers)
 
 
-def cases() -> Iterator[Any]:
-    """Networks and unrolls: all that are right in one, each known fault on its own."""
-    for name, shape in SHAPES.items():
-        faulty = shape.fault.unrolls if shape.fault else frozenset()
-        yield pytest.param(name, [unroll for unroll in Unroll if unroll not in faulty], id=name)
-        for unroll in sorted(faulty):
-            assert shape.fault is not None
-            known = pytest.mark.xfail(reason=shape.fault.what, raises=shape.fault.raises, strict=True)
-            yield pytest.param(name, [unroll], id=f"{name}, {unroll}", marks=known)
-
-
-@pytest.mark.parametrize(("name", "unrolls"), list(cases()))
+@pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.usefixtures("traced_alone")
-def test_the_gradients_of_plain_torch_or_one_message_and_the_network_is_what_it_was(
-    name: str, unrolls: list[Unroll]
-) -> None:
+def test_the_gradients_of_plain_torch_or_one_message_and_the_network_is_what_it_was(name: str) -> None:
     for rule in RULES:
-        for unroll in unrolls:
+        for unroll in Unroll:
             check(name, rule, unroll)
 
 
