@@ -79,9 +79,7 @@ def shared(found: Mapping[str, Description]) -> dict[tuple[str, str], set[str]]:
     return {(a, b): found[a].sources & found[b].sources for a, b in combinations(found, 2)}
 
 
-def audit(
-    train: Sequence[Problem], test: Sequence[Problem], config: DataConfig, confidence: float = 0.95
-) -> list[Result]:
+def audit(train: Sequence[Problem], test: Sequence[Problem], config: DataConfig) -> list[Result]:
     """Chance, constants and the task's rules on the test split.
 
     Constants are learned from the training split: its most frequent answer, and that of each kind of question. Chance
@@ -99,7 +97,7 @@ def audit(
 
     def scored(name: str, description: str, right: Sequence[float], searches: bool = False) -> Result:
         groups = [problem.group or problem.id for problem, _ in asked]
-        interval = share_interval(right, groups, confidence)
+        interval = share_interval(right, groups)
         return Result(name, description, interval, tuple(right), _by_kind(asked, right), searches)
 
     def of(answer: Callable[[Problem, Question], str]) -> list[float]:

@@ -1,5 +1,6 @@
 """The schema: every key of `python -m perk.train`, its type, default and source."""
 
+import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -171,7 +172,8 @@ class ModelConfig(CommonModelConfig):
         Raises:
             UserError: a value is out of range.
         """
-        if self.positions < 0 or (self.yarn and self.yarn < 1):
+        super().__post_init__()
+        if self.positions < 0 or (self.yarn and not 1 <= self.yarn < math.inf):
             raise UserError(
                 f"model.positions={self.positions}, model.yarn={self.yarn}: use 0 (off), or a factor of 1 on"
             )

@@ -146,8 +146,9 @@ class Reader:
         inner_steps: int | None,
     ) -> tuple[Weights, int]:
         """Weights that hold `context` on top of `start`, which holds `count` segments; and how many they hold then."""
-        if (micro_batch or 0) < 0:
-            raise UserError(f"micro_batch={micro_batch}: use 0 (all segments at once) or more")
+        for name, value, least in (("micro_batch", micro_batch, 0), ("inner_steps", inner_steps, 1)):
+            if value is not None and not (isinstance(value, int) and value >= least):
+                raise UserError(f"{name}={value}: use a whole number of {least} or more, or None for the run's own")
         segments = self._cut(context)
         numbers = range(count, count + len(segments))
         rows = self.parts.templates.memorised(segments, numbers, "context")

@@ -1,5 +1,6 @@
 """The schema: every key of `python -m reckoning.train`, its type, default and source."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -75,8 +76,10 @@ class MethodConfig:
         Raises:
             UserError: the learner cannot do without knowledge or question, or has no such target.
         """
-        if self.answer_weight <= 0:
-            raise UserError(f"method.answer_weight={self.answer_weight}: use a positive number; 1 weighs all alike")
+        if not 0 < self.answer_weight < math.inf:
+            raise UserError(
+                f"method.answer_weight={self.answer_weight}: use a positive, finite number; 1 weighs all alike"
+            )
         if self.learner is Learner.reckoning and (self.knowledge is Knowledge.none or not self.question):
             raise UserError(
                 f"method.learner=reckoning with method.knowledge={self.knowledge}, method.question={self.question}: "

@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from common import garbage
 from common.run.entry import entry
 from common.run.files import remove_if_empty
 from common.run.schema import to_typed
@@ -34,4 +35,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    garbage.rarely()
     main()

@@ -1,6 +1,5 @@
 """What the commands of this folder share: their key=value words, and mistakes as one line with an exit code."""
 
-import gc
 import importlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,12 +35,6 @@ def split_off(words: Iterable[str], keys: Sequence[str]) -> tuple[list[str], lis
         key, equals, _ = word.partition("=")
         (others if equals and key not in keys else own).append(word)
     return own, others
-
-
-def many_objects() -> None:
-    """For commands that read many runs and then end: look for garbage a hundred times less often."""
-    gc.freeze()
-    gc.set_threshold(70_000, 20, 50)
 
 
 @contextmanager

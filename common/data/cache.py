@@ -33,13 +33,13 @@ def is_whole(folder: Path) -> bool:
     """
     path = folder / HASHES
     try:
-        known = jsontext.parse(path.read_bytes())
+        known = jsontext.mapping(path.read_bytes())
         damaged = [split for split in SPLITS if known.get(split) != _digest(file_of(folder, split))]
     except FileNotFoundError as error:
         if error.filename == str(path):
             return False
         damaged = [Path(error.filename).name]
-    except (ValueError, AttributeError, RecursionError):
+    except ValueError:
         damaged = [HASHES]
     except OSError as error:
         raise UserError(

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from common.engine.derivatives import InnerLoss, plain_gradient, plain_product
 from common.engine.given import check_start
-from common.engine.hollow import DEVICE, Mode, without_data
+from common.engine.hollow import DEVICE, Hollow, without_data
 from common.engine.rules import UpdateRule
 from common.engine.second import differentiable_twice
 from common.engine.settings import Snapshots, Unroll
@@ -30,14 +30,14 @@ Courses = dict[Any, Parts]
 """Computations by name and the shapes of their data."""
 
 
-class _Allocations(Mode):  # type: ignore[no-untyped-call]
+class _Allocations(Hollow):  # type: ignore[no-untyped-call]
     """Bytes of all tensors made inside and still alive, and the most there were, part by part."""
 
-    def __init__(self, places: Mapping[int, str]) -> None:
+    def __init__(self, mode: FakeTensorMode, places: Mapping[int, str]) -> None:
         """`places`: storage of a weight -> where in the network it is. A part lasts from when an operation reads a
         weight until one reads a weight of another place.
         """
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(mode)
         self.alive = 0
         self.parts: Parts = [("", 0)]
         self._seen: set[int] = set()
@@ -52,7 +52,7 @@ class _Allocations(Mode):  # type: ignore[no-untyped-call]
                     place = self._places.get(x.untyped_storage()._cdata, self.parts[-1][0])
                     if place != self.parts[-1][0]:
                         self.parts.append((place, self.alive))
-        found = function(*args, **(kwargs or {}))
+        found = super().__torch_dispatch__(function, types, args, kwargs)
         outputs = found if isinstance(found, tuple) else () if found is None else (found,)
         for output, declared in zip(outputs, function._schema.returns, strict=True):
             if declared.alias_info is None:  # no view, which may be one of a weight that was there before
@@ -97,7 +97,7 @@ class Footprint:
     back: int
     """The second derivative of such a step, at its peak, above what the step holds."""
     product: int
-    """A rebuilt step's second derivative for one micro-batch, at its peak."""
+    """A rebuilt step's second derivative for one micro-batch, at its peak; 0: not counted."""
     outer: int
     """The outer loss with its graph and the gradient that it sends to the adapted weights, at its peak."""
 
@@ -105,6 +105,9 @@ class Footprint:
         """Most bytes that one outer gradient holds above network and outer optimiser, gradients included.
 
         The caller holds the adapted weights until the backward pass has ended, and not the rule's state.
+
+        Raises:
+            ValueError: steps are rebuilt, and what that takes was not counted.
         """
         fast, moments, others = self.fast, self.fast * self.buffers, self.others
         if unroll is Unroll.none:
@@ -133,6 +136,8 @@ class Footprint:
         else:
             peaks.append(before + self.outer)
         if unroll is Unroll.recompute and stored < steps:
+            if not self.product:
+                raise ValueError("counted without the rebuilding of a step")
             # outputs, cotangents that come in and copies of them to work on (moments have some that come in only if
             # steps follow), and the weights of the step, with its gradient if that is not on the tape
             held = (4 if snapshots is Snapshots.device else 5) * fast + (2 if stored else 1) * moments + 2 * others
@@ -218,10 +223,12 @@ def trace(
     place: Callable[[str], str] | None = None,
     frozen: Weights | None = None,
     known: Courses | None = None,
+    rebuilds: bool = True,
 ) -> Trace:
     """The same, with the course of every peak; `place` tells for the name of a weight where in the network it is.
 
     `frozen` are the network's weights besides `start`. What `known` has is not run again, and it gets what is run.
+    `rebuilds`: whether steps may be rebuilt; what that takes is left out otherwise.
     """
     mode = detect_fake_mode(list(start.values())) or FakeTensorMode(allow_non_fake_inputs=True)
 
@@ -239,16 +246,18 @@ def trace(
 
     def course(key: Any, run: Callable[[], Any]) -> Parts:
         if key not in known:
-            known[key] = _course(run, places)
+            known[key] = _course(run, mode, places)
         return known[key]
 
     with without_data(mode):
         first = course(("first", shapes), lambda: plain_gradient(inner, weights, largest))
         vector = [torch.empty_like(w) for w in weights.values()]
-        product = course(("product", shapes), lambda: plain_product(inner, weights, largest, vector, also))
+        product = [("", 0)]
+        if rebuilds:
+            product = course(("product", shapes), lambda: plain_product(inner, weights, largest, vector, also))
         at = leaves(weights)
         inputs = [*at.values(), *also]
-        with _Allocations(places) as allocations:
+        with _Allocations(mode, places) as allocations:
             gradients = _with_graph(inner, at, data)
             graph, making = allocations.alive, allocations.parts
             allocations.parts = [("", graph)]
@@ -281,9 +290,9 @@ def _derivative(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor], ve
     return torch.autograd.grad(outputs, inputs, vectors, allow_unused=True) if outputs else ()
 
 
-def _course(run: Callable[[], Any], places: Mapping[int, str]) -> Parts:
+def _course(run: Callable[[], Any], mode: FakeTensorMode, places: Mapping[int, str]) -> Parts:
     """The most bytes alive in each part of `run`."""
-    allocations = _Allocations(places)
+    allocations = _Allocations(mode, places)
     with allocations:
         run()
     return allocations.parts

@@ -1,6 +1,6 @@
 """Operations on tensors that have shapes but no memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +33,16 @@ class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
 
+def _real(given: Iterable[Any]) -> bool:
+    """Whether a tensor with data is among them; their lists are mostly of numbers, which need no look into a tree."""
+    for x in given:
+        if isinstance(x, FakeTensor):
+            continue
+        if isinstance(x, Tensor) or (isinstance(x, list | tuple) and _real(x)):
+            return True
+    return False
+
+
 class Hollow(Mode):  # type: ignore[no-untyped-call]
     """Whatever tensor an operation reads enters `mode` without its data.
 
@@ -47,9 +57,7 @@ class Hollow(Mode):  # type: ignore[no-untyped-call]
         if function is DEVICE and isinstance(args[0], FakeTensor):
             return args[0].fake_device
         kwargs = kwargs or {}
-        if any(
-            isinstance(x, Tensor | list | tuple) and not isinstance(x, FakeTensor) for x in (*args, *kwargs.values())
-        ):
+        if _real(args) or _real(kwargs.values()):
             args, kwargs = pytree.tree_map_only(Tensor, self._enter, (args, kwargs))
         return function(*args, **kwargs)
 
@@ -59,7 +67,8 @@ class Hollow(Mode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def without_data(mode: FakeTensorMode) -> Iterator[None]:
-    """Inside the block operations run on shapes alone, and leave nothing behind in a network that they run through.
+    """Inside the block, and that of a `Hollow` in it, operations run on shapes alone, and leave nothing behind in a
+    network that they run through.
 
     Raises:
         UserError: values are needed.
@@ -74,7 +83,7 @@ def without_data(mode: FakeTensorMode) -> Iterator[None]:
                 before.setdefault(id(holder), (holder, dict(holder)))
 
     try:
-        with telling(met), uncompiled, in_words(), mode, Hollow(mode):
+        with telling(met), uncompiled, in_words(), mode:
             yield
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise UserError(

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.engine.cuda.sizes import host_memory_bytes
 from common.engine.derivatives import InnerLoss, plain_gradient
 from common.engine.footprint import Footprint
-from common.engine.hollow import without_data
+from common.engine.hollow import Hollow, without_data
 from common.engine.settings import Snapshots, Unroll
 from common.engine.weights import Weights
 
@@ -55,7 +55,7 @@ def _work(loss: InnerLoss, weights: Weights, part: Any) -> dict[str, int]:
     """Class of operators -> floating-point operations of one task's gradient, counted without data."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     hollow = pytree.tree_map_only(torch.Tensor, mode.from_tensor, (dict(weights), part))
-    with without_data(mode), FlopCounterMode(display=False) as counter:
+    with without_data(mode), Hollow(mode), FlopCounterMode(display=False) as counter:
         plain_gradient(loss, *hollow)
     work = {"product": 0, "convolution": 0}
     for operator, count in counter.get_flop_counts().get("Global", {}).items():

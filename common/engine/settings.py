@@ -44,6 +44,11 @@ class Unroll(StrEnum):
         """Does the outer gradient pass through a gradient inside the steps?"""
         return self not in (Unroll.first_order, Unroll.none)
 
+    @property
+    def exact(self) -> bool:
+        """Does it pass through all of every step, rebuilt or not?"""
+        return self in (Unroll.stored, Unroll.recompute, Unroll.auto)
+
 
 class Snapshots(StrEnum):
     """Where `recompute` keeps what it needs of every step."""

@@ -80,6 +80,15 @@ class ModelConfig:
     """True evaluates with dropout on, as the released code did."""
     lora: LoraConfig = field(default_factory=LoraConfig)
 
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UserError(f"model.dropout={self.dropout}: it is a probability; use a value in [0, 1), or null")
+
     def adjust(self, settings: Any) -> None:
         """Change the network's own configuration before it is built."""
         for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"):

@@ -55,6 +55,11 @@ class Step:
     courses: dict[Any, Courses] = field(default_factory=dict, repr=False, compare=False)
     """The same of parts of a step: micro-batches cost alone what as many rows cost, however many follow."""
 
+    @property
+    def rebuilds(self) -> bool:
+        """Whether it, or an exact change of it, builds steps again."""
+        return self.inner is not None and self.inner.unroll.exact
+
 
 def count(step: Step) -> Footprint:
     """Counted with few layers of each kind, and carried on by what one more of each adds."""
@@ -111,6 +116,7 @@ def _counted(
         place,
         {name: w for name, w in named if name not in start},
         step.courses.setdefault(given, {}),
+        step.rebuilds,
     )
 
 

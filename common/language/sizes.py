@@ -62,8 +62,9 @@ def cost_of(step: Step) -> Footprint:
     inner, shape = step.inner or InnerConfig(), step.shape
     same = repr(replace(inner, unroll=Unroll.first_order, keep=0, snapshots=Snapshots.device))
     key = (same, shape, step.problems if inner.stack else 1, COUNTED)
-    if (known := step.counted.get(key)) is not None:
-        return known
+    for rebuilds in {step.rebuilds, True}:
+        if (known := step.counted.get((*key, rebuilds))) is not None:
+            return known
     size = inner.micro_batch if step.inner else 0
     few, more = (2 * size, 3 * size) if size else (1, 2)  # a single micro-batch has no sum to keep
     together = f"{step.problems} problems at once" if inner.stack else "one problem"
@@ -73,7 +74,7 @@ def cost_of(step: Step) -> Footprint:
     else:
         small, large = (count(replace(step, shape=replace(shape, rows=rows))) for rows in (few, more))
         found = _carried_on(small, large, (shape.rows - few) / (more - few))
-    step.counted[key] = found
+    step.counted[(*key, step.rebuilds)] = found
     return found
 
 
@@ -126,7 +127,7 @@ def _smaller(step: Step) -> Iterator[tuple[str, InnerConfig]]:
     inner, alone = step.inner, []
     if inner.stack and step.problems > 1:
         inner, alone = replace(inner, stack=False), ["inner.stack=false"]
-    exact = inner.unroll in (Unroll.auto, Unroll.stored, Unroll.recompute)
+    exact = inner.unroll.exact
     words = [*alone]
     if exact:
         inner = replace(inner, unroll=Unroll.recompute, keep=0)

@@ -26,7 +26,7 @@ from common import utf8
 from common.data.packed import Bounds, bounded
 from common.errors import SweepError, UserError
 from common.run import local, run_name  # noqa: F401 -- register the resolvers of conf/common
-from common.run.keys import list_or_one, unknown_key
+from common.run.keys import other_form, unknown_key
 from common.run.schema import flat
 from common.run.usage import usage
 
@@ -155,11 +155,11 @@ def _explain_composition(error: HydraException) -> str:
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         where = str(error).strip().partition("\n")[0]
         what = str(cause.msg).strip().partition("\n")[0]  # then OmegaConf's names of types
-        if (mistaken := list_or_one(str(cause.full_key), what, where)) is not None:
+        if (mistaken := other_form(str(cause.full_key), what, where)) is not None:
             return mistaken
         return f"{cause.full_key}: {what} ({where}); `--cfg job` shows every key with its value"
     if found := COMPOSING.match(str(error).strip()):  # a file's value: Hydra keeps the text alone
-        what = list_or_one(found["key"], found["what"], "") or f"{found['key']}: {found['what']}"
+        what = other_form(found["key"], found["what"], "") or f"{found['key']}: {found['what']}"
         return f"{found['file']}: {what}"
     return str(error).strip()
 

@@ -17,6 +17,8 @@ from common.run.files import is_at, sync_file, write_atomic
 CONFIG, ENVIRONMENT, LOG = "config.yaml", "environment.json", "log.txt"
 METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
 ABSENT, LOCK = "absent", ".lock"
+FORMS = {"command": str, "started": str, "run": dict, "starts": list}
+"""Of what is read again in `environment.json`, where it is there: earlier versions wrote less."""
 log = logging.getLogger(__name__)
 
 
@@ -43,9 +45,15 @@ def read_environment(folder: Path) -> dict[str, Any]:
     """
     path = folder / ENVIRONMENT
     try:
-        return jsontext.mapping(_bytes(path)) if path.is_file() else {}
-    except (ValueError, TypeError, RecursionError) as error:
+        found = jsontext.mapping(_bytes(path)) if path.is_file() else {}
+        for key, kind in FORMS.items():
+            if not isinstance(found.get(key, kind()), kind):
+                raise ValueError(f"{key} is no {kind.__name__}")
+        if not all(isinstance(start, dict) for start in found.get("starts", [])):
+            raise ValueError("one of starts is no dict")
+    except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); delete the file and run the command again") from error
+    return found
 
 
 def _bytes(path: Path) -> bytes:
@@ -82,7 +90,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     for line_number, line in enumerate((line for line in lines if line.endswith(b"\n")), start=1):
         try:
             records.append(jsontext.mapping(line))
-        except (ValueError, TypeError, RecursionError) as error:
+        except ValueError as error:
             raise UserError(f"{path}:{line_number}: not a record ({error}); delete the line") from error
     return records
 

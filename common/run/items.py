@@ -76,7 +76,7 @@ class Item:
             raise ValueError(f"no {lacking[0]!r}")
         scores = {}
         for metric, pair in record["scores"].items():
-            if type(pair) is not list or len(pair) != 2 or not {*map(type, pair)} <= NUMBERS:
+            if type(pair) is not list or len(pair) != 2 or type(pair[0]) not in NUMBERS or type(pair[1]) not in NUMBERS:
                 raise ValueError(f"{metric} is {pair!r}, a part and a whole are needed")
             scores[metric] = (pair[0], pair[1])
         more = {name: value for name, value in record.items() if name not in NAMED}

@@ -77,8 +77,8 @@ def explain(error: OmegaConfBaseException, cls: type | None = None) -> UserError
     return UserError(f"{key}: {message}{kind}")
 
 
-def list_or_one(key: str, what: str, where: str) -> str | None:
-    """What to write where a list and a single value were mixed up; None if OmegaConf complains of something else.
+def other_form(key: str, what: str, where: str) -> str | None:
+    """What to write for a list, a single value or a whole number; None if OmegaConf complains of something else.
 
     `what` is its message, `where` Hydra's, which repeats an override.
     """
@@ -90,6 +90,8 @@ def list_or_one(key: str, what: str, where: str) -> str | None:
     if "'list'" in what or "'ListConfig'" in what:
         first = value.strip("[]").partition(",")[0].strip()
         return f"{said}: one value is needed, no list" + (f"; write {key}={first}" if first else "")
+    if "could not be converted to Integer" in what and given:
+        return f"{said}: a whole number is needed"
     return None
 
 

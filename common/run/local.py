@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
@@ -78,6 +79,9 @@ def claim_gpu(jobs: int) -> str | None:
 
     Returns:
         The GPU's name, None where there is none.
+
+    Raises:
+        UserError: no lock can be had.
     """
     gpus = visible_gpus()
     if _held:
@@ -97,16 +101,25 @@ def claim_gpu(jobs: int) -> str | None:
 
 
 def _first_free(slots: Sequence[tuple[int, str]]) -> str | None:
-    """Lock the first slot that nobody holds; returns its GPU."""
+    """Lock the first slot that nobody holds; returns its GPU.
+
+    Raises:
+        UserError: there is no place for locks.
+    """
     folder = Path(tempfile.gettempdir()) / f"innerloop-gpus-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for share, gpu in slots:
-        file = (folder / f"{gpu}.{share}").open("a", encoding="utf-8")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.close()
-            continue
-        _held.append(file)
-        return gpu
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for share, gpu in slots:
+            with ExitStack() as stack:
+                file = stack.enter_context((folder / f"{gpu}.{share}").open("a", encoding="utf-8"))
+                with suppress(BlockingIOError, PermissionError):
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    stack.pop_all()
+                    _held.append(file)
+                    return gpu
+    except OSError as error:
+        raise UserError(
+            f"{folder}: no lock can be had there ({error.strerror}), so nobody would notice two runs on one GPU; set "
+            "TMPDIR to a folder of yours on a file system with locks"
+        ) from error
     return None

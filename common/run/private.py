@@ -6,15 +6,19 @@ import re
 import shlex
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from common.fields import counts
 from common.run.schema import schema_of
 
-ABSOLUTE = re.compile(r"^(/|~|[A-Za-z]:[\\/])\S*$|(^|[\s=,:\[{(\"'`])(/|~/)[\w.@-]+/|\b[A-Za-z]:\\|\bfile://")
+SHARE = r"\\{2,}[\w.?-]+\\+[\w$]"
+"""How a path begins that names another Windows machine."""
+ABSOLUTE = re.compile(
+    rf"^(/|~|[A-Za-z]:[\\/])\S*$|(^|[\s=,:\[{{(\"'`])((/|~/)[\w.@-]+/|{SHARE})|\b[A-Za-z]:\\|\bfile://"
+)
 """A string that is an absolute path, or holds one of two parts at least: `/no_think` in a text is none."""
-EMBEDDED = re.compile(r"(?<![^\s=,:\[{(\"'`])(?:(?:/|~/)[\w.@-]+/|[A-Za-z]:\\|file://)[^\s,\]})\"'`]*")
+EMBEDDED = re.compile(rf"(?<![^\s=,:\[{{(\"'`])(?:(?:/|~/)[\w.@-]+/|{SHARE}|[A-Za-z]:\\|file://)[^\s,\]}})\"'`]*")
 """Such a path within a text."""
 SECRET = re.compile(
     r"\b(hf_[A-Za-z0-9]{20,}|gh[oprsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[\w-]{20,}|wandb_v\d_\w{20,}|xox[abp]-[\w-]{10,}"
@@ -27,21 +31,27 @@ SECRETIVE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.I
 """Names of environment variables whose values are secrets."""
 SHORTEST_SECRET = 8
 """In characters; shorter values of such variables are words such as `true`."""
-ANYBODY = {"", "root", "user", "admin", "ubuntu", "runner", "localhost"}
+ANYBODY = {"", "root", "user", "admin", "ubuntu", "runner", "localhost", "node", "login", "gpu", "cpu"}
 """Names that tell nothing."""
+SHORTEST_HOST = 3
+"""In characters; the part of a name before its domain may be shorter, and then be any word."""
 FOLDERS: Mapping[str, str | None] = {"loop.root": "runs", "root": None, "cache": "runs/data", "export": None}
 """Dotted key, else its last part -> what stands in place of a place of this machine."""
 
 
-def telling(value: Any, names: Iterable[str] = ()) -> str:
+def telling(value: Any, hosts: Iterable[str] = (), people: Iterable[str] = ()) -> str:
     """Why `value`, plain data of any nesting, tells too much, its keys included; empty: it does not.
 
     Args:
         value: as JSON and YAML hold it.
-        names: further names of machines and people, besides this machine's.
+        hosts: further machines besides this one, found with their domain and without.
+        people: names of accounts.
     """
-    names = {*names, socket.gethostname()} - ANYBODY
-    named = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, sorted(names)))})(?![\w-])") if names else None
+    whole = {*hosts, socket.gethostname()}
+    short = {host.partition(".")[0] for host in whole}
+    words = {*whole, *people, *(name for name in short if len(name) >= SHORTEST_HOST and not name.isdigit())}
+    names = sorted(map(re.escape, {word.lower() for word in words} - ANYBODY))
+    named = re.compile(rf"(?<![\w.-])({'|'.join(names)})(?![\w-])", re.IGNORECASE) if names else None
     secrets = secrets_here()
     for text in strings(value):
         if SECRET.search(text) or any(secret in text for secret in secrets):
@@ -135,8 +145,7 @@ def _short(text: str) -> str:
 
 
 def _last(path: str) -> str:
-    kind = PureWindowsPath if "\\" in path else PurePosixPath
-    return kind(path).name or path
+    return re.split(r"[\\/]+", path.rstrip("\\/"))[-1] or path
 
 
 def _changed(value: Any, change: Any, key: str = "") -> Any:

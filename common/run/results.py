@@ -197,7 +197,7 @@ def finished_hash(folder: Path) -> str | None:
     mark = folder / FINISHED
     try:
         digest = mark.read_text(encoding="utf-8").strip()
-        values = _values(folder / RESULTS)
+        values = jsontext.mapping((folder / RESULTS).read_bytes())
         if values["schema"] == SCHEMA:
             values = {"config_hash": typed(values).config_hash}
     except (OSError, *DAMAGED):
@@ -215,7 +215,7 @@ def read(folder: Path) -> Results:
     if not mark.is_file() or not path.is_file():
         raise UserError(f"{folder}: no finished run; run its command again and it continues")
     try:
-        values = _values(path)
+        values = jsontext.mapping(path.read_bytes())
         if values["schema"] != SCHEMA:
             newer = isinstance(values["schema"], int) and values["schema"] > SCHEMA
             remedy = "update this code" if newer else (
@@ -231,13 +231,6 @@ def read(folder: Path) -> Results:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     return found
-
-
-def _values(path: Path) -> dict[str, Any]:
-    values = jsontext.parse(path.read_bytes())
-    if not isinstance(values, dict):
-        raise TypeError(f"a JSON {type(values).__name__} where an object is needed")
-    return values
 
 
 def typed(values: Mapping[str, Any]) -> Results:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -158,10 +159,10 @@ class LoopConfig:
         """Refuse values that cannot work.
 
         Raises:
-            UserError: a negative interval, or no checkpoint to keep.
+            UserError: a negative or endless interval, or no checkpoint to keep.
         """
         for key in ("log_every", "evaluate_every", "save_every", "save_seconds"):
-            if getattr(self, key) < 0:
+            if not 0 <= getattr(self, key) < math.inf:
                 raise UserError(f"loop.{key}={getattr(self, key)}: use 0 (switched off) or more")
         if self.keep < 1:
             raise UserError(f"loop.keep={self.keep}: at least 1 checkpoint is needed to continue from")

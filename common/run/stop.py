@@ -7,6 +7,7 @@
 | SIGHUP | a terminal or connection that closes | saves after the step, exits 129 |
 | SIGQUIT | Ctrl-\\ | saves after the step, exits 131 |
 | SIGXCPU | a limit of processor time (`ulimit -St`) | saves after the step, exits 152 |
+| SIGPWR | an init whose power fails, a container's that is to stop | saves after the step, exits 158 |
 | SIGUSR1 | `sbatch --signal=USR1@120` | saves after the step, exits 138 |
 | any with a handler of somebody else's | submitit: SIGUSR2, and SIGTERM, which it ignores | saves, then hands on |
 | any that is ignored | `nohup`: SIGHUP | goes on |
@@ -37,6 +38,7 @@ TWIN = 0.2
 
 STOPS = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2,
+    *(signal.Signals[name] for name in ("SIGPWR",) if name in signal.Signals.__members__),  # Linux alone has it
 )  # fmt: skip
 
 prefix = "\n"
@@ -140,6 +142,8 @@ class StopSignal:
             return
         self._pending.append(number)
         if not self._deferring:
+            if alone:
+                say(f"{signal.Signals(number).name}: stopped between steps; the same command continues")
             self.obey()
             return
         again = ""

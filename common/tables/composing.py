@@ -6,7 +6,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, cast
 
 from hydra import compose, initialize_config_module
@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig
+from omegaconf import DictConfig, base, grammar_parser
 from omegaconf.errors import OmegaConfBaseException
 
 Compose = Callable[[Sequence[str]], DictConfig]
@@ -27,14 +27,20 @@ Compose = Callable[[Sequence[str]], DictConfig]
 class _Remembered(CachingConfigRepository):
     """Hydra's files of configuration, read once for all jobs that search the same folders; each use gets a copy."""
 
+    def __init__(self, delegate: Any) -> None:
+        super().__init__(delegate)
+        self.pickled: dict[str, bytes] = {}
+
     def load_config(self, config_path: str) -> ConfigResult | None:
         """The content of one file, None if there is none."""
-        return copy.deepcopy(super().load_config(config_path))
+        if config_path not in self.pickled:
+            self.pickled[config_path] = pickle.dumps(self.delegate.load_config(config_path))
+        return cast(ConfigResult | None, pickle.loads(self.pickled[config_path]))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Remembered":
         """For one job, which sets the folders that it searches: what was read stays common."""
-        found = _Remembered(self.delegate)
-        found.cache = self.cache
+        found = copy.copy(self)
+        found.delegate = copy.copy(self.delegate)
         return found
 
 
@@ -42,6 +48,8 @@ _bases: dict[tuple[str, ...], bytes] = {}
 """Pickled configurations by module, working directory and the words that choose files."""
 _words: dict[tuple[str, str], tuple[Override, bool]] = {}
 """Parsed overrides by module and word, as `_Composer._parsed` returns them."""
+_parse = cache(grammar_parser.parse)
+"""What OmegaConf makes of a text with interpolations: a tree, which it only reads."""
 
 
 class _Composer:
@@ -102,6 +110,16 @@ class _Composer:
 
 
 @contextmanager
+def _parsing_once() -> Iterator[None]:
+    """Within this block OmegaConf parses each text once."""
+    base.parse = _parse
+    try:
+        yield
+    finally:
+        base.parse = grammar_parser.parse
+
+
+@contextmanager
 def composing(paper: str, command: str = "train") -> Iterator[Compose]:
     """Within this block, the configurations of `python -m <paper>.<command>` outside of a run of it.
 
@@ -112,4 +130,5 @@ def composing(paper: str, command: str = "train") -> Iterator[Compose]:
     with initialize_config_module(module, version_base="1.3"):
         loader: Any = GlobalHydra.instance().config_loader()
         loader.repository = _Remembered(loader.repository)
-        yield _Composer(module, loader)
+        with _parsing_once():
+            yield _Composer(module, loader)

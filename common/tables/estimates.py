@@ -116,7 +116,7 @@ class Estimate:
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Student's interval; without width where nothing varies, without end where a single group speaks for all."""
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
         if self.groups < 2:
             return -inf, inf
@@ -128,7 +128,7 @@ class Estimate:
             return self.value, self.value
         shares = sum(part**2 / freedom for part, freedom in parts if part)
         freedom = variance**2 / shares if shares else inf
-        half = float(t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
+        half = float(stdtrit(freedom, (1 + confidence) / 2)) * variance**0.5
         return self.value - half, self.value + half
 
 

@@ -96,9 +96,9 @@ def share_interval(
     quantile = NormalDist().inv_cdf((1 + confidence) / 2)
     effect = design_effect(parts, groups, wholes)
     if 1 < kinds < count:
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        quantile = float(t.ppf((1 + confidence) / 2, kinds - 1))
+        quantile = float(stdtrit(kinds - 1, (1 + confidence) / 2))
     return Interval(share, round(count), *wilson(share, count / effect, quantile))
 
 
@@ -120,14 +120,14 @@ def mean_interval(
     count, kinds = sum(sizes.values()), len(sizes)
     if not count:
         raise ValueError("mean_interval of no items: the split is empty")
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     mean = sum(sums.values()) / count
     if kinds == 1:
         values = [part / whole for part, whole in zip(parts, wholes or [1] * len(parts), strict=True) if whole]
         return Interval(mean, round(count), min(values), max(values))
     spread = sum((sums[group] - mean * size) ** 2 for group, size in sizes.items()) * kinds / (kinds - 1)
-    half = float(t.ppf((1 + confidence) / 2, kinds - 1)) * spread**0.5 / count
+    half = float(stdtrit(kinds - 1, (1 + confidence) / 2)) * spread**0.5 / count
     return Interval(mean, round(count), mean - half, mean + half)
 
 

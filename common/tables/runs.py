@@ -1,6 +1,6 @@
 """Run folders: what is finished, what stands in it, and a metric of one run."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,9 @@ def scores_of(run: Run, metric: str) -> Scores | Jackknife | None:
         return found if found.groups else None
 
 
-def read_runs(
-    root: Path, paper: str | None, experiment: str | None, tell: Callable[[object], None] = left_out
-) -> tuple[list[Run], list[str]]:
-    """Finished runs below `root`, and a line for each that is not finished; `tell` gets a line for each that is left
-    out, because a file of it is damaged or its settings are not those that its results were made with.
+def read_runs(root: Path, paper: str | None, experiment: str | None) -> tuple[list[Run], list[str]]:
+    """Finished runs below `root`, and a line for each that is not finished. A run is left out, and named on standard
+    error, if a file of it is damaged or its settings are not those that its results were made with.
 
     Raises:
         UserError: there is no such folder.
@@ -124,7 +122,7 @@ def read_runs(
                 finished.append(run)
         except UserError as error:
             if paper in (None, *folder.parts):
-                tell(error)
+                left_out(error)
     return finished, unfinished
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from common.errors import UserError
@@ -120,9 +120,8 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: values that its dataclasses refuse.
     """
-    with open_dict(config):
-        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    return dict(plain(OmegaConf.to_object(own)))
+    own = {str(key): config[key] for key in config if key != "hydra"}
+    return {key: plain(OmegaConf.to_object(each) if OmegaConf.is_config(each) else each) for key, each in own.items()}
 
 
 def keys_of(config: DictConfig) -> dict[str, Any]:

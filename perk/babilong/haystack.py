@@ -185,12 +185,15 @@ def _of_hub(config: HaystackConfig, missing: UserError) -> Haystack:
     import datasets
 
     datasets.disable_progress_bars()
-    offline = datasets.DownloadConfig(local_files_only=True)
+    set_offline = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True  # a DownloadConfig of local files alone still asks the hub
     try:
-        rows = datasets.load_dataset(name, config.subset, split=config.split, download_config=offline)
+        rows = datasets.load_dataset(name, config.subset, split=config.split)
     except Exception as error:  # the library and what lies below it raise many kinds
         raise UserError(
             f"data.babilong.haystack.source={name}: no file or folder ({missing}), and not in the cache of datasets; "
             "fetch it once where the hub can be reached, or name a folder of text files"
         ) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = set_offline
     return Rows(rows, config.column, name)

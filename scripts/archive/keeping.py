@@ -8,7 +8,7 @@ import yaml
 
 from common import jsontext
 from common.run import private, results
-from common.run.folder import CONFIG, ENVIRONMENT
+from common.run.folder import CONFIG, ENVIRONMENT, read_environment
 from common.run.schema import TrackerConfig, flat, plain, schema_of
 from common.tables.runs import Run
 from scripts.archive.form import FILES, Packed, check
@@ -20,7 +20,7 @@ def packed_of(run: Run) -> Packed:
     settings = private.public_settings(run.config, schema)
     if "tracker" in settings:
         settings["tracker"] = plain(TrackerConfig())
-    environment = private.public_environment(jsontext.mapping((run.folder / ENVIRONMENT).read_bytes()), schema)
+    environment = private.public_environment(read_environment(run.folder), schema)
     found = jsontext.mapping((run.folder / results.RESULTS).read_bytes())
     found["hardware"] = {key: value for key, value in (found.get("hardware") or {}).items() if key != "host"}
     files = {name: (run.folder / name).read_bytes() for name in FILES if (run.folder / name).is_file()}
@@ -33,19 +33,18 @@ def packed_of(run: Run) -> Packed:
 
 def unfit(packed: Packed, run: Run) -> str:
     """Why a run cannot be kept: a file that is damaged or still says where it was made, or a key; empty: nothing."""
-    host = str(run.results.hardware.get("host") or "")
-    of_settings = {CONFIG: [host, private.user()], ENVIRONMENT: [host, private.user()]}  # elsewhere it may be any word
+    hosts, user = [str(run.results.hardware.get("host") or "")], [private.user()]
     try:
         check(packed, run.results.paper)
         for where, value in packed.values():
-            names = of_settings.get(where, [host])
-            if reason := private.telling(value, names):
+            people = user if where in (CONFIG, ENVIRONMENT) else []  # elsewhere it may be any word
+            if reason := private.telling(value, hosts, people):
                 parts = flat(value) if isinstance(value, dict) else {}
-                key = next((key for key, part in parts.items() if private.telling(part, names)), "a key")
+                key = next((key for key, part in parts.items() if private.telling(part, hosts, people)), "a key")
                 return f"{where}: {key} {reason}"
     except ValueError as error:
         return str(error)
-    reason = private.telling(run.folder.name, [host, private.user()])
+    reason = private.telling(run.folder.name, hosts, user)
     return f"its folder {reason}" if reason else ""
 
 

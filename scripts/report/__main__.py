@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from common import garbage
 from common.errors import UserError
 from common.run.files import write_atomic
 from common.tables import published
@@ -25,7 +26,7 @@ from scripts.report import axes, cost, curves, media, rates, summary, tables
 from scripts.report.colours import Colours
 from scripts.report.page import Block, Figure, Page, Section, render
 from scripts.tables.published_tables import all_tables, every_paper, overrides_of
-from scripts.words import many_objects, mistakes_told, split_off, values_of
+from scripts.words import mistakes_told, split_off, values_of
 
 KEYS = {"root": "runs", "paper": "", "output": "report.html"}
 MOST_BYTES = 5_000_000
@@ -183,7 +184,7 @@ def write(words: Sequence[str]) -> Path:
 
 def main() -> None:
     """Write, or say what is wrong."""
-    many_objects()
+    garbage.rarely()
     with mistakes_told():
         write(sys.argv[1:])
 

@@ -60,14 +60,14 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
 
-def linear(low: float, high: float, label: str, *, unit: float = 1, most: int = 5) -> Axis:
-    """An axis with round ticks that begins and ends at one; a tick's text is its value over `unit`."""
+def linear(low: float, high: float, label: str) -> Axis:
+    """An axis with up to about five round ticks that begins and ends at one."""
     width = (high - low) or abs(high) or 1.0
-    rough = width / most
+    rough = width / 5
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil((low + width) / step - 1e-9)
-    ticks = [(index * step, f"{index * step / unit:.6g}") for index in range(first, last + 1)]
+    ticks = [(index * step, f"{index * step:.6g}") for index in range(first, last + 1)]
     return Axis(first * step, last * step, ticks, label)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from common.tables.cells import QUIET, Measure, Table
 from common.tables.join import Filled, Joined, Verdict
 from scripts.report.page import Block, Cell, DataTable, Head, Line, table_of
-from scripts.tables.published_tables import USUAL, command_of, grid_of, published_text, remarks_of
+from scripts.tables.published_tables import USUAL, command_of, grid_of, missing, published_text, remarks_of
 
 SIGNS = {Verdict.holds: "✓", Verdict.fails: "✗", Verdict.open: "≈", Verdict.within: "✓", Verdict.outside: "✗"}
 UNREACHED = "n/r"
@@ -40,15 +40,6 @@ def label_of(table: Table) -> str:
     """Where it stands in the paper, as a heading begins."""
     where = table.where or "ours"
     return where[0].upper() + where[1:]
-
-
-def missing(joined: Joined) -> str:
-    """What is missing, in words; empty: nothing."""
-    empty = sum(cell.verdict is Verdict.missing for cell in joined.cells)
-    if not joined.missing:
-        return ""
-    runs = "1 run" if len(joined.missing) == 1 else f"{len(joined.missing)} runs"
-    return f"{empty} of {len(joined.cells)} cells lack {runs}."
 
 
 def commands(joined: Joined, root: Path) -> list[tuple[str, str]]:

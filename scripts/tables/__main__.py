@@ -19,13 +19,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common import garbage
 from common.errors import UserError
 from common.tables.damaged import without_damaged
 from common.tables.runs import read_runs
 from scripts.tables import comparison
 from scripts.tables.grids import FORMATS, render
 from scripts.tables.published_tables import every_paper, grid_of, joined_tables, overrides_of
-from scripts.words import many_objects, mistakes_told, split_off, values_of
+from scripts.words import mistakes_told, split_off, values_of
 
 KEYS = ("root", "paper", "table", "scale", "experiment")
 
@@ -83,7 +84,7 @@ def show(words: Sequence[str]) -> None:
 
 def main() -> None:
     """Print, or say what is wrong."""
-    many_objects()
+    garbage.rarely()
     with mistakes_told():
         show(sys.argv[1:])
 

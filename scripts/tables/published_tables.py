@@ -2,7 +2,7 @@
 
 import importlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
@@ -208,12 +208,17 @@ def grid_of(joined: Joined) -> Grid:
 def notes_of(joined: Joined) -> list[str]:
     """Lines below the table: its remarks, where its runs were made, what is missing and the command that fills it."""
     notes = remarks_of(joined) + ([_made(joined)] if joined.runs else [])
-    if joined.missing:
-        empty = sum(cell.verdict is Verdict.missing for cell in joined.cells)
-        notes += [
-            f"{empty} of {len(joined.cells)} cells lack {len(joined.missing)} runs. To fill them: {command_of(joined)}"
-        ]
-    return notes
+    return notes + ([f"{missing(joined)} To fill them: {command_of(joined)}"] if joined.missing else [])
+
+
+def missing(joined: Joined) -> str:
+    """What is missing, in words; empty: nothing."""
+    empty = sum(cell.verdict is Verdict.missing for cell in joined.cells)
+    return f"{empty} of {len(joined.cells)} cells lack {_runs(joined.missing)}." if joined.missing else ""
+
+
+def _runs(of: Sized) -> str:
+    return "1 run" if len(of) == 1 else f"{len(of)} runs"
 
 
 def remarks_of(joined: Joined) -> list[str]:
@@ -241,7 +246,7 @@ def _made(joined: Joined) -> str:
     where = {f"{each.hardware.get('cpu', 'unknown')}, {each.hardware.get('device', 'cpu')}" for each in of}
     code = {each.revision[:7] + (" with changes" if each.dirty else "") for each in of}
     seconds = duration(sum(each.wall_seconds for each in of))
-    return f"{len(of)} runs, {seconds} in all; {'; '.join(sorted(where))}; revision {', '.join(sorted(code))}."
+    return f"{_runs(of)}, {seconds} in all; {'; '.join(sorted(where))}; revision {', '.join(sorted(code))}."
 
 
 def command_of(joined: Joined, root: Path = USUAL) -> str:

@@ -1,15 +1,19 @@
-"""Small data settings for the tests of PERK's data, and one small run, shared by the tests of whole runs."""
+"""Small data settings for the tests of PERK's data, and small runs, shared by the tests of whole runs and memories."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_module
 
+import perk
 from common.run.schema import to_typed
 from perk.config import TrainConfig
+from tests.perk.memories import PLACE, train
 from tests.runs import run_here
 from tests.starter import Starter
 
@@ -100,3 +104,35 @@ def starter() -> Iterator[Starter]:
     found = Starter("perk.train", "transformers.models.gpt_neox.modeling_gpt_neox", "perk.build", "perk.evaluate")
     with found.process:  # closes its pipes, at which it ends
         yield found
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a run of a few steps where the documentation has its own."""
+    folder = tmp_path_factory.mktemp("home")
+    train(folder / PLACE, steps=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reader(home: Path) -> perk.Reader:
+    return perk.load(home / PLACE)
+
+
+@pytest.fixture
+def changed(home: Path, tmp_path: Path) -> Callable[..., Path]:
+    """The run with other settings in its configuration."""
+
+    def call(**settings: Any) -> Path:
+        folder = Path(shutil.copytree(home / PLACE, tmp_path / "changed"))
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        for key, value in settings.items():
+            *path, last = key.split("__")
+            part = config
+            for name in path:
+                part = part[name]
+            part[last] = value
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        return folder
+
+    return call

@@ -143,12 +143,11 @@ def test_the_halves_are_those_of_read_and_append(trained: Path) -> None:
         ("lengths=4096", "lengths=4096: a list is needed; write 'lengths=[4096]'"),
         ("positions=pre", "positions=pre: a list is needed; write 'positions=[pre]'"),
         ("split=[test]", "split=[test]: one value is needed, no list; write split=test"),
+        ("inner_steps=2.0", "inner_steps=2.0: a whole number is needed"),
         ("inner_steps=[3]", "inner_steps=[3]: one value is needed, no list; write inner_steps=3"),
     ],
 )
-def test_a_list_and_a_single_value_are_told_apart_in_one_line(
-    word: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_value_of_the_wrong_form_is_one_line(word: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_here(main, "run=nowhere", word) == 2
     assert capsys.readouterr().err == f"error: {said}\n"
 

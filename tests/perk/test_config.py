@@ -1,5 +1,6 @@
 """Settings of PERK's own: positions and YaRN, the adapter, methods, and which inner steps are kept."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ def test_a_model_without_rotary_positions_refuses_both(tmp_path: Path, settings:
         model_of(gpt2, **settings)
 
 
-@pytest.mark.parametrize("settings", [{"positions": -1}, {"yarn": 0.5}, {"yarn": -2.0}])
+@pytest.mark.parametrize(
+    "settings", [{"positions": -1}, {"yarn": 0.5}, {"yarn": -2.0}, {"yarn": math.nan}, {"yarn": math.inf}]
+)
 def test_positions_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="model.positions=.*model.yarn=.*use 0"):
         ModelConfig(**settings)

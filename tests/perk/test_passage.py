@@ -4,6 +4,7 @@ import itertools
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,21 @@ def test_a_haystack_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n\n# Heading\n")
     with pytest.raises(UserError, match="no sentence in it"):
         open_haystack(HaystackConfig(source="empty.txt"), str(tmp_path), 0).document("train", 0)
+
+
+def test_a_haystack_of_the_hub_is_looked_for_without_asking_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def refuse(*_: Any, **__: Any) -> None:
+        asked.append(1)
+        raise ConnectionError
+
+    asked: list[int] = []
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.load.HfApi, "hf_hub_download", refuse)
+    with pytest.raises(UserError, match="not in the cache of datasets"):
+        open_haystack(HaystackConfig(source="owner/absent"), None, 0)
+    assert not asked and datasets.config.HF_HUB_OFFLINE is False
 
 
 @pytest.mark.parametrize("budget", [16, 100, 997, 4096])

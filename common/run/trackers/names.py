@@ -38,7 +38,7 @@ def known_id(folder: Path, job: str) -> str | None:
     """The id in the run folder; None if nothing was sent to W&B yet, or the file is damaged, which the log says."""
     try:
         return _ids(folder).get(job)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         log.warning("%s: damaged (%s); its run counts as not sent", folder / ID_FILE, error)
         return None
 

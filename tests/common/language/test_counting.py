@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from common.engine import footprint
-from common.engine.settings import InnerConfig, RuleName
+from common.engine.settings import InnerConfig, RuleName, Unroll
 from common.language import counting, sizes
 from common.language.adapter import fast_weights
 from common.language.blocks import blocks_of
@@ -117,6 +117,19 @@ def test_what_a_micro_batch_costs_alone_is_not_counted_again(tmp_path: Path, mon
     assert len(counted) == 6
     assert second == count(replace(more, counted={}, courses={})), "what is counted afresh"
     assert (first.first, first.product, first.outer) == (second.first, second.product, second.outer)
+
+
+def test_what_rebuilding_takes_is_counted_where_steps_are_rebuilt_alone(tmp_path: Path) -> None:
+    exact = step_of("lora", tmp_path)
+    cut = replace(exact, inner=replace(CASES["lora"][3], unroll=Unroll.tgu, keep=1), counted={}, courses={})
+    whole, part = sizes.cost_of(exact), sizes.cost_of(cut)
+    assert whole.product and part == replace(whole, product=0)
+    assert not any(name == "product" for courses in cut.courses.values() for name, *_ in courses)
+    with pytest.raises(ValueError, match="counted without the rebuilding of a step"):
+        part.peak(Unroll.recompute, 4, 0)
+    again = replace(exact, inner=cut.inner)
+    assert sizes.cost_of(again) is whole, "counted with more is counted"
+    assert sizes.cost_of(replace(cut, inner=exact.inner)) == whole, "counted with less is not enough"
 
 
 def test_the_shapes_of_an_adapter_are_made_without_its_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_good_command_runs_in_its_folder(app: Path) -> None:
         ("sed=1", "unknown key sed: did you mean seed?"),
         ("innr.steps=1", "unknown key innr.steps: did you mean inner.steps?"),
         ("innr={steps:1}", "unknown key innr: did you mean inner?"),
-        ("inner.steps=few", "inner.steps: Value 'few' of type 'str' could not be converted to Integer (Error merging"),
+        ("inner.steps=few", "inner.steps=few: a whole number is needed"),
         ("runtime.device=gpu", "runtime.device: Invalid value 'gpu', expected one of [auto, cpu, cuda] (Error merging"),
         ("runtime.threads=-1", "runtime.threads=-1: use 0"),
         ("runtime=tpu", "Could not find 'runtime/tpu'"),

@@ -8,7 +8,7 @@ import pytest
 
 from common.run.evaluation import in_batches, report
 from common.run.results import Interval
-from common.run.schema import TrackerConfig
+from common.run.schema import TrackerConfig, TrackerName
 from tests.common.run.test_finished import make
 from tests.tracked_run import WHO
 
@@ -64,3 +64,30 @@ def test_an_evaluation_of_a_run_that_goes_on_says_so_in_its_name_and_in_the_log(
     assert (tmp_path / "run" / "evaluation-test+inner_steps-6+unfinished.json").is_file()
     assert f"{tmp_path / 'run'} is not finished" in caplog.text
     assert "test+inner_steps-6+unfinished/accuracy 0.5000" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("had", "words"),
+    [
+        ({"name": "wandb"}, "tracker=wandb"),
+        (
+            {"name": "wandb", "project": "mine", "entity": "team"},
+            "tracker=wandb tracker.project=mine tracker.entity=team",
+        ),
+        ({"name": "trackio", "project": "innerloop", "entity": None}, "tracker=trackio"),
+        ({"name": "wandb", "mode": "disabled"}, None),
+        ({"name": "none"}, None),
+        ({"name": ["wandb"]}, None),
+        ("wandb", None),
+    ],
+)  # fmt: skip
+def test_an_evaluation_without_the_tracker_of_its_run_says_so_and_how_to_have_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, had: Any, words: str | None
+) -> None:
+    make(tmp_path / "run", tracker=had)
+    found: Any = ({}, {"accuracy": Interval(0.5, 4, 0.25, 0.75)}, WHO, {})
+    report(tmp_path / "run", "test", *found, TrackerConfig(TrackerName.tensorboard))
+    assert "was tracked" not in caplog.text
+    report(tmp_path / "run", "test", *found, TrackerConfig())
+    told = f"{tmp_path / 'run'} was tracked and this evaluation is not; to track it add {words}"
+    assert [each for each in caplog.messages if "was tracked" in each] == ([told] if words else [])

@@ -1,11 +1,13 @@
 """A sweep on one machine: how many cells at once, and that no two share a GPU unless that was asked for."""
 
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -118,6 +120,21 @@ def test_a_second_sweep_waits_for_a_free_gpu(
         assert local.claim_gpu(3) == "GPU-8f", "the next cell in this process keeps it"
     finally:
         local._held.pop().close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_without_locks_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(local.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(local.fcntl, "lockf", refuse)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(UserError, match=rf"no lock can be had there \({os.strerror(number)}\), .*; set TMPDIR to"):
+        local.claim_gpu(2)
+    assert not local._held and os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
 def test_two_cells_at_once_are_on_two_gpus(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ if __name__ == "__main__":
 """
 
 
-STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU", "SIGUSR1")
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU", "SIGPWR", "SIGUSR1")
 
 
 def heeding() -> None:

@@ -23,6 +23,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
         ("~/gpt2", "absolute path"),
         (r"D:\data", "absolute path"),
         ("see file:///mnt/a/b", "absolute path"),
+        (r"\\fileserver\data", "absolute path"),
+        (r"read from \\fileserver\data$\train.jsonl", "absolute path"),
+        (r"open('\\\\fileserver\\data')", "absolute path"),
+        (r"\\?\UNC\fileserver\data", "absolute path"),
         ({"a": [{"b": "read from /mnt/disk/a"}]}, "absolute path"),
         ({"/scratch/one/two": 1}, "absolute path"),
         ("`/usr/x/y`", "absolute path"),
@@ -30,6 +34,12 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
         ("by ada", "host or a user"),
         ({"ada": 1}, "host or a user"),
         ("on other9", "host or a user"),
+        ("on NODE17", "host or a user"),
+        ("ssh node17.cluster.example.org", "host or a user"),
+        ("on Other9.Lab.Example", "host or a user"),
+        ("on box4", "host or a user"),
+        ("on box4.example.org", "host or a user"),
+        ("by Ada", "host or a user"),
         ("hf_" + "A1b2" * 8, "key or password"),
         ("ghp_" + "A1b2" * 8, "key or password"),
         ("sk-" + "A1b2" * 8, "key or password"),
@@ -44,7 +54,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_whatever_tells_of_a_place_a_person_or_a_key_is_named(value: Any, reason: str) -> None:
-    assert reason in telling(value, ["other9", "ada"])
+    assert reason in telling(value, ["other9", "Box4.example.org"], ["ada"])
     assert "a-very-own-key" not in telling(value)
 
 
@@ -53,6 +63,10 @@ def test_whatever_tells_of_a_place_a_person_or_a_key_is_named(value: Any, reason
     [
         "Yes/no, 1/2 / 3 </think> a /no_think b https://a.b/c",
         "adam",
+        "a node of ten",
+        "10 gpu",
+        r"a \\ b \n c",
+        r"\\alone",
         "eos_token=<|endoftext|>",
         "true",
         "0f" * 20,
@@ -63,7 +77,7 @@ def test_whatever_tells_of_a_place_a_person_or_a_key_is_named(value: Any, reason
     ],
 )
 def test_what_tells_nothing_passes(value: Any) -> None:
-    assert telling(value, ["root", ""]) == ""
+    assert telling(value, ["a.example.org", "10.1.2.3", "gpu.example.org"], ["root", ""]) == ""
 
 
 def test_commands_and_settings_keep_what_can_change_a_number() -> None:
@@ -85,12 +99,12 @@ def test_an_environment_has_no_host_at_any_start() -> None:
 def test_of_an_absolute_path_a_tracker_is_told_the_last_part() -> None:
     settings = {
         "model": {"name": "/models/of/ada/gpt2", "note": "from ~/a/b.txt, and /no_think as it is"},
-        "data": {"files": {"train": r"D:\data\train.jsonl", "dev": ["/x/y/dev.jsonl"]}},
+        "data": {"files": {"train": r"D:\data\train.jsonl", "dev": ["/x/y/dev.jsonl"], "test": r"\\server\d\t"}},
     }
     found = told("reckoning", settings, {"sweep": None}, machine=False)
     assert found == {
         "model": {"name": "gpt2", "note": "from b.txt, and /no_think as it is"},
-        "data": {"files": {"train": "train.jsonl", "dev": ["dev.jsonl"]}},
+        "data": {"files": {"train": "train.jsonl", "dev": ["dev.jsonl"], "test": "t"}},
         "environment": {"sweep": None},
     }
     assert told("reckoning", settings, {}, machine=True) == {**settings, "environment": {}}

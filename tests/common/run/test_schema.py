@@ -136,6 +136,8 @@ def test_a_missing_value_is_asked_for() -> None:
         (lambda: LoopConfig(keep=0), "loop.keep=0: at least 1"),
         (lambda: LoopConfig(log_every=-2), r"loop.log_every=-2: use 0 \(switched off\)"),
         (lambda: LoopConfig(save_seconds=-0.5), "loop.save_seconds=-0.5"),
+        (lambda: LoopConfig(save_seconds=float("nan")), "loop.save_seconds=nan"),
+        (lambda: LoopConfig(save_seconds=float("inf")), "loop.save_seconds=inf"),
         (lambda: typed(runtime={"threads": -1}), "runtime.threads=-1: use 0"),
     ],
 )

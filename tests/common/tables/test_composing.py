@@ -1,18 +1,33 @@
 """Configurations composed from files merged once are those of Hydra."""
 
+from typing import Any
+from unittest import mock
+
 import pytest
 from hydra import compose as by_hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, base, grammar_parser, open_dict
 
+from common.run.schema import plain
 from common.tables import published, sweep
 from common.tables.cells import merged
 
 TYPED = ["scale=cpu", "inner.eps=1e-8", "seed=3"]
 
 
+def parsing_each_time() -> Any:
+    return mock.patch.object(base, "parse", grammar_parser.parse)
+
+
 def plainly(words: list[str]) -> DictConfig:
-    return by_hydra("config", overrides=words, return_hydra_config=True)
+    with parsing_each_time():
+        return by_hydra("config", overrides=words, return_hydra_config=True)
+
+
+def settings_of(config: DictConfig) -> Any:
+    with parsing_each_time(), open_dict(config):
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        return plain(OmegaConf.to_object(own))
 
 
 def cells(paper: str) -> list[list[str]]:
@@ -26,7 +41,7 @@ def cells(paper: str) -> list[list[str]]:
 def check(config: DictConfig, wanted: DictConfig) -> None:
     assert config == wanted
     assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(wanted)
-    assert sweep.settings_of(config) == sweep.settings_of(wanted)
+    assert sweep.settings_of(config) == settings_of(wanted)
     assert sweep.schema_in(config) is sweep.schema_in(wanted)
 
 
@@ -63,6 +78,14 @@ def test_mistakes_are_told_as_hydra_tells_them(words: list[str]) -> None:
         with pytest.raises(HydraException) as caught:
             compose(["scale=cpu", *words])
     assert str(caught.value) == str(wanted.value)
+
+
+def test_interpolations_are_parsed_once_and_outside_of_the_block_as_ever() -> None:
+    with sweep.composing("reckoning") as compose:
+        sweep.settings_of(compose(["scale=cpu"]))
+        with mock.patch.object(grammar_parser, "InputStream", side_effect=AssertionError("parsed again")):
+            sweep.settings_of(compose(["scale=cpu", "seed=2"]))
+    assert base.parse is grammar_parser.parse
 
 
 def test_what_is_done_to_one_configuration_reaches_no_other() -> None:

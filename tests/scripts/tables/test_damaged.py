@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,11 @@ CONTENTS: dict[str, Damage] = {
     "lacking": lambda old: b"{}\n",
     "nested": lambda old: b"[" * 5000 + b"]" * 5000,
 }
+FORMS: dict[str, Any] = {
+    "command": [None, ["python"], "python 'x"], "started": [3], "run": [[1]], "starts": [{}, ["x"]],
+    "selection": [None, {"metric": 1}],
+}  # fmt: skip
+"""Of `environment.json`."""
 DAMAGES = [
     *(("config.yaml", kind) for kind in CONTENTS if kind != "missing"),
     *(("results.json", kind) for kind in CONTENTS if kind != "missing"),
@@ -74,6 +80,16 @@ def test_a_damaged_run_is_named_in_one_line_and_the_table_is_that_of_the_others(
     assert line.startswith("left out: ") and str(broken) in line
     shutil.rmtree(broken)
     assert shown(two, capsys) == (without, "")
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in FORMS.items() for value in values])
+def test_a_start_told_in_another_form_is_named(
+    key: str, value: Any, two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_run(two, "no_facts", 20) / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), key: value}), encoding="utf-8")
+    (line,) = shown(two, capsys)[1].splitlines()
+    assert line.startswith(f"left out: {path.parent}") and "damaged" in line
 
 
 @pytest.mark.parametrize("key", ["seed", "inner", "method"])
