@@ -98,7 +98,7 @@ class Federation:
                 f"use {1 / len(self.clients):g} or more"
             )
         key = Key(self.seed, number, SERVER)
-        chosen = range(len(self.clients))
+        chosen = list(range(len(self.clients)))
         if count < len(self.clients):
             chosen = sorted(key.permutation(0, "chosen", len(self.clients))[:count].tolist())
         if self.config.dropouts:
@@ -195,9 +195,9 @@ class Federation:
         """The server's step: U <- U + eta_global * (sum of shares * updates)."""
         state, updates, sizes = self.server, list(found.values()), self.sizes(found)
         plain = [size / sum(sizes) for size in sizes]
-        shares: server.Shares = lambda _: plain
-        if self.method.slack and number > 1:  # SFAT's first round is a plain mean
-            shares = server.slack_shares([update.adversarial_loss for update in updates], sizes, self.method)
+        favouring = self.method.slack and number > 1  # SFAT's first round is a plain mean
+        losses = [update.adversarial_loss for update in updates]
+        shares = server.slack_shares(losses, sizes, self.method) if favouring else server.same_for_all(plain)
         deltas, rate = [update.delta for update in updates], self.method.eta_global
         if self.optimiser.name is Optimiser.fednova:  # directions of unit length, then the mean number of steps
             counts = [effective_steps(update.steps, self.optimiser) for update in updates]

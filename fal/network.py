@@ -21,7 +21,7 @@ class Network:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        """`module` gives the start; its parameters ask for no gradient here, those of clients are leaves of their own."""
+        """`module` gives the start and is copied; clients' weights are leaves of their own."""
         self.modes = {mode: deepcopy(module).train(mode).requires_grad_(False) for mode in (True, False)}
         self.parameters = list(select(module))
 

@@ -22,6 +22,11 @@ LONGEST = 1e6
 # ---- what clients count
 
 
+def same_for_all(shares: Sequence[float]) -> Shares:
+    """Whatever the name of the weight."""
+    return lambda _: shares
+
+
 def slack_shares(losses: Sequence[float], sizes: Sequence[float], method: MethodConfig) -> Shares:
     """SFAT's shares of the clients, by name of a weight: those with the smallest adversarial losses are favoured.
 
