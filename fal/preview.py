@@ -1,4 +1,4 @@
-"""What `python -m fal.data` prints and draws: who has what, how unlike clients are, how near classes lie, an example."""
+"""What `python -m fal.data` prints and draws: who has what, how unlike clients are, how near classes lie."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def separability(train: Images, parts: list[Tensor], eps: float) -> list[str]:
         verdict = (
             f"gamma = delta (delta - 2 rho) = {gamma:.4g} in these units"
             if gamma > 0
-            else f"the theorem says nothing: it needs rho below {delta / 2:.4g}, eps below {delta / 2 / math.sqrt(size):.4g}"
+            else f"the theorem says nothing: rho must be below {delta / 2:.4g}, so eps below {delta / 2 / math.sqrt(size):.4g}"
         )
         lines.append(f"  {name}: delta {'>' if gamma > 0 else '<='} 2 rho = {2 * rho:.4g}; {verdict}")
     return lines

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.engine.derivatives import InnerLoss
 from common.engine.footprint import footprint
 from common.engine.plan import chunk_of
 from common.engine.rules import SGD
 from common.engine.settings import Unroll
 from common.engine.weights import Weights, buffers_of, call, select, stack, stack_of
-from common.errors import UserError
 from common.run.environment import pick_device
 from fal import data
 from fal.config import TrainConfig
@@ -61,7 +61,7 @@ def shape_of(config: DataConfig) -> tuple[int, int]:
     return data.load(config)["train"].shape
 
 
-def loss_of(network: nn.Module, buffers: Mapping[str, Tensor] | None = None):  # type: ignore[no-untyped-def]
+def loss_of(network: nn.Module, buffers: Mapping[str, Tensor] | None = None) -> InnerLoss:
     """Cross-entropy of one client's batch, or [clients] of a stack's with their buffers."""
 
     def one(weights: Weights, own: Mapping[str, Tensor], part: Batch) -> Tensor:
@@ -79,6 +79,7 @@ def peak(network: nn.Module, part: Batch, clients: int) -> int:
     else:
         loss = loss_of(network, stack_of([buffers_of(network)] * clients))
         weights = stack(select(network), clients)
-        given = tuple(each.expand(clients, *each.shape) for each in part)
+        stacked = [each.expand(clients, *each.shape) for each in part]
+        given = stacked[0], stacked[1]
     cost = footprint(loss, lambda at: loss(at, given), weights, [given], SGD())
     return cost.peak(Unroll.none, 1, 0)
