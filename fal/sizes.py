@@ -31,9 +31,10 @@ def report(config: TrainConfig) -> str:
     Raises:
         UserError: the network does not go with the images, the images cannot be read, or the device is not there.
     """
-    channels, side = shape_of(config.data)
+    channels, side, items = shape_of(config.data)
     network = build(config.model, channels, side, config.data.classes, config.seed).train()
-    clients, batch = config.partition.clients, config.federation.batch
+    clients = config.partition.clients
+    batch = config.federation.batch or max(1, items // clients)
     x = torch.rand(batch, channels, side, side) if side > 1 else torch.rand(batch, channels)
     part = x, torch.zeros(batch, dtype=torch.long)
     device = pick_device(config.runtime.device)
@@ -53,12 +54,13 @@ def report(config: TrainConfig) -> str:
     return "".join(f"{name:{width}}  {text}\n" for name, text in lines.items())
 
 
-def shape_of(config: DataConfig) -> tuple[int, int]:
-    """Channels and side of the images that the settings lead to; files are read only where nothing else tells."""
+def shape_of(config: DataConfig) -> tuple[int, int, int]:
+    """Channels, side and number of the training images; files are read only where nothing else tells."""
     config = data.available(config)
-    if config.source in SHAPES:
-        return SHAPES[config.source]
-    return data.load(config)["train"].shape
+    if config.source in SHAPES and config.train is not None:
+        return *SHAPES[config.source], config.train
+    train = data.load(config)["train"]
+    return *train.shape, len(train)
 
 
 def loss_of(network: nn.Module, buffers: Mapping[str, Tensor] | None = None) -> InnerLoss:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.engine.weights import buffers_of, call, select, stack, stack_of
+from common.engine.weights import buffers_of, call, select, stack_of
 from common.errors import UserError
 from fal import model
 from fal.networks.config import Kind, ModelConfig, Norm
@@ -142,9 +142,9 @@ def test_a_network_that_does_not_go_with_the_images_is_refused(
     ("words", "told"),
     [
         (("model=cnn_9k",), ["9,098", "5 of 5 clients at once"]),
-        (("model=cnn_106k_batch", "data=shapes", "partition.clients=12"), ["96 buffers", "6 of 12 clients at once"]),
-        (("model=resnet18", "data=shapes"), ["11,172,810", "1 of 5 clients", "one by one"]),
-        (("model=mlp_64", "data=clusters", "partition=iid"), ["on 2x1x1"]),
+        (("model=cnn_106k_batch", "data=shapes", "partition.clients=12"), ["98 buffers", "6 of 12 clients at once"]),
+        (("model=resnet18", "data=shapes", "federation.batch=32"), ["11,172,810", "1 of 5 clients", "one by one"]),
+        (("model=mlp_64", "data=clusters", "partition=iid"), ["on 2x1x1", "a batch of 160"]),
     ],
 )
 def test_the_command_says_how_large_it_is_and_what_a_stack_holds(

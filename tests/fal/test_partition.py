@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from fal.partition import (
-    TRIES, check_batch, heterogeneity, matrix, partition, shifted, validation_clients,
+    TRIES,
+    check_batch,
+    heterogeneity,
+    matrix,
+    partition,
+    shifted,
+    validation_clients,
 )  # fmt: skip
 from fal.sharing.config import Kind, PartitionConfig
 
@@ -95,9 +101,9 @@ def test_skew_of_five_clients_is_92_and_2_percent() -> None:
 @pytest.mark.parametrize("clients", [10, 25, 50])
 def test_skew_of_more_clients_keeps_the_share_of_its_own_block(clients: int) -> None:
     parts = parts_of(PartitionConfig(kind=Kind.skew, clients=clients))
-    own = [int(torch.bincount(Y[part], minlength=10).max()) for part in parts]
-    assert sum(map(len, parts)) == 1000 and min(own) >= round(0.92 * 1000 / clients) - 1
-    assert {len(part) for part in parts} == {1000 // clients}
+    assert all(abs(len(part) - 1000 // clients) <= 8 for part in parts)
+    blocks = [torch.bincount(Y[part], minlength=10).topk(2).values.sum() for part in parts]  # each lies in one or two
+    assert sum(map(len, parts)) == 1000 and 0.9 <= sum(map(int, blocks)) / 1000 <= 0.97
 
 
 @pytest.mark.parametrize(("clients", "labels"), [(5, 2), (10, 1), (7, 3), (4, 10), (50, 2)])
@@ -121,7 +127,10 @@ def test_a_smaller_beta_is_more_uneven_and_a_large_one_is_even() -> None:
 
 def test_an_unreachable_minimum_ends_with_the_best_found() -> None:
     config = PartitionConfig(kind=Kind.dirichlet, clients=20, beta=0.01, minimum=40)
-    message = rf"partition\.minimum=40 with partition\.kind=dirichlet: {TRIES} draws gave the smallest client \(number \d+\) at best (\d+) images; use partition\.minimum=\d+ or less, .*a larger partition\.beta"
+    message = (
+        rf"partition\.minimum=40 with partition\.kind=dirichlet: {TRIES} draws gave the smallest client \(number \d+\) "
+        r"at best \d+ images; use partition\.minimum=\d+ or less, .*a larger partition\.beta"
+    )
     with pytest.raises(UserError, match=message):
         parts_of(config)
     with pytest.raises(UserError, match=r"partition\.size=190 with partition\.kind=dirichlet"):
