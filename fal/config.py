@@ -18,8 +18,8 @@ class EvaluationConfig:
 
     eps: float | None = None
     """Radius; null is that of training, `attack.eps`."""
-    steps: int = 20
-    """Of PGD and of CW, each a quarter of the radius long."""
+    steps: int | None = None
+    """Of PGD and of CW, each a quarter of the radius long; null is 20, or those of training if they are more."""
     restarts: int = 1
     aa_lite: bool = True
     """Also the ensemble of attacks, by which an image is lost if any of them fools the model."""
@@ -44,7 +44,7 @@ class EvaluationConfig:
             UserError: a value is out of range.
         """
         for key, least in {"steps": 1, "restarts": 1, "dev": 0, "recent": 1, "batch": 1, "patience": 0}.items():
-            if getattr(self, key) < least:
+            if (value := getattr(self, key)) is not None and value < least:
                 raise UserError(f"evaluation.{key}={getattr(self, key)}: use {least} or more")
         if not 0 < self.confidence < 1:
             raise UserError(f"evaluation.confidence={self.confidence}: it is a probability; use 0.95, say")

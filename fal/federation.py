@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -126,18 +126,24 @@ class Federation:
         variate = self.states.variates.get(client.number, {})
         return self.disguise(Work(key, batches, client.log_counts, min(steps, each), variate))
 
-    def train(self, works: Mapping[int, Work]) -> Iterable[tuple[int, Update]]:
+    def optimiser_of(self, number: int) -> OptimiserConfig:
+        """The local steps of a round: its learning rate."""
+        start = self.optimiser.lr if self.method.eta_local is None else self.method.eta_local
+        return replace(self.optimiser, lr=start * self.optimiser.decay ** (number - 1))
+
+    def train(self, works: Mapping[int, Work], number: int) -> Iterable[tuple[int, Update]]:
         """The updates of the clients, one after the other in the order of groups of works that have one shape."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for client, work in works.items():
             groups.setdefault(work.shape, []).append(client)
         start = Global(self.server.weights, self.server.buffers, self.server.variate)
+        optimiser = self.optimiser_of(number)
         for group in groups.values():
             size = self.chunk(works[group[0]], len(group))
             for at in range(0, len(group), size):
                 few = group[at : at + size]
                 own = [works[client] for client in few]
-                yield from zip(few, client_step(self.local, self.optimiser, self.images, start, own), strict=True)
+                yield from zip(few, client_step(self.local, optimiser, self.images, start, own), strict=True)
 
     def chunk(self, work: Work, clients: int) -> int:
         """How many clients with works of this shape go at once."""
@@ -177,7 +183,7 @@ class Federation:
 
     def accepted(self, works: Mapping[int, Work], number: int) -> tuple[dict[int, Update], dict[int, str]]:
         """The updates that can be used, by client, and why others cannot."""
-        found = dict(self.train(works))
+        found = dict(self.train(works, number))
         if self.tamper is not None:
             found = self.tamper(found, number)
         left_out = {}

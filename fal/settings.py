@@ -123,6 +123,8 @@ class OptimiserConfig:
 
     name: Optimiser = Optimiser.fedavg
     lr: float = 0.01
+    decay: float = 1.0
+    """Factor of the learning rate from round to round."""
     momentum: float = 0.0
     weight_decay: float = 0.0
     mu: float | None = None
@@ -136,6 +138,8 @@ class OptimiserConfig:
         """
         if not self.lr > 0:
             raise UserError(f"optimiser.lr={self.lr:g}: use a number above 0")
+        if not 0 < self.decay <= 1:
+            raise UserError(f"optimiser.decay={self.decay:g}: it is a factor; use a number above 0, at most 1")
         if not 0 <= self.momentum < 1 or self.weight_decay < 0:
             raise UserError(
                 f"optimiser.momentum={self.momentum:g}, optimiser.weight_decay={self.weight_decay:g}: momentum lies in "
@@ -262,6 +266,7 @@ class FederationConfig:
             "drop-outs": self.dropouts > 0,
             "clients weighed by size": self.weights is ClientWeights.size,
             "momentum": optimiser.momentum > 0,
+            "a falling learning rate": optimiser.decay < 1,
             "weight decay": optimiser.weight_decay > 0,
             str(optimiser.name): optimiser.name is not Optimiser.fedavg,
         }
