@@ -45,7 +45,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from fal.states import Recent
 
     config = replace(config, data=data.available(config.data))
-    who = RunIdentity("fal", config.experiment, config.method.name, config.scale, config.seed)
+    shown = f"{config.experiment} on {config.data.name}" if config.data.stands_for else config.experiment
+    who = RunIdentity("fal", shown, config.method.name, config.scale, config.seed)
     settings = (config.runtime, config.tracker, config.loop)
     with Run(folder, config, *settings, who, SELECTION, config.evaluation.patience) as run:
         if run.finished:
