@@ -97,9 +97,9 @@ class AdversaryConfig:
     angles: int = 9
     """Of `grid`."""
     steps: int = 7
+    """Of `pgd`, each 2.5 rho / steps long (section 2.4)."""
+    restarts: int = 1
     """Of `pgd`."""
-    step_share: float = 2.5
-    """Of `pgd`: steps have length step_share rho / steps (section 2.4)."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.
@@ -107,11 +107,9 @@ class AdversaryConfig:
         Raises:
             UserError: a value is out of range.
         """
-        if min(self.angles, self.steps) < 1 or self.step_share <= 0:
-            raise UserError(
-                f"adversary.angles={self.angles}, adversary.steps={self.steps}, "
-                f"adversary.step_share={self.step_share}: use 1 or more, and a share above 0"
-            )
+        for key in ("angles", "steps", "restarts"):
+            if getattr(self, key) < 1:
+                raise UserError(f"adversary.{key}={getattr(self, key)}: use 1 or more")
 
 
 @dataclass

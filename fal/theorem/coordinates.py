@@ -66,7 +66,7 @@ class Recorder:
             self._record(at.number, at.after, at.drift, at.eta_local)
 
     def _record(self, number: int, weights: Tensor, drift: Tensor, eta_local: Tensor) -> None:
-        attacked = self.judge(weights[:, None], self.points.x[None], self.points.y[None])
+        attacked = self.judge(weights[:, None], self.points.x[None], self.points.y[None], (number, -1))
         found = coordinates(self.network, self.points, self.loss, weights, attacked)
         self._best = torch.minimum(self._best, found["robust"])
         when = {"round": torch.full_like(self._best, number), "time": torch.full_like(self._best, self.step * number)}

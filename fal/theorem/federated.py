@@ -20,6 +20,20 @@ QUICKEST = 2.0
 
 
 @dataclass(frozen=True)
+class Start:
+    """Where the clients begin a round."""
+
+    number: int
+    """From 1."""
+    weights: Tensor
+    """U(t) [runs, m, d]."""
+    attacked: Tensor
+    """S~(t) [runs, clients, points, d]."""
+    eta_local: Tensor
+    """[runs]."""
+
+
+@dataclass(frozen=True)
 class Round:
     """What is known at the end of a round."""
 
@@ -76,8 +90,11 @@ def federated(
     weights = network.start[:, 0]
     for number in range(1, config.rounds + 1):
         eta_local, eta_global = rates.local, rates.server
-        attacked = adversary(weights[:, None], points.x[None], points.y[None])  # all clients begin at the same weights
-        local = local_steps(network, points, loss, adversary, config, weights, attacked, eta_local.to(dtype))
+        attacked = adversary(
+            weights[:, None], points.x[None], points.y[None], (number, 0)
+        )  # all clients begin at the same weights
+        start = Start(number, weights, attacked, eta_local.to(dtype))
+        local = local_steps(network, points, loss, adversary, config, start)
         moved = local - weights[:, None]
         after = weights + eta_global.to(dtype)[:, None, None] * moved.mean(1)
         drift = network.width**0.5 * moved.norm(dim=-1).amax((1, 2))
@@ -88,30 +105,28 @@ def federated(
 
 
 def local_steps(
-    network: Network,
-    points: Points,
-    loss: Loss,
-    adversary: Adversary,
-    config: FederatedConfig,
-    weights: Tensor,
-    attacked: Tensor,
-    eta_local: Tensor,
+    network: Network, points: Points, loss: Loss, adversary: Adversary, config: FederatedConfig, start: Start
 ) -> Tensor:
-    """W_c(t, K) of every client [runs, clients, m, d], from the common weights [runs, m, d] and S~(t).
+    """W_c(t, K) of every client [runs, clients, m, d].
 
     With `refresh=step` every step after the first attacks anew, at the client's own weights.
     """
-    lead = len(weights), len(points.y)
+    weights, lead = start.weights, (len(start.weights), len(points.y))
 
     def objective(at: Weights, step: int) -> Tensor:
-        own, x = at["w"].unflatten(0, lead), attacked
+        own, x = at["w"].unflatten(0, lead), start.attacked
         if step and config.refresh is Refresh.step:
-            x = adversary(own.detach(), points.x[None], points.y[None])
+            x = adversary(own.detach(), points.x[None], points.y[None], (start.number, step))
         losses = loss.value(network.predict(own, x) - points.y).mean(-1)
-        return (eta_local[:, None] * losses).flatten()  # a run's own rate
+        return (start.eta_local[:, None] * losses).flatten()  # a run's own rate
 
-    start = {"w": weights[:, None].expand(*lead, *weights.shape[1:]).flatten(0, 1)}
     found = adapt(
-        objective, start, lambda step: [step], steps=config.local_steps, rule=SGD(), rates=1.0, unroll=Unroll.none
+        objective,
+        {"w": weights[:, None].expand(*lead, *weights.shape[1:]).flatten(0, 1)},
+        lambda step: [step],
+        steps=config.local_steps,
+        rule=SGD(),
+        rates=1.0,
+        unroll=Unroll.none,
     )
     return found.weights["w"].unflatten(0, lead)

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from fal.adversary.balls import HEIGHT, RADIUS, Cap
+from fal.images.distances import closest
 
-RADIUS, HEIGHT = math.sqrt(3) / 2, 0.5
-BLOCK = 1024
-"""Rows of a block of distances."""
 TRIES = 100
 """Draws of a point that keeps its distance, before the set is given up."""
 
@@ -69,11 +68,6 @@ class Separation:
             )
 
 
-def half_angle(rho: float) -> float:
-    """The angle of X whose chord is `rho`: B_2(x, rho) within X is the cap so far around x."""
-    return 2 * math.asin(min(1.0, rho / (2 * RADIUS)))
-
-
 def delta_of(gamma: float, rho: float) -> float:
     """The distance with delta (delta - 2 rho) = gamma."""
     return rho + math.sqrt(rho * rho + gamma)
@@ -114,7 +108,7 @@ def spread(count: int, dim: int, delta: float, seed: int) -> tuple[Tensor, Tenso
     """
     draw = torch.Generator().manual_seed(seed)
     found = torch.empty(0, dim, dtype=torch.float64)
-    turn = half_angle(delta)
+    turn = Cap(delta).widest
     for index in range(count):
         for _ in range(TRIES):
             unit = torch.randn(dim - 1, generator=draw, dtype=torch.float64)
@@ -153,32 +147,13 @@ def partition(x: Tensor, y: Tensor, clients: int, one_label: float = 0.0) -> Poi
     return Points(x[order].reshape(clients, each, -1), y[order].reshape(clients, each))
 
 
-def separation(x: Tensor, block: int = BLOCK) -> Separation:
-    """The closest two of the points [n, d], by blocks of rows of which one at a time is in memory.
-
-    Distances of a block come from a matrix product in the points' own precision; all pairs that rounding leaves in
-    question are measured again in float64.
+def separation(x: Tensor, y: Tensor) -> Separation:
+    """The closest two of the points [n, ...], whatever their labels [n].
 
     Raises:
         UserError: fewer than two points.
     """
     if len(x) < 2:
         raise UserError(f"{len(x)} point(s): a distance needs two")
-    x = x.flatten(1)
-    x = x - x.mean(0)  # smaller squares round less
-    squares = x.square().sum(1)
-    doubt = 16 * torch.finfo(x.dtype).eps * float(squares.max())
-    best, pair = math.inf, (0, 1)
-    for begin in range(0, len(x), block):
-        rows, later = x[begin : begin + block], x[begin:]
-        found = torch.addmm(squares[begin:], rows, later.T, alpha=-2).add_(squares[begin : begin + block, None])
-        found[:, : len(rows)].masked_fill_(torch.ones(len(rows), len(rows), dtype=torch.bool).tril(), math.inf)
-        near = (found <= min(best, float(found.min())) + doubt).nonzero()
-        exact = (rows[near[:, 0]].double() - later[near[:, 1]].double()).square().sum(1)
-        if len(near) and exact.min() < best:
-            least = int(exact.argmin())
-            best = float(exact[least])
-            pair = (begin + int(near[least, 0]), begin + int(near[least, 1]))
-        if best == 0:
-            break
-    return Separation(math.sqrt(best), pair)
+    found, _ = closest(x, y)
+    return Separation(found.distance, (found.first, found.second))

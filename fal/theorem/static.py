@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fal.adversary.balls import HEIGHT, RADIUS
 from fal.theorem.network import Network
-from fal.theorem.points import HEIGHT, RADIUS
 
 GAP = 1 / (4 * math.sqrt(4 * math.pi))
 """One-sided gap over D^2 m^(-1/6) (section 1.8, item 2)."""

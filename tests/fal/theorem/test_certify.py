@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from fal import certify
+from fal.adversary.balls import Cap
 from fal.theorem.network import Network
-from fal.theorem.points import circle, half_angle, on_circle
+from fal.theorem.points import circle, on_circle
 from fal.theorem.static import random_points
 
 RHO = 0.1
@@ -35,7 +36,7 @@ def dense(predict, weights: torch.Tensor, x: torch.Tensor, y: torch.Tensor, half
 def test_exact_arc_against_a_dense_grid(width: int, rho: float) -> None:
     network, weights = trained(width)
     x, y = circle(8)
-    half = half_angle(rho)
+    half = Cap(rho).widest
     points, value = certify.exact_arc(weights, network.outer, network.bias, x[None, None], y, half)
     grid = dense(network.predict, weights, x, y, half)
     assert (value[0, 0] >= grid - 1e-12).all()
@@ -49,7 +50,7 @@ def test_exact_arc_against_a_dense_grid(width: int, rho: float) -> None:
 def test_pseudo_network_jumps_at_kinks_and_its_supremum_is_found() -> None:
     network, weights = trained(64)
     x, y = circle(8)
-    arcs = certify.Arcs(network.start, network.bias, x[None, None], half_angle(0.2))
+    arcs = certify.Arcs(network.start, network.bias, x[None, None], Cap(0.2).widest)
     moved = weights - network.start
     angle, value = arcs.largest(arcs.waves(moved, torch.zeros_like(network.bias)), network.outer, y)
     reached = (network.pseudo(weights, arcs.at(angle)) - y).abs()
@@ -61,8 +62,8 @@ def test_float32_networks_are_searched_in_float64() -> None:
     network, weights = trained(512)
     single = [each.float() for each in (weights, network.outer, network.bias)]
     x, y = circle(8)
-    points, value = certify.exact_arc(*single, x.float()[None, None], y.float(), half_angle(RHO))
-    again = certify.exact_arc(weights, network.outer, network.bias, x[None, None], y, half_angle(RHO))[1]
+    points, value = certify.exact_arc(*single, x.float()[None, None], y.float(), Cap(RHO).widest)
+    again = certify.exact_arc(weights, network.outer, network.bias, x[None, None], y, Cap(RHO).widest)[1]
     assert points.dtype == torch.float32 and value.dtype == torch.float64
     assert torch.allclose(value, again, atol=1e-5)
 
@@ -74,7 +75,7 @@ def test_bounds_hold_and_crown_is_the_closer_one(dim: int, size: float) -> None:
     draw = torch.Generator().manual_seed(3)
     weights = network.start + size * 128**-0.5 * torch.randn(1, 1, 128, dim, generator=draw, dtype=torch.float64)
     x, y = random_points(6, dim, 4), torch.tensor([1.0, -1.0] * 3).double()
-    half = half_angle(RHO)
+    half = Cap(RHO).widest
     support = certify.cap(x[None, None], half)
     crown = certify.crown_bounds(weights, network.outer, network.bias, support)
     interval = certify.interval_bounds(weights, network.outer, network.bias, support)

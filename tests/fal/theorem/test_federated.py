@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from fal.adversary.balls import Cap
 from fal.certify import exact_arc
 from fal.theorem.adversary import adversary_of
 from fal.theorem.config import AdversaryConfig, AdversaryName, FederatedConfig, LocalRate, Refresh
 from fal.theorem.coordinates import Recorder
 from fal.theorem.federated import Round, federated
 from fal.theorem.network import Loss, Network
-from fal.theorem.points import Points, circle, half_angle, partition
+from fal.theorem.points import Points, circle, partition
 from fal.theorem.regret import Regret, best_fixed
 
 WIDTH, RHO = 64, 0.1
@@ -51,7 +52,7 @@ def slow(config: FederatedConfig, rho: float, loss: Loss, eta_local: float, eta_
         for _ in range(config.rounds):
             moved = []
             for x, y in zip(points.x, points.y, strict=True):
-                w, half = u.clone(), half_angle(rho)
+                w, half = u.clone(), Cap(rho).widest
                 for k in range(config.local_steps):
                     if k == 0 or config.refresh is Refresh.step:
                         at, _ = exact_arc(w, network.outer, network.bias, x[None, None], y, half)
@@ -93,7 +94,7 @@ def test_one_client_is_centralised_training_with_the_product_of_the_rates() -> N
     network, points = Network.draw(WIDTH, 3, [0, 1], torch.float64), partition(*circle(8), 1)
     w = network.start
     for _ in range(config.rounds):
-        x, _ = exact_arc(w, network.outer, network.bias, points.x[None], points.y[None], half_angle(RHO))
+        x, _ = exact_arc(w, network.outer, network.bias, points.x[None], points.y[None], Cap(RHO).widest)
         slopes = Loss().slope(network.predict(w, x) - points.y)
         w = w - 3.2 * WIDTH ** (-1 / 3) * network.gradient(network.active(w, x), slopes, x)
     assert torch.allclose(trained(config, clients=1), w[:, 0], atol=1e-12, rtol=0)
@@ -144,22 +145,28 @@ def test_rules_share_the_step_and_the_measured_one_holds_its_drift() -> None:
     assert (last[LocalRate.width].drift < 0.1).all() and (last[LocalRate.paper].drift > 0.5).all()
 
 
-def test_grid_is_never_worse_than_exact() -> None:
-    network, points = Network.draw(256, 3, [0, 1], torch.float64), partition(*circle(8), 4)
+def test_weaker_adversaries_are_never_above_the_exact_one() -> None:
+    """PGD-20 is within 1e-3 of it on 95 % of the points (issue, acceptance 2)."""
+    network, points = Network.draw(512, 3, range(20), torch.float64), partition(*circle(8), 4)
     x, y = points.x[None], points.y[None]
-    weights = network.start + 0.1 * torch.randn_like(network.start)
-    sizes = {}
-    for name in (AdversaryName.none, AdversaryName.grid, AdversaryName.exact):
-        moved = adversary_of(network, RHO, AdversaryConfig(name=name, angles=33))(weights, x, y)
-        assert moved.shape == (2, 4, 2, 3)
-        assert float((moved - x).norm(dim=-1).max()) <= RHO + 1e-12
-        sizes[name] = (network.predict(weights, moved) - y).abs()
-    assert (sizes[AdversaryName.grid] <= sizes[AdversaryName.exact] + 1e-9).all()
-    assert (sizes[AdversaryName.none] <= sizes[AdversaryName.grid] + 1e-9).all()
+    exact = adversary_of(network, RHO, AdversaryConfig())
+    config = FederatedConfig(rounds=40, step=20.0)
+    weights = federated(network, points, Loss(), exact, config)[:, None]
+    top = (network.predict(weights, exact(weights, x, y, (0, 0))) - y).abs()
+    below = {}
+    for name in (AdversaryName.none, AdversaryName.fgsm, AdversaryName.grid, AdversaryName.pgd):
+        weaker = adversary_of(network, RHO, AdversaryConfig(name=name, angles=33, steps=20, restarts=3))
+        moved = weaker(weights, x, y, (0, 0))
+        assert moved.shape == (20, 4, 2, 3)
+        assert float((moved - x).norm(dim=-1).max()) <= RHO + 1e-9
+        below[name] = top - (network.predict(weights, moved) - y).abs()
+        assert float(below[name].min()) > -1e-5
+    assert below[AdversaryName.none].mean() > below[AdversaryName.fgsm].mean() > below[AdversaryName.grid].mean()
+    assert (below[AdversaryName.pgd] < 1e-3).double().mean() >= 0.95
 
 
 def test_arcs_need_a_circle() -> None:
-    with pytest.raises(UserError, match="adversary=exact with problem.dim=5"):
+    with pytest.raises(UserError, match="adversary.name=exact with problem.dim=5"):
         adversary_of(Network.draw(8, 5, [0]), RHO, AdversaryConfig())
 
 
@@ -168,7 +175,7 @@ def test_regret_stays_below_its_bounds(local_steps: int) -> None:
     """The bound with the coupling follows whatever the width; the plain one holds at this step."""
     network, points = Network.draw(256, 3, [0, 1]), partition(*circle(8), 4)
     adversary = adversary_of(network, RHO, AdversaryConfig())
-    fixed = best_fixed(network, points, Loss(), half_angle(RHO), 3.2 * 100, 60)
+    fixed = best_fixed(network, points, Loss(), Cap(RHO).widest, 3.2 * 100, 60)
     regret = Regret(network, Loss(), fixed, 3.2)
     recorder = Recorder(network, points, Loss(), adversary, 3.2, 1, regret)
     config = FederatedConfig(rounds=100, local_steps=local_steps, local_rate=LocalRate.width)
@@ -185,7 +192,7 @@ def test_best_fixed_is_the_minimiser() -> None:
     horizon = 300.0
 
     def promise(steps: int) -> Tensor:
-        found = best_fixed(network, points, Loss(), half_angle(RHO), horizon, steps)
+        found = best_fixed(network, points, Loss(), Cap(RHO).widest, horizon, steps)
         return found.robust + found.distance.square() / (2 * horizon)
 
     few, many, most = promise(20), promise(300), promise(1200)
