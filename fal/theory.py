@@ -12,6 +12,7 @@ section 2.1 every few rounds of every run, `media/` the figures.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from omegaconf import DictConfig
 
 from common.run.entry import entry, in_sweep
 from common.run.schema import to_typed
-from fal.theorem.config import TheoryConfig, cells_of
+from fal.theory_config import TheoryConfig, cells_of
 
 if TYPE_CHECKING:
     from common.run.progress import Progress
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 METHOD = "theorem"
+WIDTH = 240
+"""Of what goes to a file or a pipe."""
 
 ConfigStore.instance().store(name="fal_theory_schema", node=TheoryConfig)
 
@@ -51,6 +54,7 @@ def study(config: TheoryConfig, folder: Path) -> Results:
         if run.finished:
             return run.results
         cells = _measured(config)
+        tables.compare_with_first(cells)
         write_json_lines(run.folder / "records.jsonl", _records(cells))
         write_json_lines(run.folder / "table.jsonl", map(dict, tables.rows_of(cells)))
         fits = [tables.fit(cells, each, config.confidence) for each in config.fits]
@@ -97,7 +101,7 @@ def _show(title: str, head: list[str], rows: list[list[str]], told: list[str]) -
 
     from common.tables.grid import grid
 
-    console = Console(markup=False, highlight=False, width=None if in_sweep() else 180)
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     console.print(grid(title, head, rows))
     for line in told:
         console.print(line, soft_wrap=True)

@@ -11,13 +11,14 @@ from torch import Tensor
 from fal import certify
 from fal.adversary.balls import Cap
 from fal.theorem.adversary import Adversary, adversary_of
-from fal.theorem.config import AdversaryConfig, AdversaryName, ProblemConfig, TheoryConfig
+from fal.theorem.config import AdversaryConfig, AdversaryName, ProblemConfig
 from fal.theorem.coordinates import Recorder
 from fal.theorem.federated import Round, federated
 from fal.theorem.network import Loss, Network
 from fal.theorem.points import Points, circle, partition, separation, spread
 from fal.theorem.regret import Regret, best_fixed
 from fal.theorem.static import PREDICTED, random_points, static_lemmas
+from fal.theory_config import TheoryConfig
 
 Values = dict[str, list[float | None]]
 """Metric -> its value of every seed; None where it has none (a target that was not reached)."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.run.results import Interval
 from fal.theorem.cells import Cell
-from fal.theorem.config import FitConfig, ReferenceConfig, TheoryConfig
+from fal.theory_config import FitConfig, ReferenceConfig, TheoryConfig
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,16 @@ def mean_of(values: Sequence[float | None], confidence: float) -> Interval | Non
         return Interval(mean, 1, mean, mean)
     half = float(t.ppf((1 + confidence) / 2, count - 1) * found.std(ddof=1) / math.sqrt(count))
     return Interval(mean, count, mean - half, mean + half)
+
+
+def compare_with_first(cells: Sequence[Cell]) -> None:
+    """Give every cell `from_first`: the largest difference of its losses, at any record, from those of the first cell;
+    none where records were taken at other rounds.
+    """
+    curves = [np.array([record["robust"].tolist() for record in cell.records]) for cell in cells]
+    for cell, curve in zip(cells, curves, strict=True):
+        if curve.size and curve.shape == curves[0].shape:
+            cell.values["from_first"] = np.abs(curve - curves[0]).max(0).tolist()
 
 
 def fit(cells: Sequence[Cell], config: FitConfig, confidence: float) -> Fit:
