@@ -191,3 +191,11 @@ def _variate(optimiser: OptimiserConfig, start: Global, work: Work, delta: Weigh
     if optimiser.name is not Optimiser.scaffold:
         return {}
     return {name: own - start.variate[name] - delta[name] / path for name, own in work.variate.items()}
+
+
+def effective_steps(steps: int, optimiser: OptimiserConfig) -> float:
+    """FedNova's |a|_1: how many plain steps those with momentum amount to (arXiv 2007.07481, section 4)."""
+    rho = optimiser.momentum
+    if not rho:
+        return float(steps)
+    return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)
