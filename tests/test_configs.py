@@ -100,7 +100,7 @@ def groups_of(command: str) -> set[tuple[str, str]]:
     if command == "fal.theory":  # points of its own, no images
         return {*own(CONF / paper / name), *shared}
     if command == "fal.planner":  # of any images, or of such points
-        return {*shared, *(each for each in papers if each[0] in ("data", "partition"))}
+        return {each for each in shared | papers if each[0] in ("data", "partition", "runtime")} | hydra
     if name == "cost":  # no problems, no methods
         return {*own(CONF / paper / name), *shared, *(each for each in papers if each[0] in ("model", "inner"))}
     return papers | shared
