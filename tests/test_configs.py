@@ -90,12 +90,17 @@ COMMANDS = sorted(
 def groups_of(command: str) -> set[tuple[str, str]]:
     """(group, choice) on disk of what a command can choose from."""
     paper, name = command.split(".")
-    shared = {*choices(CONF / "common"), *choices(CONF / "language")}
+    reads = "pkg://conf.language" in (CONF / paper / "config.yaml").read_text()
+    shared = {*choices(CONF / "common"), *(choices(CONF / "language") if reads else ())}
     hydra = {(group, choice) for group, choice in shared if group.startswith("hydra/")}
     papers = set(own(CONF / paper))
     if name == "evaluate":  # of a run, whose settings stand: at most on other data, and its own tracker
         tracker = {each for each in shared if each[0] == "tracker"}
         return hydra | tracker | {each for each in papers if paper == "reckoning" and each[0] == "data"}
+    if command == "fal.theory":  # points of its own, no images
+        return {*own(CONF / paper / name), *shared}
+    if command == "fal.planner":  # of any images, or of such points
+        return {each for each in shared | papers if each[0] in ("data", "partition", "runtime")} | hydra
     if name == "cost":  # no problems, no methods
         return {*own(CONF / paper / name), *shared, *(each for each in papers if each[0] in ("model", "inner"))}
     return papers | shared
@@ -175,6 +180,9 @@ def test_every_file_opens_with_what_it_is_for(path: Path) -> None:
     lines = path.read_text().splitlines()
     first = lines[1] if lines[0] == "# @package _global_" else lines[0]
     assert first.startswith("# "), "say what the file is for"
-    whole = path.parent.name in (*APPENDED, "scale") or path.is_relative_to(CONF / "perk" / "method")
+    whole = path.parent.name in (*APPENDED, "scale") or path.parent in (
+        CONF / "perk" / "method",
+        CONF / "fal" / "method",
+    )
     assert ("# @package _global_" in lines) == whole
     assert yaml.safe_load(path.read_text()), "nothing in it"

@@ -21,7 +21,12 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
 DEVELOPMENT = [Requirement(line) for line in PROJECT["project"]["optional-dependencies"]["dev"]]
-EXTRAS = {"common": ["tensorboard", "trackio"], "scripts": ["benchmark", "dashboard"], "tests": ["dev", "trackio"]}
+EXTRAS = {
+    "common": ["tensorboard", "trackio"],
+    "fal": ["aa"],
+    "scripts": ["benchmark", "dashboard"],
+    "tests": ["dev", "trackio"],
+}
 """Package -> the extras whose libraries it may import."""
 BROUGHT_BY_TORCH = {Path("common/engine/cuda/fused.py"): {"triton"}}
 """File -> what it imports though pyproject.toml does not name it: torch's CUDA build brings its own triton, of the one

@@ -1,0 +1,294 @@
+"""The federation: who takes part in a round, in which chunks clients train, and what the server makes of it."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from common.engine.plan import chunk_of
+from common.engine.weights import Weights, averaged, stack_of
+from common.errors import UserError
+from fal import server
+from fal.byzantine import Byzantine
+from fal.client import Global, Update, Work, client_step, effective_steps
+from fal.keys import Key
+from fal.methods import Local
+from fal.settings import ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
+from fal.states import ClientStates, ServerState
+from fal.trust import Aggregator, AggregatorConfig
+
+log = logging.getLogger(__name__)
+SERVER = "server"
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client's data."""
+
+    number: int
+    indices: Tensor
+    """Of its items, into the train split."""
+    log_counts: Tensor
+    """[classes]: of its labels; absent classes count as 1."""
+
+
+def clients_of(parts: Sequence[Tensor], y: Tensor, classes: int, dtype: torch.dtype, batch: int) -> list[Client]:
+    """The clients of a partition.
+
+    Raises:
+        UserError: one has no item, or fewer than a batch.
+    """
+    found = []
+    for number, indices in enumerate(parts):
+        if len(indices) < max(1, batch):
+            raise UserError(
+                f"client {number} has {len(indices)} of the {len(y)} items and federation.batch={batch}: every client "
+                "needs a full batch; use a smaller federation.batch, fewer partition.clients, or a larger "
+                "partition.minimum"
+            )
+        counts = torch.bincount(y[indices], minlength=classes).clamp(min=1)
+        found.append(Client(number, indices, counts.to(dtype).log()))
+    return found
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is logged of a round."""
+
+    clients: int
+    left_out: Mapping[int, str]
+    """Client -> why its update was rejected."""
+    metrics: Mapping[str, float]
+
+
+@dataclass
+class Collected:
+    """What the server has of a round's updates."""
+
+    updates: dict[int, Update] = field(default_factory=dict)
+    """By client; without their weights where those are added up."""
+    left_out: dict[int, str] = field(default_factory=dict)
+    norms: dict[int, float] = field(default_factory=dict)
+    changes: server.Sum = field(default_factory=server.Sum)
+    buffers: server.Sum = field(default_factory=server.Sum)
+
+
+@dataclass
+class Federation:
+    """Clients and server of a run."""
+
+    local: Local
+    images: tuple[Tensor, Tensor]
+    clients: Sequence[Client]
+    config: FederationConfig
+    optimiser: OptimiserConfig
+    aggregator: AggregatorConfig
+    seed: int
+    server: ServerState
+    states: ClientStates
+    byzantine: Byzantine | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no round could do.
+
+        Raises:
+            UserError: participation chooses none, or too few for the aggregation rule.
+        """
+        if self.count < 1:
+            raise UserError(
+                f"federation.participation={self.config.participation:g} of {len(self.clients)} clients takes none; "
+                f"use {1 / len(self.clients):g} or more"
+            )
+        server.check_rule(self.aggregator, self.count)
+
+    @property
+    def count(self) -> int:
+        """Clients that a round chooses."""
+        return round(self.config.participation * len(self.clients))
+
+    @property
+    def method(self) -> MethodConfig:
+        """Of the local objective."""
+        return self.local.method
+
+    def chosen(self, number: int) -> list[Client]:
+        """The clients of a round, in the order of their numbers, without those that drop out."""
+        key = Key(self.seed, number, SERVER)
+        chosen = list(range(len(self.clients)))
+        if self.count < len(self.clients):
+            chosen = sorted(key.permutation(0, "chosen", len(self.clients))[: self.count].tolist())
+        if self.config.dropouts:
+            away = key.uniform(0, "dropouts", (len(self.clients),)) < self.config.dropouts
+            chosen = [client for client in chosen if not away[client]]
+        return [self.clients[client] for client in chosen]
+
+    def work(self, client: Client, number: int) -> Work | None:
+        """What a client does in a round; None: it is slow and gets no step done."""
+        key = Key(self.seed, number, client.number)
+        size = len(client.indices)
+        batch = self.config.batch or size
+        each = size // batch
+        steps = self.config.local_steps or max(1, round(self.config.local_epochs * each))
+        if self.config.stragglers and float(key.uniform(0, "slow", (1,))) < self.config.stragglers:
+            steps = int(self.config.deadline * steps)
+        if not steps:
+            return None
+        if batch == size:
+            batches = [client.indices] * steps
+        else:
+            orders = [key.permutation(epoch, "order", size) for epoch in range(ceil(steps / each))]
+            ordered = [client.indices[order[: each * batch]].split(batch) for order in orders]
+            batches = [part for epoch in ordered for part in epoch][:steps]
+        variate = self.states.variates.get(client.number, {})
+        work = Work(key, batches, client.log_counts, min(steps, each), variate)
+        return work if self.byzantine is None else self.byzantine.disguised(client.number, work)
+
+    def optimiser_of(self, number: int) -> OptimiserConfig:
+        """The local steps of a round: its learning rate."""
+        start = self.optimiser.lr if self.method.eta_local is None else self.method.eta_local
+        return replace(self.optimiser, lr=start * self.optimiser.decay ** (number - 1))
+
+    def train(self, works: Mapping[int, Work], number: int) -> Iterable[tuple[int, Update]]:
+        """The updates of the clients, one after the other in the order of groups of works that have one shape."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for client, work in works.items():
+            groups.setdefault(work.shape, []).append(client)
+        start = Global(self.server.weights, self.server.buffers, self.server.variate)
+        optimiser = self.optimiser_of(number)
+        for group in groups.values():
+            size = self.chunk(works[group[0]], len(group))
+            for at in range(0, len(group), size):
+                few = group[at : at + size]
+                own = [works[client] for client in few]
+                yield from zip(few, client_step(self.local, optimiser, self.images, start, own), strict=True)
+
+    def chunk(self, work: Work, clients: int) -> int:
+        """How many clients with works of this shape go at once."""
+        if not self.config.stack or clients == 1:
+            return 1
+        x, y = self.images[0][work.batches[0]], self.images[1][work.batches[0]]
+
+        def loss(weights: Weights, part: tuple[Tensor, Tensor]) -> Tensor:
+            logits = self.local.network({**weights, **self.server.buffers}, part[0], training=False)
+            return torch.nn.functional.cross_entropy(logits, part[1])
+
+        return chunk_of(loss, self.server.weights, (x, y), x.device, tasks=clients, shared=False)
+
+    def round(self, number: int) -> Round:
+        """Train the clients of round `number` and move the server; a function of seed, number and state alone.
+
+        Raises:
+            UserError: more updates were rejected than `federation.max_rejected`.
+        """
+        works = {client.number: self.work(client, number) for client in self.chosen(number)}
+        at_work = {client: work for client, work in works.items() if work is not None}
+        found = self.collected(at_work, number)
+        left_out = dict(sorted(found.left_out.items()))
+        self.server.rejected += len(left_out)
+        for client, reason in left_out.items():
+            log.warning("round %d: the update of client %d %s; it is left out", number, client, reason)
+        if self.server.rejected > self.config.max_rejected:
+            last = max(left_out)
+            raise UserError(
+                f"{self.server.rejected} updates were rejected up to round {number}, the last of client {last} "
+                f"({left_out[last]}): more than federation.max_rejected={self.config.max_rejected}; use a smaller "
+                "optimiser.lr, or a larger limit"
+            )
+        if not found.updates:
+            log.warning("round %d: no client sent an update; the global weights stay", number)
+            return Round(0, left_out, {})
+        self.move(found, number)
+        return Round(len(found.updates), left_out, self.measured(found))
+
+    @property
+    def streams(self) -> bool:
+        """Can updates be added up as they come? Where the server looks at all of them, it keeps them."""
+        return self.aggregator.name is Aggregator.mean and not self.method.slack and self.byzantine is None
+
+    def collected(self, works: Mapping[int, Work], number: int) -> Collected:
+        """Train the clients of a round and keep of their updates what the server needs."""
+        found = Collected()
+        updates = self.train(works, number)
+        if self.byzantine is not None:
+            updates = self.byzantine.tampered(dict(updates), number).items()
+        for client, update in updates:
+            if reason := server.fault(update.delta, self.server.weights):
+                found.left_out[client] = reason
+                continue
+            found.norms[client] = server.norm(update.delta)
+            if self.streams:
+                size = self.size(client)
+                found.changes.add(self.direction(update), size)
+                found.buffers.add(update.buffers, size)
+                update = replace(update, delta={}, buffers={})
+            found.updates[client] = update
+        clients = list(found.norms)
+        if not (far := [clients[place] for place in server.too_long(list(found.norms.values()))]):
+            return found
+        long = {
+            client: f"is {found.norms[client]:.2g} long, over {server.LONGEST:.0e} times the median" for client in far
+        }
+        if self.streams:  # a round is a function of its clients: once more, without those
+            again = self.collected({client: work for client, work in works.items() if client not in far}, number)
+            return replace(again, left_out=again.left_out | long)
+        kept = {client: update for client, update in found.updates.items() if client not in far}
+        return replace(found, updates=kept, left_out=found.left_out | long)
+
+    def direction(self, update: Update) -> Weights:
+        """An update as it is averaged: FedNova divides it by its effective number of steps."""
+        if self.optimiser.name is not Optimiser.fednova:
+            return update.delta
+        count = effective_steps(update.steps, self.optimiser)
+        return {name: w / count for name, w in update.delta.items()}
+
+    def move(self, found: Collected, number: int) -> None:
+        """The server's step: U <- U + eta_global * (sum of shares * updates)."""
+        state, updates = self.server, list(found.updates.values())
+        sizes = [self.size(client) for client in found.updates]
+        plain, rate = [size / sum(sizes) for size in sizes], self.method.eta_global
+        if self.optimiser.name is Optimiser.fednova:
+            counts = [effective_steps(update.steps, self.optimiser) for update in updates]
+            rate *= sum(share * count for share, count in zip(plain, counts, strict=True))
+        if self.streams:
+            change, buffers = found.changes.mean, found.buffers.mean
+        else:
+            favouring = self.method.slack and number > 1  # SFAT's first round is a plain mean
+            losses = [update.adversarial_loss for update in updates]
+            shares = server.slack_shares(losses, sizes, self.method) if favouring else server.same_for_all(plain)
+            change = server.combined(self.aggregator, list(map(self.direction, updates)), shares, state.weights)
+            buffers = averaged(stack_of([update.buffers for update in updates]), plain)
+        state.weights = {name: w + rate * change[name].to(w) for name, w in state.weights.items()}
+        state.buffers = buffers
+        if self.optimiser.name is Optimiser.scaffold:
+            self.move_variates(found.updates)
+
+    def move_variates(self, found: Mapping[int, Update]) -> None:
+        """SCAFFOLD: c <- c + (1 / N) sum over the round's clients of (c_i new - c_i), N all clients."""
+        share = 1 / len(self.clients)
+        for client, update in found.items():
+            before = self.states.variates[client]
+            self.server.variate = {
+                name: c + share * (update.variate[name] - before[name]) for name, c in self.server.variate.items()
+            }
+            self.states.variates[client] = update.variate
+
+    def size(self, client: int) -> float:
+        """What a client counts before any favour."""
+        uniform = self.config.weights is ClientWeights.uniform
+        return 1.0 if uniform else float(len(self.clients[client].indices))
+
+    def measured(self, found: Collected) -> dict[str, float]:
+        """Means over the round's clients, the largest drift, and bytes both ways."""
+        updates = list(found.updates.values())
+        size = sum(w.numel() * w.element_size() for w in (*self.server.weights.values(), *self.server.buffers.values()))
+        each = 2 if self.optimiser.name is Optimiser.scaffold else 1
+        mean = 1 / len(updates)
+        return {
+            "loss_first": mean * sum(update.loss_first for update in updates),
+            "loss_last": mean * sum(update.loss_last for update in updates),
+            "drift": max(found.norms[client] for client in found.updates),
+            "bytes": float(2 * each * size * len(updates)),
+        }
