@@ -185,6 +185,9 @@ def law(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
             y = np.array([values[f"rounds_to_{target:g}"] for values in there], dtype=float)
             axes.errorbar(x, y.mean(1), yerr=y.std(1), fmt="o", capsize=3, color=colour, label=f"to {target:g}")
         axes.set(xlabel=name, ylabel="rounds", yscale="log", xscale="linear" if name == "rho" else "log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:.3g}")
+            axis.set_minor_formatter("{x:.3g}")
         axes.grid(alpha=0.3, which="both")
     panels[0].legend()
     return figure

@@ -77,6 +77,7 @@ def test_cells_are_every_combination() -> None:
         ({"network.widht": [8]}, "network.widht=8"),
         ({"network.width": ["wide"]}, "network.width=wide"),
         ({"problem.rho": [-1.0]}, "problem.rho=-1.0"),
+        ({"moments": [[7]]}, "multiples of 5 up to 400"),
     ],
 )
 def test_a_mistaken_cell_is_named(grid: dict, message: str) -> None:
@@ -101,7 +102,6 @@ def test_every_experiment_is_a_table_of_valid_cells(name: str) -> None:
         return
     for _, each in changes:
         points_of(each.problem)
-        assert all(moment % each.federated.every == 0 for moment in each.moments)
     for reference in config.references:
         assert any(all(c.get(k) == v for k, v in reference.where.items()) for c, _ in changes), reference
 
@@ -130,8 +130,8 @@ def test_the_static_table_needs_no_training() -> None:
 
 
 def values_of(seeds: int = 2, **changes: object) -> dict[str, float]:
-    config = cells_of(TheoryConfig(seeds=seeds, comparator_steps=0, targets=[0.5], moments=[50], cells=[changes]))[0][1]
-    found = measure({}, config).values
+    """Means over seeds of the reference problem with some keys changed."""
+    found = measure({}, cells_of(TheoryConfig(seeds=seeds, comparator_steps=0, cells=[changes]))[0][1]).values
     return {name: float(np.mean(each)) for name, each in found.items() if None not in each}
 
 
@@ -140,15 +140,15 @@ def test_rounds_of_the_reference_problem() -> None:
     clean = values_of(**{"network.width": 2048, "problem.rho": 0.0, "federated.rounds": 215})
     assert clean["rounds_to_0.5"] == pytest.approx(190, rel=0.1)
     robust = values_of(**{"network.width": 1024, "federated.rounds": 50})
-    assert robust["robust_at_50"] == pytest.approx(0.883, rel=0.03)
+    assert robust["robust"] == pytest.approx(0.883, rel=0.03)
     assert robust["pgd20"] <= robust["exact"] + 1e-9 <= robust["crown"] + 2e-9 <= robust["interval"] + 3e-9
     assert robust["pgd_above"] < 1e-5 and robust["certified_below"] < 1e-9
 
 
 @pytest.mark.slow
 def test_clients_with_one_label_stall_under_the_papers_rule_alone() -> None:
-    """K = 20, m = 1024: the rule `paper` ends at least 0.15 above `width` and `measured`."""
-    one_label = {"problem.one_label": 1.0, "federated.local_steps": 20, "federated.rounds": 200, "federated.every": 10}
+    """K = 5, m = 1024: `paper` ends at least 0.15 above `width` and `measured`, as with K = 20 in the table."""
+    one_label = {"problem.one_label": 1.0, "federated.local_steps": 5, "federated.rounds": 200, "federated.every": 20}
     best = {
         rule: values_of(seeds=1, **one_label, **{"federated.local_rate": rule})["best"]
         for rule in ("paper", "width", "measured")
@@ -162,8 +162,8 @@ def test_gamma_orders_the_rounds_better_than_delta_or_rho() -> None:
     cells = []
     for turn in (0.125, 0.1):
         for rho in (0.0, 0.05, 0.1):
-            change = {"problem.turn": turn, "problem.rho": rho, "network.width": 1024, "federated.rounds": 900}
-            config = cells_of(TheoryConfig(seeds=2, comparator_steps=0, cells=[change]))[0][1]
+            change = {"problem.turn": turn, "problem.rho": rho, "network.width": 1024, "federated.rounds": 850}
+            config = cells_of(TheoryConfig(seeds=1, comparator_steps=0, cells=[change]))[0][1]
             cells.append(measure(change, config))
     fits = {
         x: tables.fit(cells, FitConfig("rounds_to_0.5", x, log_x=x != "rho"), 0.95) for x in ("gamma", "delta", "rho")
