@@ -40,13 +40,14 @@ def study(config: TheoryConfig, folder: Path) -> Results:
         UserError: a cell's settings are none, or its points are closer than the adversary's radius allows.
     """
     from common.run.run import Run, RunIdentity
-    from fal.theorem.reporting import report
+    from fal.theorem.reporting import need_cpu, report
     from fal.theorem.tables import compare_with_first
 
     who = RunIdentity("fal", config.experiment, METHOD, config.scale, config.seed)
     with Run(folder, config, config.runtime, config.tracker, config.loop, who) as run:
         if run.finished:
             return run.results
+        need_cpu(run.device)
         cells = _measured(config)
         compare_with_first(cells)
         _draw(cells, config, run.folder)

@@ -35,12 +35,13 @@ def study(config: ToyConfig, folder: Path) -> Results:
     from common.run.run import Run, RunIdentity
     from fal.theorem import toy, toy_figures
     from fal.theorem.cells import Cell
-    from fal.theorem.reporting import report
+    from fal.theorem.reporting import need_cpu, report
 
     who = RunIdentity("fal", config.experiment, "toy", config.scale, config.seed)
     with Run(folder, config, config.runtime, config.tracker, config.loop, who) as run:
         if run.finished:
             return run.results
+        need_cpu(run.device)
         sets, found, cells, bar = toy.sets_of(config), {}, [], False if in_sweep() else None
         for rate in config.rates:
             with Progress(0, config.rounds, bar=bar, name=f"rate {rate:g}") as progress:

@@ -5,6 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from common.errors import UserError
 from common.run.files import write_atomic, write_json_lines
 from common.run.results import Interval
 from fal.theorem import tables
@@ -13,6 +16,16 @@ from fal.theory_config import FitConfig, ReferenceConfig
 
 WIDTH = 240
 """Of what goes to a file or a pipe."""
+
+
+def need_cpu(device: torch.device) -> None:
+    """Refuse a device on which nothing would be computed.
+
+    Raises:
+        UserError: it is not the CPU.
+    """
+    if device.type != "cpu":
+        raise UserError(f"runtime.device={device.type}: networks of this size are measured on the CPU; use runtime=cpu")
 
 
 def report(

@@ -50,14 +50,17 @@ def regions(config: ToyConfig, sets: Sets, curves: Curves, rate: float) -> Figur
         levels = [label - 0.5 for label in range(len(config.clusters.means) + 1)]
         axes.contourf(across, down, said, levels=levels, colors=COLOURS[: len(levels) - 1], alpha=0.25)
         corners = torch.tensor([[a, b] for a in (-1.0, 0.0, 1.0) for b in (-1.0, 0.0, 1.0)]) * config.eps
-        around = logits(weights, (places[:, :, None] + corners).flatten(0, 2)).argmax(-1).view(SIDE, SIDE, -1)
-        tube = (around != said[..., None]).any(-1).double()
-        axes.contourf(across, down, tube, levels=[0.5, 1.5], colors=["black"])
+        around = logits(weights, (places[:, :, None] + corners).flatten(0, 2)).view(SIDE, SIDE, len(corners), -1)
+        for label in range(len(config.clusters.means)):  # as far as the attack can make it this class
+            own = around[..., label] - around.index_fill(-1, torch.tensor(label), -torch.inf).amax(-1)
+            axes.contour(across, down, own.amax(-1), levels=[0.0], colors="black", linewidths=0.8)
         for label in range(len(config.clusters.means)):
             own = x[y == label]
             axes.scatter(own[:, 0], own[:, 1], s=6, color=COLOURS[label % len(COLOURS)])
         axes.set(title=f"times {scale:g}: test {100 * float(curves.test[-1, run]):.1f} %")
-    figure.suptitle(f"rate {rate:g}, after {config.rounds} rounds; black: within the attack's box of the border")
+    figure.suptitle(
+        f"rate {rate:g}, after {config.rounds} rounds; between the lines a box of {config.eps:.3g} reaches both classes"
+    )
     return figure
 
 

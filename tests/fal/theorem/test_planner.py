@@ -54,7 +54,7 @@ def test_any_dimension_is_attacked_by_pgd() -> None:
 
 def shapes(**changes: float) -> PlannerConfig:
     config = PlannerConfig(
-        eps=0.9, data=DataConfig(source="shapes", train=60, validation=10, test=10, classes=3),
+        eps=0.5, data=DataConfig(source="shapes", train=60, validation=10, test=10, classes=3),
         partition=PartitionConfig(clients=3), network=NetworkConfig(width=64), most_rounds=0,
         pilot=PilotConfig(points=12, rounds=4, steps=[3.2], seeds=1),
     )  # fmt: skip
@@ -69,6 +69,8 @@ def test_images_are_laid_on_x() -> None:
     assert plans[1].robust is not None and data.problem.dim == x.shape[-1]
     with pytest.raises(UserError, match=r"rho=0.9: points \d+ \(client \d\) and \d+ \(client \d\)"):
         plan(shapes(rho=0.9))
+    with pytest.raises(UserError, match="eps=0.9: the start has robust loss"):
+        plan(shapes(rho=0.001, eps=0.9))
     with pytest.raises(UserError, match="image 1 is 0 everywhere"):
         planning.on_x(torch.tensor([[1.0], [0.0]]))
 
