@@ -2,7 +2,7 @@
 
 python -m fal.planner rho=0.1 eps=0.5                                 eight points on a circle
 python -m fal.planner rho=0.05 eps=0.5 problem.points=16 problem.clients=8
-python -m fal.planner data=fashion_mnist partition=skew rho=0.02 eps=0.8   images, laid on X
+python -m fal.planner data=fashion_mnist partition=skew rho=0.002 eps=0.4   images, laid on X
 
 Three columns: the orders that the theorem gives, what a short pilot measures, and what the pilot's plan then does.
 """

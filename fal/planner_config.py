@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from common.errors import UserError
-from common.run.schema import RuntimeConfig
+from common.run.schema import LoopConfig, RuntimeConfig
 from fal.images.config import DataConfig
 from fal.sharing.config import PartitionConfig
 from fal.theorem.config import AdversaryConfig, NetworkConfig, ProblemConfig
@@ -40,7 +40,7 @@ class PlannerConfig:
     rho: float = 0.1
     """Euclidean radius on X, where every image has length sqrt(3)/2 beside the last coordinate 1/2."""
     eps: float = 0.5
-    """Robust loss (absolute) to reach; 1 is that of the start."""
+    """Robust loss (absolute) to reach; the start has 1 with labels 1 and -1, less with more classes."""
     data: DataConfig | None = None
     """Images, as for training; null: the points of `problem`."""
     partition: PartitionConfig = field(default_factory=PartitionConfig)
@@ -58,6 +58,8 @@ class PlannerConfig:
     """Of the run that checks the plan; 0 leaves it out."""
     seed: int = 0
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """Its root is where read images are kept."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.
@@ -70,7 +72,7 @@ class PlannerConfig:
                 f"rho={self.rho}: a radius above 0 is needed; without an adversary nothing is to be planned"
             )
         if not 0 < self.eps < 1:
-            raise UserError(f"eps={self.eps}: the start has robust loss 1; use a number between 0 and 1")
+            raise UserError(f"eps={self.eps}: no start has a robust loss above 1; use a number between 0 and 1")
         if self.local_steps < 1 or self.width_factor <= 0 or self.most_rounds < 0:
             raise UserError(
                 f"local_steps={self.local_steps}, width_factor={self.width_factor}, most_rounds={self.most_rounds}: "

@@ -11,9 +11,6 @@ section 2.1 every few rounds of every run, `media/` the figures.
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +28,7 @@ if TYPE_CHECKING:
     from common.run.results import Results
     from fal.theorem.cells import Cell
 
-logger = logging.getLogger(__name__)
 METHOD = "theorem"
-WIDTH = 240
-"""Of what goes to a file or a pipe."""
 
 ConfigStore.instance().store(name="fal_theory_schema", node=TheoryConfig)
 
@@ -45,27 +39,20 @@ def study(config: TheoryConfig, folder: Path) -> Results:
     Raises:
         UserError: a cell's settings are none, or its points are closer than the adversary's radius allows.
     """
-    from common.run.files import write_atomic, write_json_lines
     from common.run.run import Run, RunIdentity
-    from fal.theorem import tables
+    from fal.theorem.reporting import need_cpu, report
+    from fal.theorem.tables import compare_with_first
 
     who = RunIdentity("fal", config.experiment, METHOD, config.scale, config.seed)
     with Run(folder, config, config.runtime, config.tracker, config.loop, who) as run:
         if run.finished:
             return run.results
+        need_cpu(run.device)
         cells = _measured(config)
-        tables.compare_with_first(cells)
-        write_json_lines(run.folder / "records.jsonl", _records(cells))
-        write_json_lines(run.folder / "table.jsonl", map(dict, tables.rows_of(cells)))
-        fits = [tables.fit(cells, each, config.confidence) for each in config.fits]
-        found = [tables.compared(cells, each, config.confidence) for each in config.references]
-        told = tables.summary(fits, found)
-        head, rows = tables.lines(cells, config)
-        summary = "".join(f"- {line}\n" for line in told)
-        write_atomic(run.folder / "table.md", f"{config.title}\n\n{tables.markdown(head, rows)}\n{summary}")
-        _show(config.title, head, rows, told)
+        compare_with_first(cells)
         _draw(cells, config, run.folder)
-        return run.finish(tables.metrics_of(cells, fits, config))
+        more = (config.fits, config.references)
+        return run.finish(report(run.folder, config.title, cells, config.columns, config.confidence, *more))
 
 
 def _measured(config: TheoryConfig) -> list[Cell]:
@@ -87,24 +74,6 @@ def _measured(config: TheoryConfig) -> list[Cell]:
 
 def _tell(progress: Progress, done: int, whole: int, rounds: int, number: int) -> None:
     progress.update(done + whole * number // rounds)
-
-
-def _records(cells: list[Cell]) -> Iterator[dict[str, Any]]:
-    for number, cell in enumerate(cells):
-        for run, record in cell.row():
-            finite = {key: value if value == value else None for key, value in record.items()}
-            yield {"cell": number, **cell.change, "run": run, **finite}
-
-
-def _show(title: str, head: list[str], rows: list[list[str]], told: list[str]) -> None:
-    from rich.console import Console
-
-    from common.tables.grid import grid
-
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-    console.print(grid(title, head, rows))
-    for line in told:
-        console.print(line, soft_wrap=True)
 
 
 def _draw(cells: list[Cell], config: TheoryConfig, folder: Path) -> None:

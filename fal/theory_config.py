@@ -87,12 +87,18 @@ class TheoryConfig(RunConfig):
         """Refuse values that cannot work.
 
         Raises:
-            UserError: no seed, or an interval without a probability.
+            UserError: no seed, an interval without a probability, or a round that has no record.
         """
         if self.seeds < 1:
             raise UserError(f"seeds={self.seeds}: use 1 or more; intervals need 2")
         if not 0 < self.confidence < 1:
             raise UserError(f"confidence={self.confidence}: it is a probability; use 0.95, say")
+        rounds, every = self.federated.rounds, self.federated.every
+        if any(moment % every or not 0 <= moment <= rounds for moment in self.moments):
+            raise UserError(
+                f"moments={self.moments} with federated.rounds={rounds}, federated.every={every}: use rounds that have "
+                f"a record, multiples of {every} up to {rounds}"
+            )
 
 
 def cells_of(config: TheoryConfig) -> list[tuple[dict[str, Any], TheoryConfig]]:

@@ -152,26 +152,27 @@ def certified(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
     rounds = [float(record["round"][0]) for record in cell.records]
     every = max(1, len(rounds) // 20)
     over_rounds = [losses(w, config.problem.rho) for w in cell.trail[::every]]
-    over_radii = [losses(cell.trail[-1], rho) for rho in RADII]
     figure, (left, right) = _figure(12, 4.4, 2)
     for name, style in {"interval": "-.", "crown": "s", "exact": "-", "pgd20": "x"}.items():
         values = [found[name][0] for found in over_rounds]
         left.plot(rounds[::every], values, style, fillstyle="none", label=BOUNDS[name])
     left.set(xlabel="round", ylabel="robust loss", title=f"rho = {config.problem.rho:g}")
-    exact = np.array([found["exact"][0] for found in over_radii])
-    for name, sign, marker in (("interval", 1, "-."), ("crown", 1, "s-"), ("pgd20", -1, "x-")):
-        apart = sign * (np.array([found[name][0] for found in over_radii]) - exact)
-        label = f"{BOUNDS[name]} above exact" if sign > 0 else f"{BOUNDS[name]} below exact"
-        right.plot(RADII, apart.clip(min=LEAST), marker, fillstyle="none", label=label)
+    for weights, when, style in ((cell.trail[0], "start", "--"), (cell.trail[-1], "end", "-")):
+        found = [losses(weights, rho) for rho in RADII]
+        exact = np.array([each["exact"][0] for each in found])
+        for name, colour in (("interval", "tab:blue"), ("crown", "tab:orange"), ("pgd20", "tab:red")):
+            apart = np.abs(np.array([each[name][0] for each in found]) - exact).clip(min=LEAST)
+            right.plot(RADII, apart, style, marker=".", color=colour, label=f"{BOUNDS[name]}, {when}")
     right.set(
         xlabel="rho",
         ylabel=f"distance to the exact robust loss (at least {LEAST:g})",
         yscale="log",
-        title=f"after {rounds[-1]:.0f} rounds at rho = {config.problem.rho:g}",
+        title=f"before training and after {rounds[-1]:.0f} rounds at rho = {config.problem.rho:g}",
     )
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend()
+    left.legend()
+    right.legend(loc=(0.42, 0.12), ncols=2, fontsize="small")
     return figure
 
 
@@ -185,6 +186,9 @@ def law(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
             y = np.array([values[f"rounds_to_{target:g}"] for values in there], dtype=float)
             axes.errorbar(x, y.mean(1), yerr=y.std(1), fmt="o", capsize=3, color=colour, label=f"to {target:g}")
         axes.set(xlabel=name, ylabel="rounds", yscale="log", xscale="linear" if name == "rho" else "log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:.3g}")
+            axis.set_minor_formatter("{x:.3g}")
         axes.grid(alpha=0.3, which="both")
     panels[0].legend()
     return figure

@@ -112,9 +112,15 @@ def theory(config: PlannerConfig, data: Given) -> Plan:
 
 
 def pilot(config: PlannerConfig, data: Given) -> Plan:
-    """The best of a few short runs, carried on in a straight line where it did not reach the loss."""
+    """The best of a few short runs, carried on in a straight line where it did not reach the loss.
+
+    Raises:
+        UserError: the start has reached it already.
+    """
     tried = [_run(config, data, step, config.pilot.rounds) for step in config.pilot.steps]
     best = min(tried, key=lambda each: each.robust)
+    if best.start <= config.eps:
+        raise UserError(f"eps={config.eps:g}: the start has robust loss {best.start:.4g} already; use a smaller one")
     fell = best.start - best.robust
     if fell <= 0:
         note = "no step tried lowers the loss: give the pilot more rounds or other steps"

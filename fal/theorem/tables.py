@@ -1,7 +1,7 @@
 """Cells as a table: means over seeds with intervals, exponents beside the predicted ones, earlier measurements."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from common.run.results import Interval
 from fal.theorem.cells import Cell
-from fal.theory_config import FitConfig, ReferenceConfig, TheoryConfig
+from fal.theory_config import FitConfig, ReferenceConfig
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ def compared(cells: Sequence[Cell], config: ReferenceConfig, confidence: float) 
     return Compared(config, None)
 
 
-def lines(cells: Sequence[Cell], config: TheoryConfig) -> tuple[list[str], list[list[str]]]:
+def lines(cells: Sequence[Cell], columns: Sequence[str], confidence: float) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table."""
     keys = list(dict.fromkeys(key for cell in cells for key in cell.change))
-    head = [*(key.rpartition(".")[2] for key in keys), *config.columns]
+    head = [*(key.rpartition(".")[2] for key in keys), *columns]
     rows = []
     for cell in cells:
         own = [text(cell.change.get(key)) for key in keys]
-        rows.append([*own, *(shown(cell.values.get(name), config.confidence) for name in config.columns)])
+        rows.append([*own, *(shown(cell.values.get(name), confidence) for name in columns)])
     return head, rows
 
 
@@ -133,14 +133,16 @@ def summary(fits: Sequence[Fit], found: Sequence[Compared]) -> list[str]:
     return told
 
 
-def metrics_of(cells: Sequence[Cell], fits: Sequence[Fit], config: TheoryConfig) -> dict[str, Interval]:
+def metrics_of(
+    cells: Sequence[Cell], fits: Sequence[Fit], columns: Sequence[str], confidence: float
+) -> dict[str, Interval]:
     """What `results.json` holds: exponents, and the columns of every cell."""
     metrics = {each.name: each.exponent for each in fits if each.exponent is not None}
     for cell in cells:
         name = "_".join(f"{key.rpartition('.')[2]}_{text(value)}" for key, value in cell.change.items())
-        for column in config.columns:
+        for column in columns:
             values = cell.values.get(column)
-            found = None if values is None else mean_of(values, config.confidence)
+            found = None if values is None else mean_of(values, confidence)
             if found is not None:
                 metrics[f"{column}_{name}" if name else column] = found
     return metrics
@@ -177,8 +179,3 @@ def _there(cell: Cell, name: str) -> bool:
 
 def _same(one: Any, other: Any) -> bool:
     return one == other or (isinstance(one, float) and isinstance(other, float) and math.isclose(one, other))
-
-
-def rows_of(cells: Sequence[Cell]) -> list[Mapping[str, Any]]:
-    """What `table.jsonl` holds: every value of every seed."""
-    return [{"cell": number, **cell.change, "values": cell.values} for number, cell in enumerate(cells)]
