@@ -51,7 +51,7 @@ CLOSED = {
 TOP_LEVEL = {
     *("conf", "common", "hydra_plugins", "scripts", "tests", "docs", *PAPERS),
     *("README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile"),
-    *("pyproject.toml", "requirements.lock", "environment.yml"),
+    *("pyproject.toml", "requirements.lock", "requirements-flower.lock", "environment.yml"),
     *(".ci", ".github", ".gitignore", ".pre-commit-config.yaml"),
 }
 
