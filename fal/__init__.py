@@ -1,0 +1,1 @@
+"""FAL: federated adversarial learning (arXiv 2208.03635)."""

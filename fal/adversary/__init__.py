@@ -1,0 +1,1 @@
+"""What the attacks of `fal.attack` are made of: balls, gains, ways to climb, and judges at test time."""

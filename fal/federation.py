@@ -1,0 +1,248 @@
+"""The federation: who takes part in a round, in which chunks clients train, and what the server makes of it."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from common.engine.plan import chunk_of
+from common.engine.weights import Weights, averaged, stack_of
+from common.errors import UserError
+from fal import server
+from fal.client import Global, Update, Work, client_step
+from fal.config import AggregatorConfig, ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
+from fal.keys import Key
+from fal.methods import Local
+from fal.states import ClientStates, ServerState
+
+log = logging.getLogger(__name__)
+SERVER = "server"
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client's data."""
+
+    number: int
+    indices: Tensor
+    """Of its items, into the train split."""
+    log_counts: Tensor
+    """[classes]: of its labels; absent classes count as 1."""
+
+
+def clients_of(parts: Sequence[Tensor], y: Tensor, classes: int, dtype: torch.dtype, batch: int) -> list[Client]:
+    """The clients of a partition.
+
+    Raises:
+        UserError: one has no item, or fewer than a batch.
+    """
+    found = []
+    for number, indices in enumerate(parts):
+        if len(indices) < max(1, batch):
+            raise UserError(
+                f"client {number} has {len(indices)} of the {len(y)} items and federation.batch={batch}: every client "
+                "needs a full batch; use a smaller federation.batch, fewer partition.clients, or a larger "
+                "partition.minimum"
+            )
+        counts = torch.bincount(y[indices], minlength=classes).clamp(min=1)
+        found.append(Client(number, indices, counts.to(dtype).log()))
+    return found
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is logged of a round."""
+
+    clients: int
+    left_out: Mapping[int, str]
+    """Client -> why its update was rejected."""
+    metrics: Mapping[str, float]
+
+
+@dataclass
+class Federation:
+    """Clients and server of a run."""
+
+    local: Local
+    images: tuple[Tensor, Tensor]
+    clients: Sequence[Client]
+    config: FederationConfig
+    optimiser: OptimiserConfig
+    aggregator: AggregatorConfig
+    seed: int
+    server: ServerState
+    states: ClientStates
+    tamper: Callable[[dict[int, Update], int], dict[int, Update]] | None = None
+    """What Byzantine clients make of the updates of a round, and its number."""
+    disguise: Callable[[Work], Work] = lambda work: work
+    """What Byzantine clients make of their own work."""
+
+    @property
+    def method(self) -> MethodConfig:
+        """Of the local objective."""
+        return self.local.method
+
+    def chosen(self, number: int) -> list[Client]:
+        """The clients of a round, in the order of their numbers, without those that drop out.
+
+        Raises:
+            UserError: participation chooses none.
+        """
+        count = round(self.config.participation * len(self.clients))
+        if count < 1:
+            raise UserError(
+                f"federation.participation={self.config.participation:g} of {len(self.clients)} clients takes none; "
+                f"use {1 / len(self.clients):g} or more"
+            )
+        key = Key(self.seed, number, SERVER)
+        chosen = list(range(len(self.clients)))
+        if count < len(self.clients):
+            chosen = sorted(key.permutation(0, "chosen", len(self.clients))[:count].tolist())
+        if self.config.dropouts:
+            away = key.uniform(0, "dropouts", (len(self.clients),)) < self.config.dropouts
+            chosen = [client for client in chosen if not away[client]]
+        return [self.clients[client] for client in chosen]
+
+    def work(self, client: Client, number: int) -> Work | None:
+        """What a client does in a round; None: it is slow and gets no step done."""
+        key = Key(self.seed, number, client.number)
+        size = len(client.indices)
+        batch = self.config.batch or size
+        each = size // batch
+        steps = self.config.local_steps or max(1, round(self.config.local_epochs * each))
+        if self.config.stragglers and float(key.uniform(0, "slow", (1,))) < self.config.stragglers:
+            steps = int(self.config.deadline * steps)
+        if not steps:
+            return None
+        if batch == size:
+            batches = [client.indices] * steps
+        else:
+            orders = [key.permutation(epoch, "order", size) for epoch in range(ceil(steps / each))]
+            ordered = [client.indices[order[: each * batch]].split(batch) for order in orders]
+            batches = [part for epoch in ordered for part in epoch][:steps]
+        variate = self.states.variates.get(client.number, {})
+        return self.disguise(Work(key, batches, client.log_counts, min(steps, each), variate))
+
+    def train(self, works: Mapping[int, Work]) -> Iterable[tuple[int, Update]]:
+        """The updates of the clients, one after the other in the order of groups of works that have one shape."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for client, work in works.items():
+            groups.setdefault(work.shape, []).append(client)
+        start = Global(self.server.weights, self.server.buffers, self.server.variate)
+        for group in groups.values():
+            size = self.chunk(works[group[0]], len(group))
+            for at in range(0, len(group), size):
+                few = group[at : at + size]
+                own = [works[client] for client in few]
+                yield from zip(few, client_step(self.local, self.optimiser, self.images, start, own), strict=True)
+
+    def chunk(self, work: Work, clients: int) -> int:
+        """How many clients with works of this shape go at once."""
+        if not self.config.stack or clients == 1:
+            return 1
+        x, y = self.images[0][work.batches[0]], self.images[1][work.batches[0]]
+
+        def loss(weights: Weights, part: tuple[Tensor, Tensor]) -> Tensor:
+            logits = self.local.network({**weights, **self.server.buffers}, part[0], training=False)
+            return torch.nn.functional.cross_entropy(logits, part[1])
+
+        return chunk_of(loss, self.server.weights, (x, y), x.device, tasks=clients, shared=False)
+
+    def round(self, number: int) -> Round:
+        """Train the clients of round `number` and move the server; a function of seed, number and state alone.
+
+        Raises:
+            UserError: more updates were rejected than `federation.max_rejected`.
+        """
+        works = {client.number: self.work(client, number) for client in self.chosen(number)}
+        at_work = {client: work for client, work in works.items() if work is not None}
+        found, left_out = self.accepted(at_work, number)
+        self.server.rejected += len(left_out)
+        for client, reason in left_out.items():
+            log.warning("round %d: the update of client %d %s; it is left out", number, client, reason)
+        if self.server.rejected > self.config.max_rejected:
+            raise UserError(
+                f"{self.server.rejected} updates were rejected up to round {number}, the last of client "
+                f"{max(left_out)} ({left_out[max(left_out)]}): more than federation.max_rejected="
+                f"{self.config.max_rejected}; use a smaller optimiser.lr, or a larger limit"
+            )
+        if not found:
+            log.warning("round %d: no client sent an update; the global weights stay", number)
+            return Round(0, left_out, {})
+        self.move(found, number)
+        return Round(len(found), left_out, self.measured(found))
+
+    def accepted(self, works: Mapping[int, Work], number: int) -> tuple[dict[int, Update], dict[int, str]]:
+        """The updates that can be used, by client, and why others cannot."""
+        found = dict(self.train(works))
+        if self.tamper is not None:
+            found = self.tamper(found, number)
+        left_out = {}
+        for client in sorted(found):
+            if reason := server.fault(found[client].delta, self.server.weights):
+                left_out[client] = reason
+        found = {client: found[client] for client in sorted(found) if client not in left_out}
+        norms = [server.norm(update.delta) for update in found.values()]
+        clients = list(found)
+        for place in server.too_long(norms):
+            left_out[clients[place]] = f"is {norms[place]:.2g} long, over {server.LONGEST:.0e} times the median"
+        return {client: update for client, update in found.items() if client not in left_out}, left_out
+
+    def move(self, found: Mapping[int, Update], number: int) -> None:
+        """The server's step: U <- U + eta_global * (sum of shares * updates)."""
+        state, updates, sizes = self.server, list(found.values()), self.sizes(found)
+        plain = [size / sum(sizes) for size in sizes]
+        favouring = self.method.slack and number > 1  # SFAT's first round is a plain mean
+        losses = [update.adversarial_loss for update in updates]
+        shares = server.slack_shares(losses, sizes, self.method) if favouring else server.same_for_all(plain)
+        deltas, rate = [update.delta for update in updates], self.method.eta_global
+        if self.optimiser.name is Optimiser.fednova:  # directions of unit length, then the mean number of steps
+            counts = [effective_steps(update.steps, self.optimiser) for update in updates]
+            deltas = [{name: w / n for name, w in delta.items()} for delta, n in zip(deltas, counts, strict=True)]
+            rate *= sum(share * n for share, n in zip(plain, counts, strict=True))
+        change = server.combined(self.aggregator, deltas, shares, state.weights)
+        state.weights = {name: w + rate * change[name].to(w) for name, w in state.weights.items()}
+        if state.buffers:
+            state.buffers = averaged(stack_of([update.buffers for update in updates]), plain)
+        if self.optimiser.name is Optimiser.scaffold:
+            self.move_variates(found)
+
+    def move_variates(self, found: Mapping[int, Update]) -> None:
+        """SCAFFOLD: c <- c + (1 / N) sum over the round's clients of (c_i new - c_i), N all clients."""
+        share = 1 / len(self.clients)
+        for client, update in found.items():
+            before = self.states.variates[client]
+            self.server.variate = {
+                name: c + share * (update.variate[name] - before[name]) for name, c in self.server.variate.items()
+            }
+            self.states.variates[client] = update.variate
+
+    def sizes(self, found: Iterable[int]) -> list[float]:
+        """What clients count before any favour."""
+        if self.config.weights is ClientWeights.uniform:
+            return [1.0 for _ in found]
+        return [float(len(self.clients[client].indices)) for client in found]
+
+    def measured(self, found: Mapping[int, Update]) -> dict[str, float]:
+        """Means over the round's clients, the largest drift, and bytes both ways."""
+        updates = list(found.values())
+        size = sum(w.numel() * w.element_size() for w in (*self.server.weights.values(), *self.server.buffers.values()))
+        each = 2 if self.optimiser.name is Optimiser.scaffold else 1
+        mean = 1 / len(updates)
+        return {
+            "loss_first": mean * sum(update.loss_first for update in updates),
+            "loss_last": mean * sum(update.loss_last for update in updates),
+            "drift": max(server.norm(update.delta) for update in updates),
+            "bytes": float(2 * each * size * len(updates)),
+        }
+
+
+def effective_steps(steps: int, optimiser: OptimiserConfig) -> float:
+    """FedNova's |a|_1: how many plain steps those with momentum amount to (arXiv 2007.07481, section 4)."""
+    rho = optimiser.momentum
+    if not rho:
+        return float(steps)
+    return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)

@@ -1,0 +1,109 @@
+"""Local objectives: what a client minimises, one value an item, and how its points are attacked.
+
+Every formula holds for one client and for a stack of clients, whose tensors have a leading axis more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.engine.weights import Weights
+from fal import objective
+from fal.adversary.balls import ball_of
+from fal.adversary.config import AttackConfig, Loss
+from fal.adversary.gains import LABEL_GAINS, Classifier, Gain, kl_gain
+from fal.attack import attack
+from fal.config import MethodConfig, Objective
+from fal.network import Forward, Network
+
+Draws = Callable[[int, tuple[int, ...]], Tensor]
+"""(restart, shape of one client's points) -> uniform numbers, [*clients, *shape]."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items of one local step, of one client or of a stack."""
+
+    x: Tensor
+    """[*clients, items, ...], images in [0, 1]."""
+    y: Tensor
+    """[*clients, items]."""
+    log_counts: Tensor
+    """Of the classes among the client's items, absent ones counted as 1: [*clients, classes]."""
+    draws: Draws
+
+    @property
+    def stacked(self) -> bool:
+        """Is there an axis of clients?"""
+        return self.y.dim() == 2
+
+
+@dataclass(frozen=True)
+class Local:
+    """The objective of a method."""
+
+    network: Network
+    method: MethodConfig
+    attack: AttackConfig
+
+    def logits(self, weights: Weights, x: Tensor, batch: Batch) -> Tensor:
+        """As the loss sees them, in training mode."""
+        return self._seen(self.network(weights, x, stacked=batch.stacked), batch)
+
+    def _seen(self, logits: Tensor, batch: Batch) -> Tensor:
+        if self.method.scale is None:
+            return logits
+        return objective.calibrated(logits, self.method.scale, batch.log_counts)
+
+    def loss(self, weights: Weights, batch: Batch, attacked: Tensor) -> Tensor:
+        """Of every item [*clients, items], given the attacked points of the batch."""
+        kind, beta = self.method.objective, self.method.beta or 0.0
+        worst = self.logits(weights, attacked, batch)
+        if kind in (Objective.clean, Objective.adversarial, Objective.calibrated):
+            return objective.cross_entropy(worst, batch.y)
+        natural = self.logits(weights, batch.x, batch)
+        if kind is Objective.trades:
+            return objective.trades(natural, worst, batch.y, beta)
+        if kind is Objective.mart:
+            return objective.mart(natural, worst, batch.y, beta)
+        share = self.method.adversarial_share or 0.0
+        return share * objective.cross_entropy(worst, batch.y) + (1 - share) * objective.cross_entropy(natural, batch.y)
+
+    def attacked(self, weights: Weights, batch: Batch) -> Tensor:
+        """The points that the loss is taken at, of the shape of `batch.x`; no gradient passes through them.
+
+        With a fraction below 1 the last items of the batch stay as they are.
+        """
+        fraction = 1.0 if self.method.fraction is None else self.method.fraction
+        count = round(fraction * batch.y.shape[-1])
+        if self.method.objective is Objective.clean or count == 0:
+            return batch.x
+        items, rest = batch.y.dim() - 1, batch.y.shape[-1] - count
+        x, y = batch.x.narrow(items, 0, count), batch.y.narrow(items, 0, count)
+        fixed = {name: w.detach() for name, w in weights.items()}
+        with self.network.fixed(fixed, stacked=batch.stacked) as forward:
+            worst = self._worst(forward, x, y, batch)
+        return torch.cat([worst, batch.x.narrow(items, count, rest)], items) if rest else worst
+
+    def _worst(self, forward: Forward, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+        """The attack on points [*clients, items, ...], whose clients are folded into the items."""
+        clients = y.dim() - 1
+
+        def logits(points: Tensor) -> Tensor:
+            return self._seen(forward(points.view(x.shape)), batch).flatten(0, clients)
+
+        def draws(restart: int) -> Tensor:
+            return batch.draws(restart, tuple(x.shape[clients:])).flatten(0, clients).to(x)
+
+        folded, gain = x.flatten(0, clients), self._gain(logits, x.flatten(0, clients), y.flatten())
+        return attack(gain, folded, ball_of(self.attack), self.attack, draws).view(x.shape)
+
+    def _gain(self, logits: Forward, x: Tensor, y: Tensor) -> Gain:
+        """What the adversary maximises, of points [items, ...]."""
+        if self.attack.loss is not Loss.kl:
+            return Classifier(logits, y, LABEL_GAINS[self.attack.loss])
+        with torch.no_grad():
+            natural = logits(x)
+        return lambda points: kl_gain(logits(points), natural)

@@ -1,0 +1,46 @@
+"""A network with weights from outside: one client's or a stack's, in training or in evaluation mode."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from common.engine.swap import swapped
+from common.engine.weights import Weights, buffers_of, call, select
+
+Forward = Callable[[Tensor], Tensor]
+"""Points [*clients, items, ...] -> logits [*clients, items, classes]."""
+
+
+class Network:
+    """Calls a module with weights and buffers of one client, or of a stack with a leading client axis.
+
+    The module is never written to. Its two modes are two modules, so that none is switched back and forth.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        """`module` gives the start and is copied; clients' weights are leaves of their own."""
+        self.modes = {mode: deepcopy(module).train(mode).requires_grad_(False) for mode in (True, False)}
+        self.parameters = list(select(module))
+
+    def start(self) -> tuple[Weights, Weights]:
+        """Copies of the module's parameters, and of its buffers."""
+        return {name: w.clone() for name, w in select(self.modes[True]).items()}, buffers_of(self.modes[True])
+
+    def __call__(self, weights: Weights, x: Tensor, *, training: bool = True, stacked: bool = False) -> Tensor:
+        """Logits under `weights`, which may name buffers too; batch norm in training mode moves those in place."""
+        module = self.modes[training]
+        if not stacked:
+            return call(module, weights, x)
+        return torch.func.vmap(lambda own, images: call(module, own, images))(weights, x)
+
+    @contextmanager
+    def fixed(self, weights: Weights, *, training: bool = False, stacked: bool = False) -> Iterator[Forward]:
+        """Many calls with the same weights: those of one client are put in place once, as an attack's steps need."""
+        if stacked:
+            yield lambda x: self(weights, x, training=training, stacked=True)
+            return
+        with swapped(self.modes[training], weights):
+            yield self.modes[training]

@@ -1,0 +1,74 @@
+"""What a run of the federation must not lose: the server's weights, and what clients keep from round to round."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from common.engine.weights import Weights
+from common.errors import UserError
+from common.run.checkpoint import Shards
+from fal.config import Optimiser, OptimiserConfig
+from fal.network import Network
+
+
+@dataclass
+class ServerState:
+    """All that a round changes; `run.track` keeps it."""
+
+    weights: Weights
+    buffers: Weights
+    variate: Weights = field(default_factory=dict)
+    """SCAFFOLD's c."""
+    rejected: int = 0
+    """Updates left out so far."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return {
+            "weights": self.weights, "buffers": self.buffers, "variate": self.variate, "rejected": self.rejected
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take it back."""
+        self.weights, self.buffers = dict(state["weights"]), dict(state["buffers"])
+        self.variate, self.rejected = dict(state["variate"]), int(state["rejected"])
+
+
+class ClientStates:
+    """SCAFFOLD's variates of the clients, each a file of its own in a checkpoint; empty for other optimisers."""
+
+    def __init__(self, variates: dict[int, Weights]) -> None:
+        """`variates`: of every client."""
+        self.variates = variates
+
+    def state_dict(self) -> Shards:
+        """One shard a client."""
+        return Shards(map(str, self.variates), lambda name: self.variates[int(name)])
+
+    def load_state_dict(self, state: Mapping[str, Weights]) -> None:
+        """Take them back.
+
+        Raises:
+            UserError: they are of another number of clients.
+        """
+        if {int(name) for name in state} != self.variates.keys():
+            raise UserError(
+                f"partition.clients={len(self.variates)}: the checkpoint has variates of {len(state)} clients; a run "
+                "of SCAFFOLD is continued with the clients it began with"
+            )
+        self.variates = {int(name): dict(weights) for name, weights in state.items()}
+
+
+def fresh_states(
+    network: Network, optimiser: OptimiserConfig, clients: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> tuple[ServerState, ClientStates]:
+    """Before the first round: the network's own weights, and SCAFFOLD's variates of the `clients` at 0."""
+    weights, buffers = network.start()
+    weights = {name: w.to(device, dtype) for name, w in weights.items()}
+    buffers = {name: b.to(device, dtype) if b.is_floating_point() else b.to(device) for name, b in buffers.items()}
+    if optimiser.name is not Optimiser.scaffold:
+        return ServerState(weights, buffers), ClientStates({})
+    zero = {name: torch.zeros_like(w) for name, w in weights.items()}
+    return ServerState(weights, buffers, zero), ClientStates({client: zero for client in clients})

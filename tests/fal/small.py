@@ -1,0 +1,100 @@
+"""A federation small enough for float64: random images of three classes, an MLP or a CNN."""
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.engine.weights import Weights
+from fal.adversary.config import AttackConfig
+from fal.config import AggregatorConfig, FederationConfig, Form, MethodConfig, Objective, Optimiser, OptimiserConfig
+from fal.federation import Federation, clients_of
+from fal.methods import Local
+from fal.network import Network
+from fal.states import fresh_states
+
+CLASSES, ITEMS = 3, 24
+ATTACK = AttackConfig(eps=0.1, steps=3)
+METHODS: dict[str, dict[str, Any]] = {
+    "fedavg": {"objective": Objective.clean},
+    "fat": {"objective": Objective.adversarial, "fraction": 1.0},
+    "fal": {"objective": Objective.adversarial, "fraction": 1.0},
+    "calfat": {"objective": Objective.calibrated, "scale": 10.0},
+    "sfat": {
+        "objective": Objective.adversarial, "fraction": 1.0,
+        "slack": True, "alpha": 1 / 6, "favoured": 1, "form": Form.published,
+    },
+    "mixed": {"objective": Objective.mixed, "adversarial_share": 0.5},
+    "trades": {"objective": Objective.trades, "beta": 6.0},
+    "mart": {"objective": Objective.mart, "beta": 5.0},
+}  # fmt: skip
+
+
+def method(name: str, **more: Any) -> MethodConfig:
+    """A method of the tables."""
+    return MethodConfig(**{"name": name, "title": name, **METHODS[name], **more})
+
+
+def optimiser(name: str = "fedavg", **more: Any) -> OptimiserConfig:
+    """An optimiser with a rate of 0.3."""
+    own = {"mu": 0.1} if name == "fedprox" else {}
+    return OptimiserConfig(**{"name": Optimiser(name), "lr": 0.3, **own, **more})
+
+
+def net(kind: str = "mlp", seed: int = 0) -> nn.Module:
+    """In float64."""
+    torch.manual_seed(seed)
+    if kind == "mlp":
+        body = [nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, CLASSES)]
+    else:
+        norm = [nn.BatchNorm2d(4)] if kind == "bn" else [nn.GroupNorm(2, 4)] if kind == "gn" else []
+        body = [nn.Conv2d(1, 4, 3, padding=1), *norm, nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2), nn.ReLU()]
+        body += [nn.Flatten(), nn.Linear(16, CLASSES)]
+    return nn.Sequential(*body).double()
+
+
+def images(seed: int = 0, items: int = ITEMS) -> tuple[Tensor, Tensor]:
+    """Pixels in [0, 1], every class as often."""
+    draw = torch.Generator().manual_seed(seed)
+    return torch.rand(items, 1, 6, 6, generator=draw, dtype=torch.float64), torch.arange(items) % CLASSES
+
+
+def federation(
+    name: str = "fat",
+    parts: Sequence[Tensor] | int = 4,
+    *,
+    kind: str = "mlp",
+    module: nn.Module | None = None,
+    attack: AttackConfig = ATTACK,
+    optimised: OptimiserConfig | None = None,
+    aggregator: AggregatorConfig | None = None,
+    seed: int = 0,
+    data: tuple[Tensor, Tensor] | None = None,
+    changed: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Federation:
+    """Of `parts`, or of so many equal ones; `changed` keys of the method, `settings` of the federation."""
+    x, y = data or images()
+    parts = list(torch.arange(len(y)).chunk(parts)) if isinstance(parts, int) else parts
+    network = Network(module or net(kind))
+    local = Local(network, method(name, **(changed or {})), copy(attack))
+    config = FederationConfig(**{"local_steps": 3, **settings})
+    clients = clients_of(parts, y, CLASSES, x.dtype, config.batch)
+    rule = optimised or optimiser()
+    states = fresh_states(network, rule, [client.number for client in clients], x.dtype, x.device)
+    return Federation(local, (x, y), clients, config, rule, aggregator or AggregatorConfig(), seed, *states)
+
+
+def trained(found: Federation, rounds: int = 3) -> Weights:
+    """The global weights after some rounds."""
+    for number in range(1, rounds + 1):
+        found.round(number)
+    return found.server.weights
+
+
+def apart(a: Weights, b: Weights) -> float:
+    """Largest difference."""
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
