@@ -16,9 +16,9 @@ from common.engine.inner import adapt
 from common.engine.rules import SGD, Momentum, UpdateRule
 from common.engine.settings import Unroll
 from common.engine.weights import Weights, stack, stack_of, unstack
-from fal.config import Optimiser, OptimiserConfig, Refresh
 from fal.keys import Key
 from fal.methods import Batch, Local
+from fal.settings import Optimiser, OptimiserConfig, Refresh
 
 
 @dataclass(frozen=True)

@@ -1,240 +1,41 @@
 """The schema: every key of `python -m fal.train`, its type, default and source."""
 
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
 
 from common.errors import UserError
-
-
-class Objective(StrEnum):
-    """What a client minimises (`fal.methods`)."""
-
-    clean = "clean"
-    adversarial = "adversarial"
-    calibrated = "calibrated"
-    mixed = "mixed"
-    trades = "trades"
-    mart = "mart"
-
-
-class Refresh(StrEnum):
-    """When points are attacked anew: at every local step, or once a round at the global weights (sheet, 1.5)."""
-
-    step = "step"
-    round = "round"
-
-
-class Form(StrEnum):
-    """Of SFAT's weights."""
-
-    published = "published"
-    """They sum to 1."""
-    released = "released"
-    """As the released code adds them up: less than 1 whenever the first client is not the one that is favoured."""
-
-
-OWNERS = {
-    "fraction": {Objective.adversarial},
-    "scale": {Objective.calibrated},
-    "adversarial_share": {Objective.mixed},
-    "beta": {Objective.trades, Objective.mart},
-}
-"""Key of `method` -> objectives that read it."""
-SLACK = ("alpha", "favoured", "form")
-"""Keys of `method` that belong to SFAT's weights."""
+from common.fields import UNHASHED
+from common.run.schema import RunConfig
+from fal.adversary.config import AttackConfig
+from fal.images.config import DataConfig
+from fal.networks.config import ModelConfig
+from fal.settings import AggregatorConfig, FederationConfig, MethodConfig, Objective, OptimiserConfig
+from fal.sharing.config import PartitionConfig
 
 
 @dataclass
-class MethodConfig:
-    """One row of the tables. A key that is null has no meaning for the method."""
+class EvaluationConfig:
+    """What the dev and test splits are attacked by, and how much of it."""
 
-    name: str = "fal"
-    title: str = "FAL"
-    objective: Objective = Objective.adversarial
-    eta_global: float = 1.0
-    """Server step: U <- U + eta_global * mean of the clients' updates."""
-    eta_local: float | None = None
-    """Local learning rate; null is `optimiser.lr`."""
-    refresh: Refresh = Refresh.step
-    slack: bool = False
-    """SFAT's weights of clients."""
-    fraction: float | None = None
-    """Share of a batch that is attacked."""
-    scale: float | None = None
-    """CalFAT: factor of the logits before the log-prior is added."""
-    adversarial_share: float | None = None
-    """Weight of the attacked batch beside the clean one."""
-    beta: float | None = None
-    """Weight of the divergence term of TRADES and MART."""
-    alpha: float | None = None
-    """SFAT: the paper's alpha; favoured clients weigh (1 + alpha) / (1 - alpha)."""
-    favoured: int | None = None
-    """SFAT: how many clients, those with the smallest adversarial loss."""
-    form: Form | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse keys of other methods and values out of range.
-
-        Raises:
-            UserError: names the key, the value and the way out.
-        """
-        for key, owners in OWNERS.items():
-            self._check_owned(key, self.objective in owners, f"method.objective={self.objective}")
-        for key in SLACK:
-            self._check_owned(key, self.slack, f"method.slack={str(self.slack).lower()}")
-        if self.alpha is not None and not 0 <= self.alpha < 1:
-            alpha = (self.alpha - 1) / (self.alpha + 1)
-            hint = f"; a flag {self.alpha:g} of the released code is alpha={alpha:.4f}" if self.alpha > 1 else ""
-            raise UserError(
-                f"method.alpha={self.alpha:g}: the paper's alpha lies in (0, 1) and the weight is "
-                f"(1 + alpha) / (1 - alpha){hint}"
-            )
-        if self.favoured is not None and self.favoured < 1:
-            raise UserError(f"method.favoured={self.favoured}: use 1 client or more")
-        for key in ("fraction", "adversarial_share"):
-            value = getattr(self, key)
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"method.{key}={value:g}: it is a share; use 0 to 1")
-        for key in ("scale", "eta_global", "eta_local"):
-            value = getattr(self, key)
-            if value is not None and value <= 0:
-                raise UserError(f"method.{key}={value:g}: use a number above 0")
-
-    def _check_owned(self, key: str, owned: bool, owner: str) -> None:
-        value = getattr(self, key)
-        if value is not None and not owned:
-            raise UserError(f"method.{key}={value} with {owner} (method={self.name}), which does not read it; use null")
-        if value is None and owned:
-            raise UserError(f"method.{key}=null with {owner} (method={self.name}), which needs it; give a number")
-
-
-class Optimiser(StrEnum):
-    """How local steps and their aggregate are corrected."""
-
-    fedavg = "fedavg"
-    fedprox = "fedprox"
-    scaffold = "scaffold"
-    fednova = "fednova"
-
-
-@dataclass
-class OptimiserConfig:
-    """The local steps."""
-
-    name: Optimiser = Optimiser.fedavg
-    lr: float = 0.01
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    mu: float | None = None
-    """FedProx: mu / 2 * squared distance to the global weights is added to the loss."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible combinations.
-
-        Raises:
-            UserError: names the key, the value and the way out.
-        """
-        if not self.lr > 0:
-            raise UserError(f"optimiser.lr={self.lr:g}: use a number above 0")
-        if not 0 <= self.momentum < 1 or self.weight_decay < 0:
-            raise UserError(
-                f"optimiser.momentum={self.momentum:g}, optimiser.weight_decay={self.weight_decay:g}: momentum lies in "
-                "[0, 1), weight decay is 0 or more"
-            )
-        if (self.mu is not None) != (self.name is Optimiser.fedprox):
-            raise UserError(f"optimiser.mu={self.mu} with optimiser={self.name}: fedprox needs it, no other reads it")
-        if self.name is Optimiser.scaffold and self.momentum:
-            raise UserError(
-                f"optimiser=scaffold with optimiser.momentum={self.momentum:g}: its variates are means of plain "
-                "gradients; use optimiser.momentum=0"
-            )
-
-
-class Aggregator(StrEnum):
-    """How the server makes one update of many."""
-
-    mean = "mean"
-    median = "median"
-    trimmed_mean = "trimmed_mean"
-    krum = "krum"
-    multi_krum = "multi_krum"
-    geometric_median = "geometric_median"
-    clipping = "clipping"
-
-
-USES = {
-    "trimmed": {Aggregator.trimmed_mean},
-    "byzantine": {Aggregator.krum, Aggregator.multi_krum},
-    "kept": {Aggregator.multi_krum},
-    "iterations": {Aggregator.geometric_median},
-    "norm": {Aggregator.clipping},
-}
-"""Key of `aggregator` -> rules that read it."""
-
-
-@dataclass
-class AggregatorConfig:
-    """The server's rule. A key that is null has no meaning for it."""
-
-    name: Aggregator = Aggregator.mean
-    trimmed: int | None = None
-    """Values cut off at either end of every coordinate."""
-    byzantine: int | None = None
-    """Krum's f: how many clients may be bad."""
-    kept: int | None = None
-    """Multi-Krum: how many updates are averaged."""
-    iterations: int | None = None
-    """Of Weiszfeld's algorithm."""
-    norm: float | None = None
-    """Longer updates are scaled down to it."""
-
-    def __post_init__(self) -> None:
-        """Refuse keys of other rules.
-
-        Raises:
-            UserError: a key is missing, out of range, or read by another rule.
-        """
-        for key, users in USES.items():
-            value, used = getattr(self, key), self.name in users
-            if (value is not None) != used:
-                need = "needs it" if used else "does not read it; use null"
-                raise UserError(f"aggregator.{key}={value} with aggregator={self.name}, which {need}")
-            if value is not None and (value < 0 or (value == 0 and key in ("kept", "iterations", "norm"))):
-                raise UserError(f"aggregator.{key}={value}: use a larger number")
-
-
-class ClientWeights(StrEnum):
-    """What a client counts in the mean."""
-
-    uniform = "uniform"
-    """The paper: all the same."""
-    size = "size"
-
-
-@dataclass
-class FederationConfig:
-    """Rounds and who takes part; the defaults are the paper's but for their number."""
-
-    rounds: int = 100
-    batch: int = 0
-    """Items of a local step; 0 takes all of a client's. What is left of an epoch's last batch is left out."""
-    local_epochs: float = 1.0
-    """Passes of a client over its items in a round; a fraction is that share of one, at least one step."""
-    local_steps: int = 0
-    """The same number of steps for every client in place of passes; 0 counts passes."""
-    weights: ClientWeights = ClientWeights.uniform
-    participation: float = 1.0
-    """Share of the clients that a round takes."""
-    stragglers: float = 0.0
-    """Share of the chosen clients that are slow."""
-    deadline: float = 1.0
-    """Share of its steps that a slow client gets done; without a single one it is left out."""
-    dropouts: float = 0.0
-    """Chance of a chosen client to send nothing."""
-    max_rejected: int = 10
-    """Updates of a run that may be rejected (non-finite, misshapen, far too long) before it stops."""
-    stack: bool = True
-    """Clients at once where `common.engine.plan` finds that it pays; false takes them one by one."""
+    eps: float | None = None
+    """Radius; null is that of training, `attack.eps`."""
+    steps: int = 20
+    """Of PGD and of CW, each a quarter of the radius long."""
+    restarts: int = 1
+    aa_lite: bool = True
+    """Also the ensemble of attacks, by which an image is lost if any of them fools the model."""
+    dev: int = 0
+    """Images of the dev split that select, the first ones; 0 takes all."""
+    recent: int = 5
+    """Last rounds whose mean is reported beside the best and the last one."""
+    batch: int = 500
+    """Images at once."""
+    confidence: float = 0.95
+    patience: int = 0
+    """Stop after so many dev evaluations without improvement; 0 never."""
+    allow_weaker: bool = False
+    """Attack less at test time than in training, which makes a model look better than it is."""
+    sanity: bool = field(default=True, metadata=UNHASHED)
+    """Check that the attacks attack; what fails is said in the log."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.
@@ -242,27 +43,45 @@ class FederationConfig:
         Raises:
             UserError: a value is out of range.
         """
-        if self.rounds < 1 or self.batch < 0 or self.local_steps < 0 or self.max_rejected < 0:
-            raise UserError(
-                f"federation.rounds={self.rounds}, batch={self.batch}, local_steps={self.local_steps}, "
-                f"max_rejected={self.max_rejected}: use 1 round or more, and no negative number"
-            )
-        if not self.local_epochs > 0:
-            raise UserError(f"federation.local_epochs={self.local_epochs:g}: use a number above 0")
-        for key, low in (("participation", 0.0), ("stragglers", -1.0), ("deadline", -1.0), ("dropouts", -1.0)):
-            if not low < getattr(self, key) <= 1 or getattr(self, key) < 0:
-                raise UserError(f"federation.{key}={getattr(self, key):g}: it is a share; use 0 to 1")
+        for key, least in {"steps": 1, "restarts": 1, "dev": 0, "recent": 1, "batch": 1, "patience": 0}.items():
+            if getattr(self, key) < least:
+                raise UserError(f"evaluation.{key}={getattr(self, key)}: use {least} or more")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"evaluation.confidence={self.confidence}: it is a probability; use 0.95, say")
+        if self.eps is not None and not self.eps > 0:
+            raise UserError(f"evaluation.eps={self.eps}: use a radius above 0; natural accuracy is always reported")
 
-    def extensions(self, optimiser: OptimiserConfig) -> list[str]:
-        """What is switched on that the theorem does not cover (sheet, 1.5), in words."""
-        found = {
-            "minibatches": self.batch > 0,
-            "client sampling": self.participation < 1,
-            "stragglers": self.stragglers > 0 and self.deadline < 1,
-            "drop-outs": self.dropouts > 0,
-            "clients weighed by size": self.weights is ClientWeights.size,
-            "momentum": optimiser.momentum > 0,
-            "weight decay": optimiser.weight_decay > 0,
-            str(optimiser.name): optimiser.name is not Optimiser.fedavg,
-        }
-        return [name for name, on in found.items() if on]
+
+@dataclass
+class TrainConfig(RunConfig):
+    """Everything the commands read."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse impossible combinations.
+
+        Raises:
+            UserError: evaluation attacks less than training does.
+        """
+        if self.method.objective is Objective.clean or self.evaluation.allow_weaker:
+            return
+        for key in ("eps", "steps", "restarts"):
+            asked, trained = getattr(self.evaluation, key), getattr(self.attack, key)
+            if asked is not None and asked < trained:
+                raise UserError(
+                    f"evaluation.{key}={asked} with attack.{key}={trained}: the test would attack less than training "
+                    f"did; use evaluation.{key}={trained} or more, or evaluation.allow_weaker=true"
+                )
+
+
+SCHEMAS = {"train": TrainConfig}
+"""Command that makes runs -> what they are configured by."""

@@ -13,9 +13,9 @@ from common.engine.weights import Weights, averaged, stack_of
 from common.errors import UserError
 from fal import server
 from fal.client import Global, Update, Work, client_step
-from fal.config import AggregatorConfig, ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
 from fal.keys import Key
 from fal.methods import Local
+from fal.settings import AggregatorConfig, ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
 from fal.states import ClientStates, ServerState
 
 log = logging.getLogger(__name__)

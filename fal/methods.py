@@ -15,8 +15,8 @@ from fal.adversary.balls import ball_of
 from fal.adversary.config import AttackConfig, Loss
 from fal.adversary.gains import LABEL_GAINS, Classifier, Gain, kl_gain
 from fal.attack import attack
-from fal.config import MethodConfig, Objective
 from fal.network import Forward, Network
+from fal.settings import MethodConfig, Objective
 
 Draws = Callable[[int, tuple[int, ...]], Tensor]
 """(restart, shape of one client's points) -> uniform numbers, [*clients, *shape]."""

@@ -29,6 +29,12 @@ class Network:
         """Copies of the module's parameters, and of its buffers."""
         return {name: w.clone() for name, w in select(self.modes[True]).items()}, buffers_of(self.modes[True])
 
+    def module(self, weights: Weights, buffers: Weights) -> nn.Module:
+        """A module of its own that holds these, in evaluation mode."""
+        found = deepcopy(self.modes[False]).to(next(iter(weights.values())).dtype)
+        found.load_state_dict({**weights, **buffers})
+        return found
+
     def __call__(self, weights: Weights, x: Tensor, *, training: bool = True, stacked: bool = False) -> Tensor:
         """Logits under `weights`, which may name buffers too; batch norm in training mode moves those in place."""
         module = self.modes[training]

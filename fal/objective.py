@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.run.results import Selection
 
-SELECTION = Selection("pgd20")
+SELECTION = Selection("pgd")
 """Accuracy under PGD, on dev."""
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.engine.weights import Weights, averaged, stack_of
 from common.errors import UserError
-from fal.config import Aggregator, AggregatorConfig, Form, MethodConfig
+from fal.settings import Aggregator, AggregatorConfig, Form, MethodConfig
 
 Shares = Callable[[str], Sequence[float]]
 """Name of a weight -> what each client counts in its mean."""

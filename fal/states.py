@@ -9,8 +9,8 @@ import torch
 from common.engine.weights import Weights
 from common.errors import UserError
 from common.run.checkpoint import Shards
-from fal.config import Optimiser, OptimiserConfig
 from fal.network import Network
+from fal.settings import Optimiser, OptimiserConfig
 
 
 @dataclass
@@ -23,6 +23,11 @@ class ServerState:
     """SCAFFOLD's c."""
     rejected: int = 0
     """Updates left out so far."""
+
+    @property
+    def state(self) -> tuple[Weights, Weights]:
+        """What predicts: weights and buffers. Rounds put new tensors in their place."""
+        return self.weights, self.buffers
 
     def state_dict(self) -> dict[str, Any]:
         """All of it."""
@@ -72,3 +77,36 @@ def fresh_states(
         return ServerState(weights, buffers), ClientStates({})
     zero = {name: torch.zeros_like(w) for name, w in weights.items()}
     return ServerState(weights, buffers, zero), ClientStates({client: zero for client in clients})
+
+
+class Recent:
+    """The global weights of the last few rounds, each a file of its own in a checkpoint."""
+
+    def __init__(self, count: int) -> None:
+        """`count`: how many."""
+        self.count = count
+        self._of: dict[int, tuple[Weights, Weights]] = {}
+
+    def add(self, number: int, server: ServerState) -> None:
+        """Those after round `number`."""
+        self._of[number] = server.state
+        for old in [each for each in self._of if each <= number - self.count]:
+            del self._of[old]
+
+    @property
+    def states(self) -> list[tuple[Weights, Weights]]:
+        """Weights and buffers, the oldest round first."""
+        return [self._of[number] for number in sorted(self._of)]
+
+    def state_dict(self) -> Shards:
+        """One shard a round."""
+
+        def shard(name: str) -> dict[str, Weights]:
+            weights, buffers = self._of[int(name)]
+            return {"weights": weights, "buffers": buffers}
+
+        return Shards(map(str, sorted(self._of)), shard)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take them back."""
+        self._of = {int(number): (dict(each["weights"]), dict(each["buffers"])) for number, each in state.items()}

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from common.engine.weights import Weights
 from fal.adversary.config import AttackConfig
-from fal.config import AggregatorConfig, FederationConfig, Form, MethodConfig, Objective, Optimiser, OptimiserConfig
 from fal.federation import Federation, clients_of
 from fal.methods import Local
 from fal.network import Network
+from fal.settings import AggregatorConfig, FederationConfig, Form, MethodConfig, Objective, Optimiser, OptimiserConfig
 from fal.states import fresh_states
 
 CLASSES, ITEMS = 3, 24

@@ -11,8 +11,8 @@ from common.engine.weights import Weights
 from fal import server
 from fal.adversary.config import AttackConfig, Start
 from fal.client import Global, Work, client_step
-from fal.config import Aggregator, AggregatorConfig, Form, Refresh
 from fal.keys import Key
+from fal.settings import Aggregator, AggregatorConfig, Form, Refresh
 from tests.fal.small import CLASSES, apart, federation, images, method, net, optimiser, trained
 
 EXACT = 1e-12

@@ -1,0 +1,96 @@
+"""Who is classified right under which attack -> items, and numbers of classes and clients, with intervals."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.run.items import Item, OfAll
+from common.run.results import Interval
+from common.tables.estimates import Jackknife
+from common.tables.summary import summarise as summarised
+from fal.objective import SELECTION
+
+LAST, RECENT = "last", "recent"
+"""Values of the slice `round`: the last one, and the mean of the last few. Items without it are of the selected one."""
+LOWEST = 0.2
+"""Share of the clients whose mean is the lowest fifth."""
+
+Right = Mapping[str, Tensor]
+"""Metric -> who of the split is classified right, [items], 0 or 1."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A split under attack."""
+
+    best: Right
+    """By the selected weights."""
+    last: Right
+    recent: Right
+    """Share of the last rounds in which an item is classified right."""
+
+
+def items_of(judged: Judged, y: Tensor, split: str) -> list[Item]:
+    """An item an image; those of the last and of recent rounds are further passes over the split."""
+    found = []
+    for right, which in ((judged.best, ""), (judged.last, LAST), (judged.recent, RECENT)):
+        named = {metric: values.tolist() for metric, values in right.items()}
+        for place, label in enumerate(y.tolist()):
+            scores = {metric: (values[place], 1) for metric, values in named.items()}
+            slices: dict[str, str | int] = {"class": label} | ({"round": which} if which else {})
+            found.append(Item(f"{split}/{place}", f"image {place}", scores, slices, "round" if which else ""))
+    return found
+
+
+def of_classes(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
+    """Accuracy of the worst class, of the worst client and of the lowest fifth of the clients.
+
+    A client's accuracy is that on its own mixture of the classes: sum_k p_ck accuracy_k.
+
+    Args:
+        right: [items], 0 or 1.
+        y: labels [items].
+        counts: images of each client and class, [clients, classes].
+    """
+    classes = counts.shape[1]
+    shares = counts.double() / counts.sum(1, keepdim=True)
+    wins = torch.zeros(classes, dtype=torch.float64).index_add(0, y, right.double())
+    sizes = torch.bincount(y, minlength=classes).double()
+
+    def clients(accuracy: Tensor) -> Tensor:
+        return (shares * accuracy.nan_to_num()).sum(1).sort().values
+
+    lowest = max(1, round(LOWEST * len(counts)))
+    numbers: dict[str, Callable[[Tensor], float]] = {
+        "worst_class": lambda accuracy: float(accuracy[~accuracy.isnan()].min()),
+        "worst_client": lambda accuracy: float(clients(accuracy)[0]),
+        "lowest_fifth": lambda accuracy: float(clients(accuracy)[:lowest].mean()),
+    }
+    found = {}
+    for name, number in numbers.items():
+        without = {}  # an item leaves in one of two ways: right or wrong
+        for label in set(y.tolist()):
+            for win in (0, 1):
+                less = wins.clone(), sizes.clone()
+                less[0][label] -= win
+                less[1][label] -= 1
+                without[label, win] = number(less[0] / less[1])
+        each = zip(y.tolist(), right.int().tolist(), strict=True)
+        found[name] = OfAll(
+            number(wins / sizes), {f"image {place}": without[label, win] for place, (label, win) in enumerate(each)}
+        )
+    return found
+
+
+def summarise(items: list[Item], of_all: Mapping[str, OfAll], confidence: float) -> dict[str, Interval]:
+    """Every metric with its interval; the headline also by class, and by round."""
+    metrics = {metric for item in items for metric in item.scores}
+    by = {metric: ["round", *(["class"] if metric == SELECTION.metric else [])] for metric in metrics}
+    found = summarised(items, confidence, by=by)
+    for name, number in of_all.items():
+        half = 1.96 * float((Jackknife.of(number.value, number.without).moves ** 2).sum()) ** 0.5
+        low, high = max(0.0, number.value - half), min(1.0, number.value + half)
+        found[name] = Interval(number.value, len(number.without), low, high)
+    return found
