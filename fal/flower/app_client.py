@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 
 from common.errors import UserError
 from fal.flower.config import held_by
-from fal.flower.messages import Card, Order, of_updates, refusal
+from fal.flower.messages import Order, of_updates, refusal
 from fal.flower.settings import Settings, read
 from fal.states import ClientStates, ServerState
 
@@ -35,7 +35,7 @@ def train(message: Message, context: Context) -> Message:
         federation = node(context).parts.federation
     except UserError as error:
         return Message(refusal(error), reply_to=message)
-    order = Order.of(message.content)
+    order = Order.of(message.content, federation.images[0].device)
     federation.server = ServerState(order.start.weights, order.start.buffers, order.start.variate)
     federation.states = ClientStates(dict(order.variates))
     works = {client: federation.work(federation.clients[client], order.round) for client in order.clients}

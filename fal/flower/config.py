@@ -62,4 +62,6 @@ def need_flower(engine: EngineConfig) -> None:
         UserError: Flower is not installed.
     """
     if engine.name is not Engine.inprocess and not find_spec("flwr"):
-        raise UserError(f"engine={engine.name} needs Flower, which is not installed: run make setup-flower, or use engine=inprocess")
+        raise UserError(
+            f"engine={engine.name} needs Flower, which is not installed: run make setup-flower, or use engine=inprocess"
+        )

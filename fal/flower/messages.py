@@ -1,13 +1,16 @@
 """What goes over the wire, as Flower's records: weights bit for bit, numbers in float64.
 
-    to a node      round, clients, global weights, buffers and variate, and the variates of its clients
-    from a node    of every client its update; or why the node refuses to work
+to a node      round, clients, global weights, buffers and variate, and the variates of its clients
+from a node    of every client its update; or why the node refuses to work
 """
 
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
+import numpy as np
+import safetensors.torch
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from common.engine.weights import Weights
@@ -39,12 +42,12 @@ class Order:
         return found
 
     @classmethod
-    def of(cls, record: RecordDict) -> "Order":
-        """What a message orders."""
+    def of(cls, record: RecordDict, device: torch.device) -> "Order":
+        """What a message orders, with its tensors on `device`."""
         said = record.config_records[ORDER]
         clients = [int(client) for client in said["clients"]]  # type: ignore[union-attr]
-        variates = {client: _get(record, f"{client}.variate") for client in clients}
-        start = Global(_get(record, "weights"), _get(record, "buffers"), _get(record, "variate"))
+        variates = {client: _get(record, f"{client}.variate", device) for client in clients}
+        start = Global(*(_get(record, name, device) for name in ("weights", "buffers", "variate")))
         return cls(int(said["round"]), clients, start, {c: w for c, w in variates.items() if w})  # type: ignore[arg-type]
 
 
@@ -103,23 +106,29 @@ def of_updates(updates: Iterable[tuple[int, Update]]) -> RecordDict:
     return found
 
 
-def updates_in(record: RecordDict, clients: Iterable[int]) -> dict[int, Update]:
-    """The updates of those `clients` that the answer has."""
+def updates_in(record: RecordDict, clients: Iterable[int], device: torch.device) -> dict[int, Update]:
+    """The updates of those `clients` that the answer has, on `device`."""
     found = {}
     for client in clients:
         numbers = record.metric_records.get(f"{client}.numbers")
         if numbers is None or not {*NUMBERS} <= numbers.keys():
             continue
-        parts = {name: _get(record, f"{client}.{name}") for name in TENSORS}
+        parts = {name: _get(record, f"{client}.{name}", device) for name in TENSORS}
         found[client] = Update(**parts, **{name: numbers[name] for name in NUMBERS})  # type: ignore[arg-type]
     return found
 
 
 def _put(record: RecordDict, name: str, weights: Weights) -> None:
+    """All tensors as one array of bytes: Flower sends every array on its own. The numbers keep their order."""
     if weights:
-        record[name] = ArrayRecord({key: w.detach().cpu() for key, w in weights.items()})
+        numbered = {f"{place:06d} {key}": w for place, (key, w) in enumerate(weights.items())}
+        data = safetensors.torch.save({key: w.detach().cpu().contiguous() for key, w in numbered.items()})
+        record[name] = ArrayRecord([np.frombuffer(data, np.uint8)])
 
 
-def _get(record: RecordDict, name: str) -> Weights:
+def _get(record: RecordDict, name: str, device: torch.device) -> Weights:
     found = record.array_records.get(name)
-    return {} if found is None else dict(found.to_torch_state_dict())
+    if found is None:
+        return {}
+    (data,) = found.to_numpy_ndarrays()
+    return {key[7:]: w.to(device) for key, w in sorted(safetensors.torch.load(data.tobytes()).items())}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -38,24 +39,37 @@ def environment(home: Path, name: str = "") -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def running(home: Path) -> dict[str, list[psutil.Process]]:
-    """Name -> processes of the federation whose FLWR_HOME is `home`, with what they have started."""
+@dataclass(frozen=True)
+class Group:
+    """A process of a federation and what it has started."""
+
+    alive: bool
+    """Does the first of them run? What it has started may outlive it."""
+    members: list[psutil.Process]
+
+
+def running(home: Path) -> dict[str, Group]:
+    """Name -> processes of the federation whose FLWR_HOME is `home`."""
     found: dict[str, list[psutil.Process]] = {}
+    first = set()
     for process in psutil.process_iter():
         try:
             its = process.environ()
+            if its.get(HOME) != str(home) or not its.get(NAME) or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if {"flower-superlink", "flower-supernode"} & {Path(word).name for word in process.cmdline()[:2]}:
+                first.add(its[NAME])
         except (psutil.Error, OSError):
             continue
-        if its.get(HOME) == str(home) and its.get(NAME):
-            found.setdefault(its[NAME], []).append(process)
-    return found
+        found.setdefault(its[NAME], []).append(process)
+    return {name: Group(name in first, members) for name, members in found.items()}
 
 
 def start(name: str, command: Sequence[str], home: Path, log: Path) -> subprocess.Popen[bytes]:
     """Start a process that outlives this one; what it says is appended to `log`."""
     with log.open("ab") as file:
         return subprocess.Popen(
-            command, env=environment(home, name), cwd=home, stdin=subprocess.DEVNULL, stdout=file,
+            command, env=environment(home, name), stdin=subprocess.DEVNULL, stdout=file,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
@@ -86,7 +100,7 @@ def call(command: Sequence[str], home: Path, seconds: float) -> str:
     words = " ".join([Path(command[0]).name, *command[1:]])
     try:
         done = subprocess.run(
-            command, env=environment(home), cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            command, env=environment(home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", timeout=seconds,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
@@ -109,27 +123,26 @@ def refuse_taken(ports: Mapping[str, int], host: str = "127.0.0.1") -> None:
                 probe.bind((host, port))
             except OSError as error:
                 raise UserError(
-                    f"port {port}, which {name} needs, is in use ({error.strerror}); set engine.port to another, or end "
-                    "what uses it (an earlier federation of this run: python -m fal.flower.deploy down ...)"
+                    f"port {port}, which {name} needs, is in use ({error.strerror}); set engine.port to another, or "
+                    "end what uses it (an earlier federation of this run: python -m fal.flower.deploy down ...)"
                 ) from error
 
 
 def wait(
-    ready: Callable[[], bool], children: Mapping[str, subprocess.Popen[bytes]], folder: Path, seconds: float, poll: float
+    ready: Callable[[], bool], name: str, child: subprocess.Popen[bytes], folder: Path, seconds: float, poll: float
 ) -> None:
-    """Wait until something is so.
+    """Wait until a process is ready.
 
     Raises:
-        UserError: one of the processes ends before, or it takes longer than `seconds`.
+        UserError: it ends before, or takes longer than `seconds`.
     """
     end = time.monotonic() + seconds
     while not ready():
-        for name, child in children.items():
-            if (code := child.poll()) is not None:
-                raise UserError(f"{name} ended with code {code}; its last lines:\n{tail(folder / f'{name}.log')}")
+        last = f"its last lines:\n{tail(folder / f'{name}.log')}"
+        if (code := child.poll()) is not None:
+            raise UserError(f"{name} ended with code {code}; {last}")
         if time.monotonic() >= end:
-            names = ", ".join(children)
-            raise UserError(f"{names}: not ready after engine.start_seconds={seconds:g}; use a larger one, or see {folder}")
+            raise UserError(f"{name}: not ready after engine.start_seconds={seconds:g}; use a larger one; {last}")
         time.sleep(poll)
 
 

@@ -12,9 +12,8 @@ from typing import Protocol
 
 from flwr.app import Message, MessageType
 
-from common.engine.weights import Weights
 from common.errors import UserError
-from fal.client import Global, Update
+from fal.client import Global, Update, Work
 from fal.flower.config import EngineConfig
 from fal.flower.messages import Card, Order, refused, updates_in
 
@@ -53,8 +52,8 @@ class Remote:
     nodes: dict[int, list[int]] = field(default_factory=dict)
     """Node -> its clients, of every node that has been asked."""
 
-    def __call__(self, number: int, start: Global, variates: Mapping[int, Weights]) -> dict[int, Update]:
-        """The updates of the clients that `variates` names, trained from `start`; of fewer, where that is enough.
+    def __call__(self, start: Global, works: Mapping[int, Work]) -> dict[int, Update]:
+        """The updates of the clients, trained from `start`; of fewer, where that is enough.
 
         Raises:
             UserError: too few came in every try; or a node cannot work.
@@ -62,32 +61,30 @@ class Remote:
         found: dict[int, Update] = {}
         waiting: dict[str, int] = {}
         why: dict[int, str] = {}
-        wanted = self.minimum or len(variates)
+        wanted = min(self.minimum or len(works), len(works))
+        number = max((work.key.round for work in works.values()), default=0)
         for attempt in range(1 + self.patience):
             end = self.clock() + self.engine.round_seconds
-            missing = [client for client in variates if client not in found]
-            self.send(number, start, {client: variates[client] for client in missing}, waiting, end)
-            while waiting and len(found) < len(variates) and self.clock() < end:
-                self.receive(waiting, list(variates), found, why)
-            if len(found) >= min(wanted, len(variates)):
-                return {client: found[client] for client in variates if client in found}
-            lacking = self.named([client for client in variates if client not in found], why)
+            self.send(start, {client: work for client, work in works.items() if client not in found}, waiting, end)
+            while waiting and len(found) < len(works) and self.clock() < end:
+                self.receive(waiting, start, works.keys(), found, why)
+            if len(found) >= wanted:
+                return found
+            lacking = self.named(works.keys() - found.keys(), why)
             log.warning("round %d, try %d of %d: no update of %s", number, attempt + 1, 1 + self.patience, lacking)
         raise UserError(
             f"round {number} has {len(found)} updates of the {wanted} it needs after {1 + self.patience} tries of "
-            f"engine.round_seconds={self.engine.round_seconds:g}: none of {lacking}; start their nodes and give the same "
-            "command again, which continues with this round, or set federation.minimum or federation.patience"
+            f"engine.round_seconds={self.engine.round_seconds:g}: none of {lacking}; start their nodes and give the "
+            "same command again, which continues with this round, or set federation.minimum or federation.patience"
         )
 
-    def send(
-        self, number: int, start: Global, variates: Mapping[int, Weights], waiting: dict[str, int], end: float
-    ) -> None:
+    def send(self, start: Global, works: Mapping[int, Work], waiting: dict[str, int], end: float) -> None:
         """Give the clients' nodes their work, waiting until all of them are there, but not beyond `end`."""
         messages = []
-        for node, clients in self.located(variates.keys(), end).items():
-            own = {client: variates[client] for client in clients if variates[client]}
-            content = Order(number, clients, start, own).record()
-            messages.append(Message(content, node, MessageType.TRAIN, group_id=str(number)))
+        for node, clients in self.located(works.keys(), end).items():
+            number = works[clients[0]].key.round
+            order = Order(number, clients, start, {client: works[client].variate for client in clients})
+            messages.append(Message(order.record(), node, MessageType.TRAIN, group_id=str(number)))
         waiting.update(self.push(messages))
 
     def located(self, clients: Collection[int], end: float) -> dict[int, list[int]]:
@@ -120,15 +117,17 @@ class Remote:
                 self.nodes[node] = card.clients
 
     def receive(
-        self, waiting: dict[str, int], clients: Collection[int], found: dict[int, Update], why: dict[int, str]
-    ) -> None:
+        self, waiting: dict[str, int], start: Global, clients: Collection[int], found: dict[int, Update],
+        why: dict[int, str],
+    ) -> None:  # fmt: skip
         """Take what has come."""
+        device = next(iter(start.weights.values())).device
         for node, answer in self.answers(waiting):
             own = [client for client in self.nodes[node] if client in clients]
             if answer.has_error():
                 why.update(dict.fromkeys(own, answer.error.reason))
             else:
-                found.update(updates_in(answer.content, own))
+                found.update(updates_in(answer.content, own, device))
 
     def push(self, messages: list[Message]) -> dict[str, int]:
         """Send; returns message -> node of those that the SuperLink took."""

@@ -59,8 +59,8 @@ def certificates(folder: Path, host: str) -> Certificates:
         _make(files, [host, "127.0.0.1", "localhost"])
     elif len(there) < 3:
         raise UserError(
-            f"{folder}: {', '.join(path.name for path in there)} without the rest of ca.crt, server.pem and server.key; "
-            "put all three there, or delete them and new ones are made"
+            f"{folder} has {', '.join(path.name for path in there)} without the rest of ca.crt, server.pem and "
+            "server.key: put all three there, or delete them and new ones are made"
         )
     for path in (files.authority, files.certificate):
         _check(path, datetime.now(UTC))
@@ -149,11 +149,13 @@ def node_key(path: Path) -> Path:
         found = load_ssh_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path} is no private key in OpenSSH's format without password ({error}), the only one that Flower's nodes "
-            "take; make one with: ssh-keygen -t ecdsa -b 384 -N '' (without -m PEM)"
+            f"{path} is no private key in OpenSSH's format without password ({error}), the only one that Flower's "
+            "nodes take; make one with: ssh-keygen -t ecdsa -b 384 -N '' (without -m PEM)"
         ) from error
     if not isinstance(found, ec.EllipticCurvePrivateKey):
-        raise UserError(f"{path} is no ECDSA key, the only kind that Flower's nodes take; use ssh-keygen -t ecdsa -b 384")
+        raise UserError(
+            f"{path} is no ECDSA key, the only kind that Flower's nodes take; use ssh-keygen -t ecdsa -b 384"
+        )
     public = found.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     path.with_name(f"{path.name}.pub").write_bytes(public + b"\n")
     return path

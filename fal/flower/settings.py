@@ -6,6 +6,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
 from omegaconf import OmegaConf
 
 from common.run.environment import device_for, revision
@@ -26,7 +27,7 @@ class Settings:
     @cached_property
     def parts(self) -> Parts:
         """What the configuration builds."""
-        return build(self.config, device_for(self.config.runtime), self.config.runtime.torch_dtype)
+        return build(self.config, device_for(self.config.runtime), getattr(torch, self.config.runtime.dtype.name))
 
     def card(self, clients: Iterable[int]) -> Card:
         """Who has these settings and `clients`."""

@@ -1,17 +1,14 @@
-"""A federation of Flower's on this machine, in a folder of its own: certificates, keys, configuration, processes, logs."""
+"""A federation of Flower's on this machine, in a folder of its own: certificates, keys, settings, processes, logs."""
 
 import json
 import logging
-import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
-from common.errors import UserError
 from common.run.files import write_atomic
 from common.run.results import FINISHED
 from common.run.schema import plain
@@ -58,7 +55,7 @@ class Deployment:
     @property
     def folder(self) -> Path:
         """All of Flower's files; it is FLWR_HOME as well."""
-        return self.run / "flower"
+        return self.run.resolve() / "flower"
 
     @property
     def settings(self) -> Path:
@@ -89,18 +86,26 @@ class Deployment:
         engine = self.config.engine
         need_flower(engine)
         self.write()
-        running = processes.running(self.folder)
-        if SUPERLINK in running:
-            raise UserError(f"{self.folder}: its SuperLink runs already; first python -m fal.flower.deploy down ...")
-        self.down()  # nodes whose SuperLink was killed
-        ports = {SUPERLINK: engine.port, **{self.node(n): self.node_port(n) for n in self.node_range}}
-        processes.refuse_taken(ports)
-        children = {SUPERLINK: self.start(SUPERLINK, self.superlink_command())}
-        ready = partial(processes.listens, "127.0.0.1", engine.port)
-        processes.wait(ready, children, self.folder, engine.start_seconds, engine.poll_seconds)
-        for node in self.node_range:
-            self.flwr("supernode", "register", f"{self.node(node)}.pub", CONNECTION)
-            children[self.node(node)] = self.start(self.node(node), self.node_command(node))
+        there = self.alive()
+        fresh = SUPERLINK not in there
+        if fresh:
+            self.down()  # what a killed SuperLink has left
+            there = set()
+        names = {node: self.node(node) for node in self.node_range if self.node(node) not in there}
+        ports = {name: self.node_port(node) for node, name in names.items()}
+        processes.refuse_taken({SUPERLINK: engine.port, **ports} if fresh else ports)
+        if fresh:
+            child = self.start(SUPERLINK, self.superlink_command())
+            ready = partial(processes.listens, "127.0.0.1", engine.port)
+            processes.wait(ready, SUPERLINK, child, self.folder, engine.start_seconds, engine.poll_seconds)
+        for node, name in names.items():
+            if fresh:
+                self.flwr("supernode", "register", str(self.folder / f"{name}.pub"), CONNECTION)
+            self.start(name, self.node_command(node))
+
+    def alive(self) -> set[str]:
+        """Names of the processes that run."""
+        return {name for name, group in processes.running(self.folder).items() if group.alive}
 
     @property
     def node_range(self) -> range:
@@ -172,22 +177,19 @@ class Deployment:
         said = self.flwr("run", str(self.folder / "app"), CONNECTION, "--format", "json")
         return int(json.loads(said[said.index("{") :])["run-id"])
 
-    def statuses(self) -> list[dict[str, Any]]:
-        """Of Flower's runs."""
-        said = self.flwr("ls", CONNECTION, "--format", "json")
-        return list(json.loads(said[said.index("{") :])["runs"])
+    def status(self, number: int) -> str:
+        """Of one of Flower's runs."""
+        said = self.flwr("ls", CONNECTION, "--run-id", str(number), "--format", "json")
+        (found,) = json.loads(said[said.index("{") :])["runs"]
+        return str(found["status"])
 
     def down(self) -> list[str]:
         """End all processes; returns their names."""
         found = processes.running(self.folder)
-        processes.stop([process for group in found.values() for process in group])
+        processes.stop([process for group in found.values() for process in group.members])
         return sorted(found)
 
     @property
     def finished(self) -> bool:
         """Has the run its results?"""
         return (self.run / FINISHED).is_file()
-
-    def forget(self) -> None:
-        """Delete Flower's own unpacked apps."""
-        shutil.rmtree(self.folder / "apps", ignore_errors=True)
