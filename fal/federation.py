@@ -193,7 +193,7 @@ class Federation:
         for client in sorted(found):
             update = found[client]
             parts = (update.delta, state.weights), (update.buffers, state.buffers), (update.variate, state.variate)
-            if reason := next(filter(None, (server.fault(part, like) for part, like in parts)), ""):
+            if reason := next(filter(None, (server.fault(part, like) for part, like in parts if part or like)), ""):
                 left_out[client] = reason
         found = {client: found[client] for client in sorted(found) if client not in left_out}
         norms = [server.norm(update.delta) for update in found.values()]

@@ -13,7 +13,7 @@ from common.engine.weights import Weights
 from fal import objective
 from fal.adversary.balls import ball_of
 from fal.adversary.config import AttackConfig, Loss
-from fal.adversary.gains import LABEL_GAINS, Classifier, Gain, kl_gain
+from fal.adversary.gains import LABEL_GAINS, Gain, kl_gain
 from fal.attack import attack
 from fal.network import Forward, Network
 from fal.settings import MethodConfig, Objective
@@ -103,7 +103,8 @@ class Local:
     def _gain(self, logits: Forward, x: Tensor, y: Tensor) -> Gain:
         """What the adversary maximises, of points [items, ...]."""
         if self.attack.loss is not Loss.kl:
-            return Classifier(logits, y, LABEL_GAINS[self.attack.loss])
+            loss = LABEL_GAINS[self.attack.loss]
+            return lambda points: loss(logits(points), y)
         with torch.no_grad():
             natural = logits(x)
         return lambda points: kl_gain(logits(points), natural)

@@ -60,7 +60,7 @@ class MethodConfig:
     slack: bool = False
     """SFAT's weights of clients."""
     fraction: float | None = None
-    """Share of a batch that is attacked."""
+    """Share of a batch that is attacked; null is all of it."""
     scale: float | None = None
     """CalFAT: factor of the logits before the log-prior is added."""
     adversarial_share: float | None = None
@@ -105,7 +105,7 @@ class MethodConfig:
         value = getattr(self, key)
         if value is not None and not owned:
             raise UserError(f"method.{key}={value} with {owner} (method={self.name}), which does not read it; use null")
-        if value is None and owned:
+        if value is None and owned and key != "fraction":
             raise UserError(f"method.{key}=null with {owner} (method={self.name}), which needs it; give a number")
 
 

@@ -1,6 +1,6 @@
 """Splits that are built once and kept: named by the content of all that decides them, in files that carry hashes.
 
-<data.cache>/<name>-<key>/<split>.jsonl    the problems; the key is `common.data.splits.build_digest`
+<data.cache>/<name>-<key>/<split>.jsonl    the problems, or another ending; the key is `common.data.splits.build_digest`
 <data.cache>/<name>-<key>/hashes.json      SHA-256 of each, written last: its presence says that all are there
 """
 
@@ -17,15 +17,16 @@ from common.errors import UserError
 from common.run.files import write_atomic
 
 HASHES = "hashes.json"
+ENDING = ".jsonl"
 log = logging.getLogger(__name__)
 
 
-def file_of(folder: Path, split: str) -> Path:
-    """Where the problems of a split are kept."""
-    return folder / f"{split}.jsonl"
+def file_of(folder: Path, split: str, ending: str = ENDING) -> Path:
+    """Where a split is kept."""
+    return folder / f"{split}{ending}"
 
 
-def is_whole(folder: Path) -> bool:
+def is_whole(folder: Path, ending: str = ENDING) -> bool:
     """Are all splits there, as they were written? Damage is told of in the log; they are then to be built anew.
 
     Raises:
@@ -34,7 +35,7 @@ def is_whole(folder: Path) -> bool:
     path = folder / HASHES
     try:
         known = jsontext.parse(path.read_bytes())
-        damaged = [split for split in SPLITS if known.get(split) != _digest(file_of(folder, split))]
+        damaged = [split for split in SPLITS if known.get(split) != _digest(file_of(folder, split, ending))]
     except FileNotFoundError as error:
         if error.filename == str(path):
             return False
@@ -51,7 +52,7 @@ def is_whole(folder: Path) -> bool:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, ending: str = ENDING) -> Iterator[None]:
     """Around the writing of all splits into `folder`; at its end they count as whole.
 
     Raises:
@@ -59,7 +60,7 @@ def writing(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-        hashes = {split: _digest(file_of(folder, split)) for split in SPLITS}
+        hashes = {split: _digest(file_of(folder, split, ending)) for split in SPLITS}
         write_atomic(folder / HASHES, json.dumps(hashes, indent=2) + "\n")
     except OSError as error:
         raise UserError(

@@ -6,6 +6,7 @@ A few kilobytes can unpack to any size, so nothing here reads more than `Bounds`
 import gzip
 import io
 import lzma
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import IO, Any, BinaryIO, cast
 from common.errors import UserError
 
 MEGABYTE = 1_000_000
-DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
+DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile)
 """What reading a damaged file raises, besides the `OSError`s of the disk."""
 
 
@@ -76,6 +77,15 @@ def whole(path: Path) -> bytes:
     """All of a file, unpacked where it ends in .gz or .xz. Raises as `lines_of`."""
     with opened(path, whole=True) as file:
         return file.read()
+
+
+def members(path: Path) -> dict[str, bytes]:
+    """Name -> content of all files in a zip archive (.npz is one), which together are bounded. Raises as `lines_of`."""
+    largest = _BOUNDS.get().file_mb
+    with zipfile.ZipFile(path) as archive:
+        if sum(info.file_size for info in archive.infolist()) > largest * MEGABYTE:  # more is never read of a file
+            raise UserError(f"{path}: unpacks to more than {largest} MB; if you trust it, raise data.bounds.file_mb")
+        return {info.filename: archive.read(info) for info in archive.infolist()}
 
 
 def opened(path: Path, bounds: Bounds | None = None, *, remedy: str = "", whole: bool = False) -> BinaryIO:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -36,7 +36,6 @@ class Seen(Protocol):
         ...
 
 
-@runtime_checkable
 class Derivatives(Protocol):
     """An inner loss that brings its own derivatives, such as compiled ones (`common.engine.compiled`)."""
 
@@ -67,7 +66,7 @@ def parts_at(parts: Parts, step: int) -> Sequence[Any]:
 
 def gradient(loss: InnerLoss, weights: Weights, parts: Sequence[Any]) -> tuple[list[Tensor], Tensor]:
     """Gradient of the loss summed over `parts` (and tasks), and the loss; 0 for weights that it does not reach."""
-    of_part = loss.gradient if isinstance(loss, Derivatives) else _Plain(loss).gradient
+    of_part = _with_derivatives(loss).gradient
     total, value = of_part(weights, parts[0])
     for part in parts[1:]:
         more, more_value = of_part(weights, part)
@@ -88,8 +87,12 @@ def product(
 
     `seen` is shown the loss and what there is of its gradient.
     """
-    of_part = loss.product if isinstance(loss, Derivatives) else _Plain(loss).product
-    return of_part(weights, part, vector, also, seen)
+    return _with_derivatives(loss).product(weights, part, vector, also, seen)
+
+
+def _with_derivatives(loss: InnerLoss) -> Derivatives:
+    """The loss itself if it brings its own; asked by name, as a protocol's own check costs as much as a small layer."""
+    return cast(Derivatives, loss) if hasattr(loss, "product") else _Plain(loss)
 
 
 def _add(total: list[Tensor], more: Sequence[Tensor]) -> None:

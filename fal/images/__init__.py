@@ -1,0 +1,1 @@
+"""Images: readers, generators, and how near to one another they lie."""

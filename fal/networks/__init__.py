@@ -1,0 +1,1 @@
+"""Networks of the paper and its companions, small enough for clients."""

@@ -1,0 +1,1 @@
+"""Ways of sharing images out over clients."""
