@@ -13,7 +13,6 @@ from common.engine.plan import chunk_of
 from common.engine.rules import SGD
 from common.engine.settings import Unroll
 from common.engine.weights import Weights, buffers_of, call, select, stack, stack_of
-from common.errors import UserError
 from common.run.environment import pick_device
 from fal import data
 from fal.config import TrainConfig

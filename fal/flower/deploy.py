@@ -75,10 +75,10 @@ def train(deployment: Deployment) -> None:
         if SUPERLINK not in alive:
             raise UserError(
                 f"{deployment.run}: the SuperLink has ended; start it again, and the run goes on after the last "
-                f"round that was saved; its last lines:\n{tail(deployment.folder / f'{SUPERLINK}.log')}"
+                f"round that was saved; its last lines:\n{tail(deployment.log(SUPERLINK))}"
             )
         for name in sorted({deployment.node(node) for node in deployment.node_range} - alive - missing):
-            last = tail(deployment.folder / f"{name}.log")
+            last = tail(deployment.log(name))
             log.warning("%s has ended; fal.flower.deploy up starts it again; its last lines:\n%s", name, last)
             missing.add(name)
         if time.monotonic() - asked > ASK_SECONDS:

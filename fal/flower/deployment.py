@@ -3,6 +3,7 @@
 import json
 import logging
 import subprocess
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from fal.flower.config import Engine, need_flower
 
 log = logging.getLogger(__name__)
 SUPERLINK, CONNECTION = "superlink", "loop"
+TAKEN, REFUSED = "SuperNode ID:", "[code: 2004]"
+"""What a node says when the SuperLink has taken it, or not."""
 FAILURE = "failure.txt"
 """Why the run stopped, for whoever waits for it."""
 APP = """\
@@ -95,13 +98,40 @@ class Deployment:
         ports = {name: self.node_port(node) for node, name in names.items()}
         processes.refuse_taken({SUPERLINK: engine.port, **ports} if fresh else ports)
         if fresh:
-            child = self.start(SUPERLINK, self.superlink_command())
-            ready = partial(processes.listens, "127.0.0.1", engine.port)
-            processes.wait(ready, SUPERLINK, child, self.folder, engine.start_seconds, engine.poll_seconds)
-        for node, name in names.items():
-            if fresh:
+            child, end = self.start(SUPERLINK, self.superlink_command()), time.monotonic() + engine.start_seconds
+            listens = partial(processes.listens, "127.0.0.1", engine.port)
+            processes.wait(listens, child, self.log(SUPERLINK), end, engine.poll_seconds)
+            for name in names.values():
                 self.flwr("supernode", "register", str(self.folder / f"{name}.pub"), CONNECTION)
-            self.start(name, self.node_command(node))
+        for node in names:
+            self.join(node, again=not fresh)
+
+    def join(self, node: int, *, again: bool) -> None:
+        """Start a node and wait until the SuperLink has taken it.
+
+        Args:
+            node: its number.
+            again: it may have been killed. The SuperLink then refuses it until it misses the killed one, a minute
+                later; so it is tried until then.
+
+        Raises:
+            UserError: it ends, or is not taken in time.
+        """
+        engine, name = self.config.engine, self.node(node)
+        end, log_file = time.monotonic() + engine.start_seconds, self.log(name)
+        while True:
+            before = log_file.stat().st_size if log_file.is_file() else 0
+            child = self.start(name, self.node_command(node))
+            try:
+                taken = partial(processes.said, log_file, before, TAKEN)
+                return processes.wait(taken, child, log_file, end, engine.poll_seconds)
+            except processes.Ended as error:
+                if not again or REFUSED not in str(error) or time.monotonic() >= end:
+                    raise
+
+    def log(self, name: str) -> Path:
+        """What a process has said."""
+        return self.folder / f"{name}.log"
 
     def alive(self) -> set[str]:
         """Names of the processes that run."""
@@ -165,7 +195,7 @@ class Deployment:
     def start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         """Start one of the processes."""
         log.info("starting %s", name)
-        return processes.start(name, command, self.folder, self.folder / f"{name}.log")
+        return processes.start(name, command, self.folder, self.log(name))
 
     def flwr(self, *words: str) -> str:
         """A command of Flower's."""

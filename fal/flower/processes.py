@@ -128,21 +128,23 @@ def refuse_taken(ports: Mapping[str, int], host: str = "127.0.0.1") -> None:
                 ) from error
 
 
-def wait(
-    ready: Callable[[], bool], name: str, child: subprocess.Popen[bytes], folder: Path, seconds: float, poll: float
-) -> None:
-    """Wait until a process is ready.
+class Ended(UserError):
+    """A process that was waited for has ended."""
+
+
+def wait(ready: Callable[[], bool], child: subprocess.Popen[bytes], log: Path, end: float, poll: float) -> None:
+    """Wait until a process is ready, at most until the clock shows `end`.
 
     Raises:
-        UserError: it ends before, or takes longer than `seconds`.
+        Ended: it ends before.
+        UserError: it takes longer.
     """
-    end = time.monotonic() + seconds
     while not ready():
-        last = f"its last lines:\n{tail(folder / f'{name}.log')}"
+        last = f"the last lines of {log}:\n{tail(log)}"
         if (code := child.poll()) is not None:
-            raise UserError(f"{name} ended with code {code}; {last}")
+            raise Ended(f"{log.stem} ended with code {code}; {last}")
         if time.monotonic() >= end:
-            raise UserError(f"{name}: not ready after engine.start_seconds={seconds:g}; use a larger one; {last}")
+            raise UserError(f"{log.stem} is not ready after engine.start_seconds; use a larger one; {last}")
         time.sleep(poll)
 
 
@@ -150,6 +152,13 @@ def tail(log: Path) -> str:
     """The end of a log."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     return "\n".join(f"  {line}" for line in lines[-TAIL:])
+
+
+def said(log: Path, since: int, words: str) -> bool:
+    """Are the words in a log behind its first `since` bytes?"""
+    with log.open("rb") as file:
+        file.seek(since)
+        return words.encode() in file.read()
 
 
 def listens(host: str, port: int) -> bool:
