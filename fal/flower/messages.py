@@ -45,10 +45,10 @@ class Order:
     def of(cls, record: RecordDict, device: torch.device) -> "Order":
         """What a message orders, with its tensors on `device`."""
         said = record.config_records[ORDER]
-        clients = [int(client) for client in said["clients"]]  # type: ignore[union-attr]
+        clients = [int(client) for client in said["clients"]]
         variates = {client: _get(record, f"{client}.variate", device) for client in clients}
         start = Global(*(_get(record, name, device) for name in ("weights", "buffers", "variate")))
-        return cls(int(said["round"]), clients, start, {c: w for c, w in variates.items() if w})  # type: ignore[arg-type]
+        return cls(int(said["round"]), clients, start, {c: w for c, w in variates.items() if w})
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Card:
     def of(cls, record: RecordDict) -> "Card":
         """What a message says."""
         said = record.config_records[CARD]
-        return cls(str(said["settings"]), str(said["code"]), [int(c) for c in said["clients"]])  # type: ignore[union-attr]
+        return cls(str(said["settings"]), str(said["code"]), [int(c) for c in said["clients"]])
 
     def check(self, other: "Card", node: str) -> None:
         """Compare a node's card with the server's.
@@ -114,7 +114,7 @@ def updates_in(record: RecordDict, clients: Iterable[int], device: torch.device)
         if numbers is None or not {*NUMBERS} <= numbers.keys():
             continue
         parts = {name: _get(record, f"{client}.{name}", device) for name in TENSORS}
-        found[client] = Update(**parts, **{name: numbers[name] for name in NUMBERS})  # type: ignore[arg-type]
+        found[client] = Update(**parts, **{name: numbers[name] for name in NUMBERS})
     return found
 
 

@@ -39,6 +39,10 @@ def environment(home: Path, name: str = "") -> dict[str, str]:
     return {**os.environ, **own}
 
 
+_started: list[subprocess.Popen[bytes]] = []
+"""By this process, and not known to have ended."""
+
+
 @dataclass(frozen=True)
 class Group:
     """A process of a federation and what it has started."""
@@ -50,6 +54,7 @@ class Group:
 
 def running(home: Path) -> dict[str, Group]:
     """Name -> processes of the federation whose FLWR_HOME is `home`."""
+    _started[:] = [child for child in _started if child.poll() is None]
     found: dict[str, list[psutil.Process]] = {}
     first = set()
     for process in psutil.process_iter():
@@ -68,10 +73,12 @@ def running(home: Path) -> dict[str, Group]:
 def start(name: str, command: Sequence[str], home: Path, log: Path) -> subprocess.Popen[bytes]:
     """Start a process that outlives this one; what it says is appended to `log`."""
     with log.open("ab") as file:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             command, env=environment(home, name), stdin=subprocess.DEVNULL, stdout=file,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+    _started.append(child)
+    return child
 
 
 def stop(processes: Sequence[psutil.Process]) -> None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from common.run.environment import device_for, revision
 from common.run.results import config_hash
@@ -40,7 +41,7 @@ def read(path: Path) -> Settings:
     Raises:
         UserError: it is damaged, or the data are not there.
     """
-    config = to_typed(OmegaConf.create(path.read_text(encoding="utf-8")), TrainConfig)
+    config = to_typed(cast(DictConfig, OmegaConf.load(path)), TrainConfig)
     return Settings(replace(config, data=data.available(config.data)))
 
 

@@ -48,7 +48,7 @@ def test_killed_nodes_and_servers_start_again_and_the_run_ends_as_in_process(
     deploy.train(deployment)
     assert deployment.finished and apart(tmp_path / "here", tmp_path / "there") < 1e-5
     assert [record["step"] for record in read_records(deployment.run) if "train/loss_last" in record] == [3]
-    assert "continued" in (deployment.run / "log.txt").read_text()
+    assert "continuing after step 2" in (deployment.run / "log.txt").read_text()
     assert deployment.down() and not deployment.alive()
 
 

@@ -48,14 +48,15 @@ def test_a_port_in_use_is_named_before_anything_is_started() -> None:
 
 def test_processes_are_found_by_their_federation_with_what_they_started_and_ended_alone(tmp_path: Path) -> None:
     pytest.importorskip("psutil")
-    sleeper = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); time.sleep(600)"
+    sleeper = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
     homes = [tmp_path / "a", tmp_path / "b"]
-    started = [processes.start("node0", [sys.executable, "-c", sleeper], home, tmp_path / "log") for home in homes]
+    for home in homes:
+        processes.start("node0", [sys.executable, "-c", sleeper], home, tmp_path / "log")
     try:
         while any(len(processes.running(home).get("node0", processes.Group(False, [])).members) < 2 for home in homes):
             time.sleep(0.05)
         processes.stop(processes.running(homes[0])["node0"].members)
-        assert started[0].wait() != 0 and not processes.running(homes[0])
+        assert not processes.running(homes[0])
         assert len(processes.running(homes[1])["node0"].members) == 2
     finally:
         for home in homes:
