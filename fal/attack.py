@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from common.engine.derivatives import gradient
 from common.engine.weights import Weights
@@ -25,6 +26,8 @@ Draws = Callable[[int], Tensor]
 """Restart -> numbers from [0, 1) of the shape of x, the same at every call."""
 NORMAL = 0.001
 """Standard deviation of `start=normal`."""
+BLOCKS = 4
+"""Blocks of `start=blocks` along a side."""
 
 
 @torch.no_grad()
@@ -105,4 +108,8 @@ def _start(path: Path, ball: Ball, start: Start, draws: Draws, restart: int) -> 
     if start is Start.none:
         return x
     draw = draws(restart)[path["rows"]].to(x)
-    return ball.start(x, draw) if start is Start.random else ball.project(x + NORMAL * normals(draw), x)
+    if start is Start.normal:
+        return ball.project(x + NORMAL * normals(draw), x)
+    if start is Start.blocks:
+        draw = interpolate(draw[..., :BLOCKS, :BLOCKS], size=x.shape[2:]).round()  # 0 and 1 are the rim of any ball
+    return ball.start(x, draw)

@@ -82,7 +82,7 @@ def client_step(
         works: one a client; a single one goes without the axis of a stack.
     """
     stacked, first = len(works) > 1, works[0]
-    rate = local.method.eta_local or optimiser.lr
+    rate = optimiser.lr
 
     def lifted(weights: Weights) -> Weights:
         return stack(weights, len(works)) if stacked else weights

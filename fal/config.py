@@ -9,8 +9,9 @@ from fal.adversary.config import AttackConfig
 from fal.flower.config import EngineConfig
 from fal.images.config import DataConfig
 from fal.networks.config import ModelConfig
-from fal.settings import AggregatorConfig, FederationConfig, MethodConfig, Objective, OptimiserConfig
+from fal.settings import FederationConfig, MethodConfig, Objective, OptimiserConfig
 from fal.sharing.config import PartitionConfig
+from fal.trust import AggregatorConfig, ByzantineConfig
 
 
 @dataclass
@@ -19,8 +20,8 @@ class EvaluationConfig:
 
     eps: float | None = None
     """Radius; null is that of training, `attack.eps`."""
-    steps: int = 20
-    """Of PGD and of CW, each a quarter of the radius long."""
+    steps: int | None = None
+    """Of PGD and of CW, each a quarter of the radius long; null is 20, or those of training if they are more."""
     restarts: int = 1
     aa_lite: bool = True
     """Also the ensemble of attacks, by which an image is lost if any of them fools the model."""
@@ -45,7 +46,7 @@ class EvaluationConfig:
             UserError: a value is out of range.
         """
         for key, least in {"steps": 1, "restarts": 1, "dev": 0, "recent": 1, "batch": 1, "patience": 0}.items():
-            if getattr(self, key) < least:
+            if (value := getattr(self, key)) is not None and value < least:
                 raise UserError(f"evaluation.{key}={getattr(self, key)}: use {least} or more")
         if not 0 < self.confidence < 1:
             raise UserError(f"evaluation.confidence={self.confidence}: it is a probability; use 0.95, say")
@@ -64,6 +65,7 @@ class TrainConfig(RunConfig):
     method: MethodConfig = field(default_factory=MethodConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
+    byzantine: ByzantineConfig = field(default_factory=ByzantineConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     engine: EngineConfig = field(default_factory=EngineConfig, metadata=UNHASHED)

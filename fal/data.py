@@ -44,8 +44,8 @@ def available(config: DataConfig) -> DataConfig:
     if not config.files or any(_there(config.root, name) for name in config.files):
         return config
     logger.warning(
-        "data.source=%s: its files are not below data.root=%s; generated shapes take its place, and no number is one on "
-        "%s; set data.root or %s to the folder that holds %s",
+        "data.source=%s: its files are not below data.root=%s; generated shapes take its place, and no number is one "
+        "on %s; set data.root or %s to the folder that holds %s",
         config.source, config.root, config.source, ROOT_VARIABLE, config.files[0],
     )  # fmt: skip
     return replace(

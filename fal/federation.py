@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -12,18 +12,20 @@ from common.engine.plan import chunk_of
 from common.engine.weights import Weights, averaged, stack_of
 from common.errors import UserError
 from fal import server
+from fal.byzantine import Byzantine
 from fal.client import Global, Update, Work, client_step
 from fal.keys import Key
 from fal.methods import Local
-from fal.settings import AggregatorConfig, ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
+from fal.settings import ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
 from fal.states import ClientStates, ServerState
+from fal.trust import AggregatorConfig
 
 log = logging.getLogger(__name__)
 SERVER = "server"
 
 
-Remote = Callable[[Global, Mapping[int, Work]], Mapping[int, Update]]
-"""Trains clients elsewhere; fewer updates than works may come back."""
+Remote = Callable[[Global, Mapping[int, Work], int], Mapping[int, Update]]
+"""Trains clients elsewhere, in the round of this number; fewer updates than works may come back."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,27 @@ class Federation:
     seed: int
     server: ServerState
     states: ClientStates
+    byzantine: Byzantine | None = None
     remote: Remote | None = None
     """Who trains clients elsewhere; None: they are trained here."""
-    tamper: Callable[[dict[int, Update], int], dict[int, Update]] | None = None
-    """What Byzantine clients make of the updates of a round, and its number."""
-    disguise: Callable[[Work], Work] = lambda work: work
-    """What Byzantine clients make of their own work."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no round could do.
+
+        Raises:
+            UserError: participation chooses none, or too few for the aggregation rule.
+        """
+        if self.count < 1:
+            raise UserError(
+                f"federation.participation={self.config.participation:g} of {len(self.clients)} clients takes none; "
+                f"use {1 / len(self.clients):g} or more"
+            )
+        server.check_rule(self.aggregator, self.count)
+
+    @property
+    def count(self) -> int:
+        """Clients that a round chooses."""
+        return round(self.config.participation * len(self.clients))
 
     @property
     def method(self) -> MethodConfig:
@@ -92,21 +109,11 @@ class Federation:
         return self.local.method
 
     def chosen(self, number: int) -> list[Client]:
-        """The clients of a round, in the order of their numbers, without those that drop out.
-
-        Raises:
-            UserError: participation chooses none.
-        """
-        count = round(self.config.participation * len(self.clients))
-        if count < 1:
-            raise UserError(
-                f"federation.participation={self.config.participation:g} of {len(self.clients)} clients takes none; "
-                f"use {1 / len(self.clients):g} or more"
-            )
+        """The clients of a round, in the order of their numbers, without those that drop out."""
         key = Key(self.seed, number, SERVER)
         chosen = list(range(len(self.clients)))
-        if count < len(self.clients):
-            chosen = sorted(key.permutation(0, "chosen", len(self.clients))[:count].tolist())
+        if self.count < len(self.clients):
+            chosen = sorted(key.permutation(0, "chosen", len(self.clients))[: self.count].tolist())
         if self.config.dropouts:
             away = key.uniform(0, "dropouts", (len(self.clients),)) < self.config.dropouts
             chosen = [client for client in chosen if not away[client]]
@@ -130,23 +137,30 @@ class Federation:
             ordered = [client.indices[order[: each * batch]].split(batch) for order in orders]
             batches = [part for epoch in ordered for part in epoch][:steps]
         variate = self.states.variates.get(client.number, {})
-        return self.disguise(Work(key, batches, client.log_counts, min(steps, each), variate))
+        work = Work(key, batches, client.log_counts, min(steps, each), variate)
+        return work if self.byzantine is None else self.byzantine.disguised(client.number, work)
 
-    def train(self, works: Mapping[int, Work]) -> Iterable[tuple[int, Update]]:
+    def optimiser_of(self, number: int) -> OptimiserConfig:
+        """The local steps of a round: its learning rate."""
+        start = self.optimiser.lr if self.method.eta_local is None else self.method.eta_local
+        return replace(self.optimiser, lr=start * self.optimiser.decay ** (number - 1))
+
+    def train(self, works: Mapping[int, Work], number: int) -> Iterable[tuple[int, Update]]:
         """The updates of the clients, one after the other in the order of groups of works that have one shape."""
         start = Global(self.server.weights, self.server.buffers, self.server.variate)
         if self.remote is not None:
-            yield from self.remote(start, works).items()
+            yield from self.remote(start, works, number).items()
             return
         groups: dict[tuple[int, ...], list[int]] = {}
         for client, work in works.items():
             groups.setdefault(work.shape, []).append(client)
+        optimiser = self.optimiser_of(number)
         for group in groups.values():
             size = self.chunk(works[group[0]], len(group))
             for at in range(0, len(group), size):
                 few = group[at : at + size]
                 own = [works[client] for client in few]
-                yield from zip(few, client_step(self.local, self.optimiser, self.images, start, own), strict=True)
+                yield from zip(few, client_step(self.local, optimiser, self.images, start, own), strict=True)
 
     def chunk(self, work: Work, clients: int) -> int:
         """How many clients with works of this shape go at once."""
@@ -186,9 +200,9 @@ class Federation:
 
     def accepted(self, works: Mapping[int, Work], number: int) -> tuple[dict[int, Update], dict[int, str]]:
         """The updates that can be used, by client, and why others cannot."""
-        found = dict(self.train(works))
-        if self.tamper is not None:
-            found = self.tamper(found, number)
+        found = dict(self.train(works, number))
+        if self.byzantine is not None:
+            found = self.byzantine.tampered(found, number)
         left_out, state = {}, self.server
         for client in sorted(found):
             update = found[client]

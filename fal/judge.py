@@ -20,13 +20,16 @@ from fal.scoring import Judged, Right
 log = logging.getLogger(__name__)
 CHECKED = 200
 """Images of the checks of an evaluation."""
+PGD_STEPS = 20
+"""At least, unless others are asked for."""
 ROBUST, NATURAL = "pgd", "natural"
 
 
 def attacks_of(trained: AttackConfig, asked: EvaluationConfig) -> dict[str, AttackConfig]:
     """Metric -> attack: one step, PGD on the cross-entropy and on the margin."""
     eps = trained.eps if asked.eps is None else asked.eps
-    pgd = AttackConfig(Kind.pgd, trained.norm, eps, asked.steps, eps / 4, asked.restarts)
+    steps = max(PGD_STEPS, trained.steps) if asked.steps is None else asked.steps
+    pgd = AttackConfig(Kind.pgd, trained.norm, eps, steps, eps / 4, asked.restarts)
     fgsm = AttackConfig(Kind.fgsm, trained.norm, eps, 1, eps, start=Start.none)
     return {"fgsm": fgsm, ROBUST: pgd, "cw": replace(pgd, loss=Loss.cw)}
 

@@ -1,4 +1,4 @@
-"""What `python -m fal.data` prints and draws: who has what, how unlike clients are, how near classes lie, an example."""
+"""What `python -m fal.data` prints and draws: who has what, how unlike clients are, how near classes lie."""
 
 from __future__ import annotations
 
@@ -64,11 +64,9 @@ def separability(train: Images, parts: list[Tensor], eps: float) -> list[str]:
     lines.append(f"A ball of L-infinity radius eps = {eps:g} reaches as far as rho = eps sqrt({size}) = {rho:.4g}.")
     for name, delta in (("all points", every.distance), ("different classes", other.distance)):
         gamma = delta * (delta - 2 * rho)
-        verdict = (
-            f"gamma = delta (delta - 2 rho) = {gamma:.4g} in these units"
-            if gamma > 0
-            else f"the theorem says nothing: it needs rho below {delta / 2:.4g}, eps below {delta / 2 / math.sqrt(size):.4g}"
-        )
+        most = delta / 2
+        needs = f"the theorem says nothing: rho must be below {most:.4g}, so eps below {most / math.sqrt(size):.4g}"
+        verdict = f"gamma = delta (delta - 2 rho) = {gamma:.4g} in these units" if gamma > 0 else needs
         lines.append(f"  {name}: delta {'>' if gamma > 0 else '<='} 2 rho = {2 * rho:.4g}; {verdict}")
     return lines
 
@@ -126,17 +124,17 @@ def figure(train: Images, parts: list[Tensor], counts: Tensor, config: TrainConf
     clients = min(len(parts), MOST_CLIENTS)
     made = Figure(figsize=(5 + 0.9 * train.classes, 2.5 + 0.35 * len(parts)), layout="constrained")
     left, right = made.subplots(1, 2)
-    image = left.imshow(counts, aspect="auto", cmap="viridis")
+    image = left.imshow(counts.numpy(), aspect="auto", cmap="viridis")
     made.colorbar(image, ax=left, label="images")
     left.set(title=f"{train.name}, {config.partition.kind}", xlabel="class", ylabel="client")
     left.set(xticks=range(train.classes), yticks=range(len(parts)))
     if train.x.ndim != 4:
-        right.scatter(train.x[:, 0], train.x[:, -1], c=train.y, s=4, cmap="tab10")
+        right.scatter(*train.x[:, [0, -1]].T.numpy(), c=train.y.numpy(), s=4, cmap="tab10")
         right.set(title="first and last coordinate, coloured by class", aspect="equal")
         return made
     rows = [_row(shifted(train.x[part], config.partition, n), train.y[part], train.classes) for n, part in
             enumerate(parts[:clients])]  # fmt: skip
-    sheet = torch.cat(rows, 1).permute(1, 2, 0)
+    sheet = torch.cat(rows, 1).permute(1, 2, 0).numpy()
     side = train.shape[1]
     right.imshow(sheet[..., 0] if sheet.shape[-1] == 1 else sheet, cmap="gray", vmin=0, vmax=1, aspect="auto")
     right.set(title="an image of each class as each client sees it", xlabel="class", ylabel="client")

@@ -1,4 +1,4 @@
-"""Keys of methods, optimisers, aggregators and rounds (no torch here: `--help` and `--cfg job` read this file)."""
+"""Keys of methods, optimisers and rounds (no torch here: `--help` and `--cfg job` read this file)."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -124,6 +124,8 @@ class OptimiserConfig:
 
     name: Optimiser = Optimiser.fedavg
     lr: float = 0.01
+    decay: float = 1.0
+    """Factor of the learning rate from round to round."""
     momentum: float = 0.0
     weight_decay: float = 0.0
     mu: float | None = None
@@ -137,6 +139,8 @@ class OptimiserConfig:
         """
         if not self.lr > 0:
             raise UserError(f"optimiser.lr={self.lr:g}: use a number above 0")
+        if not 0 < self.decay <= 1:
+            raise UserError(f"optimiser.decay={self.decay:g}: it is a factor; use a number above 0, at most 1")
         if not 0 <= self.momentum < 1 or self.weight_decay < 0:
             raise UserError(
                 f"optimiser.momentum={self.momentum:g}, optimiser.weight_decay={self.weight_decay:g}: momentum lies in "
@@ -149,59 +153,6 @@ class OptimiserConfig:
                 f"optimiser=scaffold with optimiser.momentum={self.momentum:g}: its variates are means of plain "
                 "gradients; use optimiser.momentum=0"
             )
-
-
-class Aggregator(StrEnum):
-    """How the server makes one update of many."""
-
-    mean = "mean"
-    median = "median"
-    trimmed_mean = "trimmed_mean"
-    krum = "krum"
-    multi_krum = "multi_krum"
-    geometric_median = "geometric_median"
-    clipping = "clipping"
-
-
-USES = {
-    "trimmed": {Aggregator.trimmed_mean},
-    "byzantine": {Aggregator.krum, Aggregator.multi_krum},
-    "kept": {Aggregator.multi_krum},
-    "iterations": {Aggregator.geometric_median},
-    "norm": {Aggregator.clipping},
-}
-"""Key of `aggregator` -> rules that read it."""
-
-
-@dataclass
-class AggregatorConfig:
-    """The server's rule. A key that is null has no meaning for it."""
-
-    name: Aggregator = Aggregator.mean
-    trimmed: int | None = None
-    """Values cut off at either end of every coordinate."""
-    byzantine: int | None = None
-    """Krum's f: how many clients may be bad."""
-    kept: int | None = None
-    """Multi-Krum: how many updates are averaged."""
-    iterations: int | None = None
-    """Of Weiszfeld's algorithm."""
-    norm: float | None = None
-    """Longer updates are scaled down to it."""
-
-    def __post_init__(self) -> None:
-        """Refuse keys of other rules.
-
-        Raises:
-            UserError: a key is missing, out of range, or read by another rule.
-        """
-        for key, users in USES.items():
-            value, used = getattr(self, key), self.name in users
-            if (value is not None) != used:
-                need = "needs it" if used else "does not read it; use null"
-                raise UserError(f"aggregator.{key}={value} with aggregator={self.name}, which {need}")
-            if value is not None and (value < 0 or (value == 0 and key in ("kept", "iterations", "norm"))):
-                raise UserError(f"aggregator.{key}={value}: use a larger number")
 
 
 class ClientWeights(StrEnum):
@@ -238,7 +189,7 @@ class FederationConfig:
     """Of a federation over processes: updates that a round needs; 0: of every client that it chose."""
     patience: int = field(default=3, metadata=UNHASHED)
     """Of a federation over processes: how often a round with too few updates is tried again before the run stops."""
-    stack: bool = True
+    stack: bool = field(default=True, metadata=UNHASHED)
     """Clients at once where `common.engine.plan` finds that it pays; false takes them one by one."""
 
     def __post_init__(self) -> None:
@@ -259,8 +210,8 @@ class FederationConfig:
             )
         if not self.local_epochs > 0:
             raise UserError(f"federation.local_epochs={self.local_epochs:g}: use a number above 0")
-        for key, low in (("participation", 0.0), ("stragglers", -1.0), ("deadline", -1.0), ("dropouts", -1.0)):
-            if not low < getattr(self, key) <= 1 or getattr(self, key) < 0:
+        for key in ("participation", "stragglers", "deadline", "dropouts"):
+            if not 0 <= getattr(self, key) <= 1:
                 raise UserError(f"federation.{key}={getattr(self, key):g}: it is a share; use 0 to 1")
 
     def extensions(self, optimiser: OptimiserConfig) -> list[str]:
@@ -272,6 +223,7 @@ class FederationConfig:
             "drop-outs": self.dropouts > 0,
             "clients weighed by size": self.weights is ClientWeights.size,
             "momentum": optimiser.momentum > 0,
+            "a falling learning rate": optimiser.decay < 1,
             "weight decay": optimiser.weight_decay > 0,
             str(optimiser.name): optimiser.name is not Optimiser.fedavg,
         }

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.engine.derivatives import InnerLoss
 from common.engine.footprint import footprint
 from common.engine.plan import chunk_of
 from common.engine.rules import SGD
@@ -30,9 +31,10 @@ def report(config: TrainConfig) -> str:
     Raises:
         UserError: the network does not go with the images, the images cannot be read, or the device is not there.
     """
-    channels, side = shape_of(config.data)
+    channels, side, items = shape_of(config.data)
     network = build(config.model, channels, side, config.data.classes, config.seed).train()
-    clients, batch = config.partition.clients, config.federation.batch
+    clients = config.partition.clients
+    batch = config.federation.batch or max(1, items // clients)
     x = torch.rand(batch, channels, side, side) if side > 1 else torch.rand(batch, channels)
     part = x, torch.zeros(batch, dtype=torch.long)
     device = pick_device(config.runtime.device)
@@ -52,15 +54,16 @@ def report(config: TrainConfig) -> str:
     return "".join(f"{name:{width}}  {text}\n" for name, text in lines.items())
 
 
-def shape_of(config: DataConfig) -> tuple[int, int]:
-    """Channels and side of the images that the settings lead to; files are read only where nothing else tells."""
+def shape_of(config: DataConfig) -> tuple[int, int, int]:
+    """Channels, side and number of the training images; files are read only where nothing else tells."""
     config = data.available(config)
-    if config.source in SHAPES:
-        return SHAPES[config.source]
-    return data.load(config)["train"].shape
+    if config.source in SHAPES and config.train is not None:
+        return *SHAPES[config.source], config.train
+    train = data.load(config)["train"]
+    return *train.shape, len(train)
 
 
-def loss_of(network: nn.Module, buffers: Mapping[str, Tensor] | None = None):  # type: ignore[no-untyped-def]
+def loss_of(network: nn.Module, buffers: Mapping[str, Tensor] | None = None) -> InnerLoss:
     """Cross-entropy of one client's batch, or [clients] of a stack's with their buffers."""
 
     def one(weights: Weights, own: Mapping[str, Tensor], part: Batch) -> Tensor:
@@ -78,6 +81,7 @@ def peak(network: nn.Module, part: Batch, clients: int) -> int:
     else:
         loss = loss_of(network, stack_of([buffers_of(network)] * clients))
         weights = stack(select(network), clients)
-        given = tuple(each.expand(clients, *each.shape) for each in part)
+        stacked = [each.expand(clients, *each.shape) for each in part]
+        given = stacked[0], stacked[1]
     cost = footprint(loss, lambda at: loss(at, given), weights, [given], SGD())
     return cost.peak(Unroll.none, 1, 0)

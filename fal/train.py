@@ -56,7 +56,8 @@ def train(config: TrainConfig, folder: Path, remote: Remote | None = None) -> Re
 
         return conduct(config, folder)
     config = replace(config, data=data.available(config.data))
-    who = RunIdentity("fal", config.experiment, config.method.name, config.scale, config.seed)
+    shown = f"{config.experiment} on {config.data.name}" if config.data.stands_for else config.experiment
+    who = RunIdentity("fal", shown, config.method.name, config.scale, config.seed)
     settings = (config.runtime, config.tracker, config.loop)
     with Run(folder, config, *settings, who, SELECTION, config.evaluation.patience) as run:
         if run.finished:

@@ -90,7 +90,8 @@ COMMANDS = sorted(
 def groups_of(command: str) -> set[tuple[str, str]]:
     """(group, choice) on disk of what a command can choose from."""
     paper, name = command.split(".")
-    shared = {*choices(CONF / "common"), *choices(CONF / "language")}
+    reads = "pkg://conf.language" in (CONF / paper / "config.yaml").read_text()
+    shared = {*choices(CONF / "common"), *(choices(CONF / "language") if reads else ())}
     hydra = {(group, choice) for group, choice in shared if group.startswith("hydra/")}
     papers = set(own(CONF / paper))
     if name == "evaluate":  # of a run, whose settings stand: at most on other data, and its own tracker
@@ -175,6 +176,6 @@ def test_every_file_opens_with_what_it_is_for(path: Path) -> None:
     lines = path.read_text().splitlines()
     first = lines[1] if lines[0] == "# @package _global_" else lines[0]
     assert first.startswith("# "), "say what the file is for"
-    whole = path.parent.name in (*APPENDED, "scale") or path.is_relative_to(CONF / "perk" / "method")
+    whole = path.parent.name in (*APPENDED, "scale") or path.parent in (CONF / "perk" / "method", CONF / "fal" / "method")
     assert ("# @package _global_" in lines) == whole
     assert yaml.safe_load(path.read_text()), "nothing in it"

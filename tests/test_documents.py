@@ -21,7 +21,7 @@ DIARY = "docs/log.md"
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "common/**/*.md", "docs/**/*.md", "perk/**/*.md", "reckoning/**/*.md", "tests/**/*.md")
+    for pattern in ("*.md", "common/**/*.md", "docs/**/*.md", "fal/**/*.md", "perk/**/*.md", "reckoning/**/*.md", "tests/**/*.md")
     for path in ROOT.glob(pattern)
 )
 
@@ -55,7 +55,7 @@ def named(text: str) -> tuple[set[str], set[str]]:
         line.split()[0] for name, body in FENCE.findall(text) if name == "text" for line in body.splitlines() if line
     }
     paths |= set(re.findall(rf"`((?:{ROOMS})/[^`\s=<*{{]*)`", prose))
-    modules = re.findall(r"`((?:common|perk|reckoning|scripts|tests)(?:\.\w+)+)`|python -m ((?:\w+\.)+\w+)", text)
+    modules = re.findall(r"`((?:common|fal|perk|reckoning|scripts|tests)(?:\.\w+)+)`|python -m ((?:\w+\.)+\w+)", text)
     return paths, {first or second for first, second in modules}
 
 

@@ -142,8 +142,7 @@ def _isotropic(normal: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
     Length and direction of normal numbers are independent, and the distribution function of the squared length gives a
     uniform number v; v^(1 / dimensions) is the share.
     """
-    half = torch.full_like(normal[:1], dimensions / 2).flatten()[:1]
-    uniform = torch.special.gammainc(half, _length(normal).square() / 2)
+    uniform = torch.special.gammainc(normal.new_tensor(dimensions / 2), _length(normal).square() / 2)
     return _unit(normal), uniform ** (1 / dimensions)
 
 

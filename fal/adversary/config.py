@@ -51,6 +51,9 @@ class Start(StrEnum):
     """At the clean point."""
     normal = "normal"
     """At 0.001 times standard normal noise around it (TRADES, CalFAT)."""
+    blocks = "blocks"
+    """At the rim, 4 x 4 blocks of an image each up or down in all: gradients from there find what those from uniform
+    starts miss, much as the stripes that Square starts from (1912.00049)."""
 
 
 @dataclass

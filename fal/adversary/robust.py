@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from fal.adversary.config import AttackConfig, Kind, Loss, Norm
+from fal.adversary.config import AttackConfig, Kind, Loss, Norm, Start
 from fal.adversary.gains import LABEL_GAINS, Classifier
 from fal.attack import Ball, Draws, attack, ball_of
 
@@ -79,11 +79,15 @@ def worst_of(network: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[AttackC
 
 
 def aa_lite(norm: Norm, eps: float, steps: int = 50, targets: int = 3) -> tuple[AttackConfig, ...]:
-    """AA-lite, for `worst_of`: the two attacks of AutoAttack's four that find nearly all (arXiv 2003.01690), APGD on
-    cross-entropy and APGD on the DLR towards the likeliest other classes."""
+    """AA-lite, for `worst_of`: what AutoAttack finds (arXiv 2003.01690), in a twentieth of its time.
+
+    Its APGD on cross-entropy and towards the likeliest other classes, and in place of its Square, which takes longest,
+    APGD on the margin from blocks.
+    """
     return (
         AttackConfig(Kind.apgd, norm, eps, steps),
         AttackConfig(Kind.apgd, norm, eps, steps, restarts=targets, loss=Loss.targeted_dlr),
+        AttackConfig(Kind.apgd, norm, eps, max(1, steps // 2), restarts=5, loss=Loss.cw, start=Start.blocks),
     )
 
 

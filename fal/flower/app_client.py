@@ -39,7 +39,7 @@ def train(message: Message, context: Context) -> Message:
     federation.server = ServerState(order.start.weights, order.start.buffers, order.start.variate)
     federation.states = ClientStates(dict(order.variates))
     works = {client: federation.work(federation.clients[client], order.round) for client in order.clients}
-    updates = federation.train({client: work for client, work in works.items() if work is not None})
+    updates = federation.train({c: work for c, work in works.items() if work is not None}, order.round)
     return Message(of_updates(updates), reply_to=message)
 
 

@@ -7,6 +7,7 @@ from a node    of every client its update; or why the node refuses to work
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -113,7 +114,7 @@ def updates_in(record: RecordDict, clients: Iterable[int], device: torch.device)
         numbers = record.metric_records.get(f"{client}.numbers")
         if numbers is None or not {*NUMBERS} <= numbers.keys():
             continue
-        parts = {name: _get(record, f"{client}.{name}", device) for name in TENSORS}
+        parts: dict[str, Any] = {name: _get(record, f"{client}.{name}", device) for name in TENSORS}
         found[client] = Update(**parts, **{name: numbers[name] for name in NUMBERS})
     return found
 

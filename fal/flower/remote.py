@@ -52,7 +52,7 @@ class Remote:
     nodes: dict[int, list[int]] = field(default_factory=dict)
     """Node -> its clients, of every node that has been asked."""
 
-    def __call__(self, start: Global, works: Mapping[int, Work]) -> dict[int, Update]:
+    def __call__(self, start: Global, works: Mapping[int, Work], number: int) -> dict[int, Update]:
         """The updates of the clients, trained from `start`; of fewer, where that is enough.
 
         Raises:
@@ -62,10 +62,10 @@ class Remote:
         waiting: dict[str, int] = {}
         why: dict[int, str] = {}
         wanted = min(self.minimum or len(works), len(works))
-        number = max((work.key.round for work in works.values()), default=0)
         for attempt in range(1 + self.patience):
             end = self.clock() + self.engine.round_seconds
-            self.send(start, {client: work for client, work in works.items() if client not in found}, waiting, end)
+            missing = {client: work for client, work in works.items() if client not in found}
+            self.send(start, missing, number, waiting, end)
             while waiting and len(found) < len(works) and self.clock() < end:
                 self.receive(waiting, start, works.keys(), found, why)
             if len(found) >= wanted:
@@ -78,11 +78,10 @@ class Remote:
             "same command again, which continues with this round, or set federation.minimum or federation.patience"
         )
 
-    def send(self, start: Global, works: Mapping[int, Work], waiting: dict[str, int], end: float) -> None:
+    def send(self, start: Global, works: Mapping[int, Work], number: int, waiting: dict[str, int], end: float) -> None:
         """Give the clients' nodes their work, waiting until all of them are there, but not beyond `end`."""
         messages = []
         for node, clients in self.located(works.keys(), end).items():
-            number = works[clients[0]].key.round
             order = Order(number, clients, start, {client: works[client].variate for client in clients})
             messages.append(Message(order.record(), node, MessageType.TRAIN, group_id=str(number)))
         waiting.update(self.push(messages))

@@ -40,8 +40,8 @@ def _read(config: DataConfig) -> dict[str, Pixels]:
     found = {}
     for split, names in FILES[config.source].items():
         paths = [find(config.root, name, REMEDY) for name in names]
-        read = packed.read if config.source == "cifar10" else idx.read
-        found[split] = read(*paths, config.classes)
+        one = config.source == "cifar10"
+        found[split] = packed.read(paths[0], config.classes) if one else idx.read(paths[0], paths[1], config.classes)
     return found
 
 

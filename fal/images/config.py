@@ -93,7 +93,7 @@ class DataConfig:
             UserError: an unknown source, a number out of range, or a generated set without a size.
         """
         known = (*FILES, *GENERATED)
-        if self.source not in known and not self.source.removeprefix(HUB).strip() != self.source:
+        if self.source not in known and (not self.source.startswith(HUB) or self.source == HUB):
             raise UserError(f"data.source={self.source}: use one of {', '.join(known)}, or {HUB}<name or folder>")
         least = {"train": 1, "validation": 1, "test": 1, "classes": 2, "side": 4, "writers": 0}
         for key, value in least.items():

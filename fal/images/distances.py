@@ -61,12 +61,13 @@ class _Closest:
 
     def look(self, apart: Tensor, top: int, left: int) -> None:
         """Take a block of squared distances, correct to `doubt`, whose first row and column have these numbers."""
-        if not float(apart.min()) <= min(self.found.distance**2, float(apart.min()) + self._doubt) + self._doubt:
+        low, best = float(apart.min()), self.found.distance**2
+        if low > best + self._doubt:
             return
-        limit = min(self.found.distance**2, float(apart.min()) + self._doubt) + self._doubt
+        limit = min(best, low + self._doubt) + self._doubt
         places = ((apart <= limit) & apart.isfinite()).nonzero()
         for some in places.split(AGAIN):
-            if self.found.distance == 0:
+            if self.found.distance == 0 or not len(some):
                 return  # nothing is closer, and blocks come in order
             first, second = some[:, 0] + top, some[:, 1] + left
             exact = (self._flat[first].double() - self._flat[second].double()).norm(dim=1)

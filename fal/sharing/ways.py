@@ -64,10 +64,11 @@ def _skew(labels: Labels, config: PartitionConfig, draws: np.random.Generator, t
         blocks = [draws.permutation(b) for b in np.array_split(drawn[labels[drawn].argsort(kind="stable")], total)]
     parts: list[Parts] = [[] for _ in range(total)]
     for own, block in enumerate(blocks):
-        given = round((1 - config.share) * len(block) / max(1, total - 1)) if total > 1 else 0
-        for place, other in enumerate(client for client in range(total) if client != own):
-            parts[other].append(block[place * given : (place + 1) * given])
-        parts[own].append(block[(total - 1) * given :])
+        others = draws.permutation([client for client in range(total) if client != own])  # who gets what is left over
+        given = round((1 - config.share) * len(block)) if total > 1 else 0
+        parts[own].append(block[given:])
+        for other, part in zip(others, np.array_split(block[:given], max(1, len(others))), strict=False):
+            parts[other].append(part)
     return [np.concatenate(part) for part in parts]
 
 

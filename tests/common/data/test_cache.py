@@ -76,3 +76,12 @@ def test_a_key_is_of_content_and_not_of_size_and_time(tmp_path: Path) -> None:
     assert (content_digest(file), content_digest(folder)) == first
     file.rename(folder / "b.txt")
     assert content_digest(folder) != first[1], "names count"
+
+
+def test_files_of_another_kind_are_kept_alike(tmp_path: Path) -> None:
+    with cache.writing(tmp_path, ".bin"):
+        for split in SPLITS:
+            cache.file_of(tmp_path, split, ".bin").write_bytes(b"123")
+    assert cache.is_whole(tmp_path, ".bin") and not cache.is_whole(tmp_path)
+    flipped(cache.file_of(tmp_path, "dev", ".bin"))
+    assert not cache.is_whole(tmp_path, ".bin")

@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import tracemalloc
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from common.data.jsonfile import read_objects
-from common.data.packed import Bounds, bounded, opened
+from common.data.packed import DAMAGE, Bounds, bounded, members, opened
 from common.data.textfile import read_csv, read_json_lines, read_lines, read_text
 from common.errors import UserError
 
@@ -79,3 +80,16 @@ def test_up_to_the_limit_all_is_read(tmp_path: Path, ending: str) -> None:
 def test_limits_that_let_nothing_through_are_refused() -> None:
     with pytest.raises(UserError, match=r"data\.bounds\.line_mb=0"):
         Bounds(line_mb=0)
+
+
+def test_the_files_of_an_archive_are_bounded_together(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in "ab":
+            archive.writestr(name, b"0" * 600_000)
+    assert {name: len(content) for name, content in members(path).items()} == {"a": 600_000, "b": 600_000}
+    with bounded(Bounds(file_mb=1)), pytest.raises(UserError, match=r"a\.npz: .*more than 1 MB.*data\.bounds\.file_mb"):
+        members(path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(DAMAGE):
+        members(path)

@@ -61,7 +61,7 @@ class Nodes:
         own.server = ServerState(order.start.weights, order.start.buffers, order.start.variate)
         own.states = ClientStates(dict(order.variates))
         works = {client: own.work(own.clients[client], order.round) for client in order.clients}
-        return dict(own.train({client: work for client, work in works.items() if work is not None}))
+        return dict(own.train({client: work for client, work in works.items() if work is not None}, order.round))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         return [self.ready.pop(name) for name in message_ids if name in self.ready]
