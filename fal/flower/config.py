@@ -24,6 +24,8 @@ class EngineConfig:
     name: Engine = Engine.inprocess
     nodes: int = 0
     """SuperNodes; node i has the clients i, i + nodes, ...; 0 is one a client."""
+    nodes_here: bool = True
+    """Start the nodes on this machine; false: the log says what starts each of them on its own."""
     host: str = "127.0.0.1"
     """The address that nodes know the SuperLink by."""
     port: int = 18443

@@ -77,7 +77,7 @@ def train(deployment: Deployment) -> None:
                 f"{deployment.run}: the SuperLink has ended; start it again, and the run goes on after the last "
                 f"round that was saved; its last lines:\n{tail(deployment.log(SUPERLINK))}"
             )
-        for name in sorted({deployment.node(node) for node in deployment.node_range} - alive - missing):
+        for name in sorted({deployment.node(node) for node in deployment.here} - alive - missing):
             last = tail(deployment.log(name))
             log.warning("%s has ended; fal.flower.deploy up starts it again; its last lines:\n%s", name, last)
             missing.add(name)

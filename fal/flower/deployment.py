@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import subprocess
 import time
 from dataclasses import dataclass
@@ -94,15 +95,17 @@ class Deployment:
         if fresh:
             self.down()  # what a killed SuperLink has left
             there = set()
-        names = {node: self.node(node) for node in self.node_range if self.node(node) not in there}
+        names = {node: self.node(node) for node in self.here if self.node(node) not in there}
         ports = {name: self.node_port(node) for node, name in names.items()}
         processes.refuse_taken({SUPERLINK: engine.port, **ports} if fresh else ports)
         if fresh:
             child, end = self.start(SUPERLINK, self.superlink_command()), time.monotonic() + engine.start_seconds
             listens = partial(processes.listens, "127.0.0.1", engine.port)
             processes.wait(listens, child, self.log(SUPERLINK), end, engine.poll_seconds)
-            for name in names.values():
-                self.flwr("supernode", "register", str(self.folder / f"{name}.pub"), CONNECTION)
+            for node in self.every:
+                self.flwr("supernode", "register", str(self.folder / f"{self.node(node)}.pub"), CONNECTION)
+                if node not in self.here:
+                    log.info("%s, with these files at hand: %s", self.node(node), shlex.join(self.node_command(node)))
         for node in names:
             self.join(node, again=not fresh)
 
@@ -138,15 +141,20 @@ class Deployment:
         return {name for name, group in processes.running(self.folder).items() if group.alive}
 
     @property
-    def node_range(self) -> range:
-        """The nodes that are processes here."""
+    def every(self) -> range:
+        """The nodes that are processes."""
         return range(0 if self.simulated else self.nodes)
+
+    @property
+    def here(self) -> range:
+        """Those of them on this machine."""
+        return self.every if self.config.engine.nodes_here else range(0)
 
     def write(self) -> None:
         """Settings, connection, app; certificates and keys where they are missing."""
         (self.folder / "app").mkdir(parents=True, exist_ok=True)
         files = security.certificates(self.folder, self.config.engine.host)
-        for node in self.node_range:
+        for node in self.every:
             security.node_key(self.folder / self.node(node))
         write_atomic(self.settings, OmegaConf.to_yaml(OmegaConf.create(plain(self.config))))
         write_atomic(self.folder / "app" / "pyproject.toml", APP.format(settings=json.dumps(str(self.settings))))

@@ -54,7 +54,7 @@ class Group:
 
 def running(home: Path) -> dict[str, Group]:
     """Name -> processes of the federation whose FLWR_HOME is `home`."""
-    _started[:] = [child for child in _started if child.poll() is None]
+    _forget_ended()
     found: dict[str, list[psutil.Process]] = {}
     first = set()
     for process in psutil.process_iter():
@@ -89,6 +89,11 @@ def stop(processes: Sequence[psutil.Process]) -> None:
     for process in left:
         _quietly(process.kill)
     psutil.wait_procs(left, GRACE)
+    _forget_ended()
+
+
+def _forget_ended() -> None:
+    _started[:] = [child for child in _started if child.poll() is None]
 
 
 def _quietly(act: Callable[[], None]) -> None:
