@@ -6,7 +6,7 @@ K times:  x~ <- A(W, x)   (or A(U, x), method.refresh=round)
 dU <- W - U
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -67,6 +67,10 @@ class Update:
     adversarial_loss: float
     """Summed over the items of the last pass: what SFAT ranks by."""
     steps: int
+
+
+Remote = Callable[[Global, Mapping[int, Work], int], Mapping[int, Update]]
+"""Trains clients elsewhere, in the round of this number; fewer updates than works may come back."""
 
 
 def client_step(
@@ -191,3 +195,11 @@ def _variate(optimiser: OptimiserConfig, start: Global, work: Work, delta: Weigh
     if optimiser.name is not Optimiser.scaffold:
         return {}
     return {name: own - start.variate[name] - delta[name] / path for name, own in work.variate.items()}
+
+
+def effective_steps(steps: int, optimiser: OptimiserConfig) -> float:
+    """FedNova's |a|_1: how many plain steps those with momentum amount to (arXiv 2007.07481, section 4)."""
+    rho = optimiser.momentum
+    if not rho:
+        return float(steps)
+    return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)

@@ -83,7 +83,8 @@ class Local:
         items, rest = batch.y.dim() - 1, batch.y.shape[-1] - count
         x, y = batch.x.narrow(items, 0, count), batch.y.narrow(items, 0, count)
         fixed = {name: w.detach() for name, w in weights.items()}
-        with self.network.fixed(fixed, stacked=batch.stacked) as forward:
+        training = self.method.batch_statistics
+        with self.network.fixed(fixed, training=training, stacked=batch.stacked) as forward:
             worst = self._worst(forward, x, y, batch)
         return torch.cat([worst, batch.x.narrow(items, count, rest)], items) if rest else worst
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from common.run.results import Results
     from common.run.run import Run
     from fal.build import Parts
-    from fal.federation import Remote
+    from fal.client import Remote
 
 ConfigStore.instance().store(name="fal_schema", node=TrainConfig)  # each paper its own: tests load several
 

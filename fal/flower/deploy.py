@@ -68,6 +68,7 @@ def train(deployment: Deployment) -> None:
     from fal.flower.processes import tail
 
     number, asked, missing = deployment.submit(), time.monotonic(), set[str]()
+    log.info("Flower's run %d has begun; its rounds are told in %s", number, deployment.run / "log.txt")
     while not deployment.finished:
         if deployment.failure.is_file():
             raise UserError(f"{deployment.run}: {deployment.failure.read_text(encoding='utf-8').strip()}")

@@ -69,7 +69,7 @@ class Remote:
             while waiting and len(found) < len(works) and self.clock() < end:
                 self.receive(waiting, start, works.keys(), found, why)
             if len(found) >= wanted:
-                return found
+                return {client: found[client] for client in works if client in found}
             lacking = self.named(works.keys() - found.keys(), why)
             log.warning("round %d, try %d of %d: no update of %s", number, attempt + 1, 1 + self.patience, lacking)
         raise UserError(
