@@ -1,10 +1,12 @@
 """A federation of two nodes on generated images, as short as one can be."""
 
+from __future__ import annotations
+
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra import compose, initialize_config_module
@@ -13,8 +15,10 @@ from safetensors.torch import load_file
 from common.run.schema import to_typed
 from fal.config import TrainConfig
 from fal.flower import processes
-from fal.flower.deployment import Deployment
 from fal.train import train  # noqa: F401 -- stores the schema
+
+if TYPE_CHECKING:
+    from fal.flower.deployment import Deployment
 
 SHORT = [
     "data=shapes", "partition=iid", "partition.clients=4", "scale=cpu", "method=fat", "model=mlp_64",
