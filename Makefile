@@ -12,12 +12,14 @@ DATA  := $(BIN)/python -m reckoning.data +experiment=proofwriter scale=cpu
 TESTS := $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run tables report data test test-faults test-slurm slurm-packages gpu lint type format clean
+.PHONY: help setup setup-flower run tables report data test test-faults test-slurm slurm-packages gpu lint type format clean
 
 help:  ## show these lines
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 setup: .venv/ready  ## make .venv with the locked versions (again only when the lock has changed)
+
+setup-flower: .venv/ready-flower  ## add Flower to .venv, for federations of several processes or machines (0.4 GB)
 
 run: .venv/ready  ## train the main comparison on the embedded default and print its table (3 minutes, 2 cores)
 	$(SWEEP) $(ARGS)
@@ -70,6 +72,10 @@ clean:  ## remove caches and build products; runs and .venv stay
 	$(BIN)/python -m pip install --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"
 	$(BIN)/python -m pip install --requirement requirements.lock
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/ready-flower: .venv/ready requirements-flower.lock
+	$(BIN)/python -m pip install --constraint requirements.lock --requirement requirements-flower.lock
 	@touch $@
 
 define CHECK_PYTHON

@@ -6,7 +6,7 @@ K times:  x~ <- A(W, x)   (or A(U, x), method.refresh=round)
 dU <- W - U
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -67,6 +67,10 @@ class Update:
     adversarial_loss: float
     """Summed over the items of the last pass: what SFAT ranks by."""
     steps: int
+
+
+Remote = Callable[[Global, Mapping[int, Work], int], Mapping[int, Update]]
+"""Trains clients elsewhere, in the round of this number; fewer updates than works may come back."""
 
 
 def client_step(

@@ -6,6 +6,7 @@ from common.errors import UserError
 from common.fields import UNHASHED
 from common.run.schema import RunConfig
 from fal.adversary.config import AttackConfig
+from fal.flower.config import EngineConfig
 from fal.images.config import DataConfig
 from fal.networks.config import ModelConfig
 from fal.settings import FederationConfig, MethodConfig, Objective, OptimiserConfig
@@ -67,6 +68,7 @@ class TrainConfig(RunConfig):
     byzantine: ByzantineConfig = field(default_factory=ByzantineConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig, metadata=UNHASHED)
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations.

@@ -13,7 +13,7 @@ from common.engine.weights import Weights, averaged, stack_of
 from common.errors import UserError
 from fal import server
 from fal.byzantine import Byzantine
-from fal.client import Global, Update, Work, client_step, effective_steps
+from fal.client import Global, Remote, Update, Work, client_step, effective_steps
 from fal.keys import Key
 from fal.methods import Local
 from fal.settings import ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
@@ -90,6 +90,8 @@ class Federation:
     server: ServerState
     states: ClientStates
     byzantine: Byzantine | None = None
+    remote: Remote | None = None
+    """Who trains clients elsewhere; None: they are trained here."""
 
     def __post_init__(self) -> None:
         """Refuse what no round could do.
@@ -153,10 +155,13 @@ class Federation:
 
     def train(self, works: Mapping[int, Work], number: int) -> Iterable[tuple[int, Update]]:
         """The updates of the clients, one after the other in the order of groups of works that have one shape."""
+        start = Global(self.server.weights, self.server.buffers, self.server.variate)
+        if self.remote is not None:
+            yield from self.remote(start, works, number).items()
+            return
         groups: dict[tuple[int, ...], list[int]] = {}
         for client, work in works.items():
             groups.setdefault(work.shape, []).append(client)
-        start = Global(self.server.weights, self.server.buffers, self.server.variate)
         optimiser = self.optimiser_of(number)
         for group in groups.values():
             size = self.chunk(works[group[0]], len(group))
@@ -215,7 +220,7 @@ class Federation:
         if self.byzantine is not None:
             updates = self.byzantine.tampered(dict(updates), number).items()
         for client, update in updates:
-            if reason := server.fault(update.delta, self.server.weights):
+            if reason := self.server.fault(update):
                 found.left_out[client] = reason
                 continue
             found.norms[client] = server.norm(update.delta)

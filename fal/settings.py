@@ -187,6 +187,10 @@ class FederationConfig:
     """Chance of a chosen client to send nothing."""
     max_rejected: int = 10
     """Updates of a run that may be rejected (non-finite, misshapen, far too long) before it stops."""
+    minimum: int = 0
+    """Of a federation over processes: updates that a round needs; 0: of every client that it chose."""
+    patience: int = field(default=3, metadata=UNHASHED)
+    """Of a federation over processes: how often a round with too few updates is tried again before the run stops."""
     stack: bool = field(default=True, metadata=UNHASHED)
     """Clients at once where `common.engine.plan` finds that it pays; false takes them one by one."""
 
@@ -196,10 +200,15 @@ class FederationConfig:
         Raises:
             UserError: a value is out of range.
         """
-        if self.rounds < 1 or self.batch < 0 or self.local_steps < 0 or self.max_rejected < 0:
+        if (
+            self.rounds < 1
+            or self.batch < 0
+            or min(self.local_steps, self.max_rejected, self.minimum, self.patience) < 0
+        ):
             raise UserError(
                 f"federation.rounds={self.rounds}, batch={self.batch}, local_steps={self.local_steps}, "
-                f"max_rejected={self.max_rejected}: use 1 round or more, and no negative number"
+                f"max_rejected={self.max_rejected}, minimum={self.minimum}, patience={self.patience}: use 1 round "
+                "or more, and no negative number"
             )
         if not self.local_epochs > 0:
             raise UserError(f"federation.local_epochs={self.local_epochs:g}: use a number above 0")

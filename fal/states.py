@@ -9,6 +9,8 @@ import torch
 from common.engine.weights import Weights
 from common.errors import UserError
 from common.run.checkpoint import Shards
+from fal import server
+from fal.client import Update
 from fal.network import Network
 from fal.settings import Optimiser, OptimiserConfig
 
@@ -28,6 +30,11 @@ class ServerState:
     def state(self) -> tuple[Weights, Weights]:
         """What predicts: weights and buffers. Rounds put new tensors in their place."""
         return self.weights, self.buffers
+
+    def fault(self, update: Update) -> str:
+        """Why an update of a client cannot be used, in words; empty: it can."""
+        parts = (update.delta, self.weights), (update.buffers, self.buffers), (update.variate, self.variate)
+        return next(filter(None, (server.fault(part, like) for part, like in parts if part or like)), "")
 
     def state_dict(self) -> dict[str, Any]:
         """All of it."""

@@ -17,19 +17,26 @@ from omegaconf import DictConfig
 from common.run.entry import entry
 from common.run.schema import to_typed
 from fal.config import TrainConfig
+from fal.flower.config import Engine
 
 if TYPE_CHECKING:
     from common.run.results import Results
     from common.run.run import Run
     from fal.build import Parts
+    from fal.client import Remote
 
 ConfigStore.instance().store(name="fal_schema", node=TrainConfig)  # each paper its own: tests load several
 
 
-def train(config: TrainConfig, folder: Path) -> Results:
+def train(config: TrainConfig, folder: Path, remote: Remote | None = None) -> Results:
     """Train one method on one federation with one seed, select on dev under attack, test once.
 
     A folder with a checkpoint is continued, a finished one is not touched again.
+
+    Args:
+        config: all keys.
+        folder: the run folder.
+        remote: of a federation over processes, who trains the clients; without it `engine` starts one.
 
     Raises:
         UserError: what the user gave cannot be run; the message says what and the way out.
@@ -44,6 +51,10 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from fal.objective import SELECTION
     from fal.states import Recent
 
+    if remote is None and config.engine.name is not Engine.inprocess:
+        from fal.flower.deploy import conduct
+
+        return conduct(config, folder)
     config = replace(config, data=data.available(config.data))
     shown = f"{config.experiment} on {config.data.name}" if config.data.stands_for else config.experiment
     who = RunIdentity("fal", shown, config.method.name, config.scale, config.seed)
@@ -53,6 +64,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
             return run.results
         parts = build(config, run.device, run.dtype)
         run.fix(data.digests(parts.splits))  # continued on these only
+        parts.federation.remote = remote
         federation, recent = parts.federation, Recent(config.evaluation.recent)
         run.track("server", federation.server)
         run.track("clients", federation.states)

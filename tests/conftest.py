@@ -5,6 +5,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
         if not torch.cuda.is_available():
             pytest.skip("needs a CUDA device, and torch sees none")
+    if item.get_closest_marker("flower") and not find_spec("flwr"):
+        pytest.skip("no Flower: make setup-flower")
     if item.get_closest_marker("slurm"):
         from tests.slurm.node import obstacle
 

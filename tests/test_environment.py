@@ -20,12 +20,14 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
-DEVELOPMENT = [Requirement(line) for line in PROJECT["project"]["optional-dependencies"]["dev"]]
+DEVELOPMENT, FLOWER = (
+    [Requirement(line) for line in PROJECT["project"]["optional-dependencies"][extra]] for extra in ("dev", "flower")
+)
 EXTRAS = {
     "common": ["tensorboard", "trackio"],
-    "fal": ["aa"],
+    "fal": ["aa", "flower"],
     "scripts": ["benchmark", "dashboard"],
-    "tests": ["dev", "trackio"],
+    "tests": ["dev", "flower", "trackio"],
 }
 """Package -> the extras whose libraries it may import."""
 BROUGHT_BY_TORCH = {Path("common/engine/cuda/fused.py"): {"triton"}}
@@ -34,47 +36,93 @@ version it fits, and its CPU build has none. The file is imported on CUDA alone.
 PACKAGES = sorted(path.parent for path in ROOT.glob("*/__init__.py"))
 
 
-def locked() -> dict[str, Version]:
-    """Canonical distribution name -> version; refuses any line that is not `name==version`."""
+def locked(file: str) -> tuple[dict[str, Version], dict[str, list[Requirement]]]:
+    """Canonical distribution name -> version, and -> what it asks of others; any other line is refused."""
     pins: dict[str, Version] = {}
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
+    asked: dict[str, list[Requirement]] = {}
+    for line in (ROOT / file).read_text().splitlines():
         if not line or line.startswith("#"):
             continue
-        match = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)", line)
-        assert match, f"requirements.lock: {line!r} is not name==version (no paths, no local versions)"
+        match = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)(?:  # (.+))?", line)
+        assert match, f"{file}: {line!r} is not name==version (no paths, no local versions)"
         name = canonicalize_name(match[1])
-        assert name not in pins, f"requirements.lock: {name} stands twice"
+        assert name not in pins, f"{file}: {name} stands twice"
         pins[name] = Version(match[2])
-    return pins
+        asked[name] = [Requirement(word) for word in (match[3] or "").split()]
+    return pins, asked
 
 
-LOCK = locked()
+LOCK, _ = locked("requirements.lock")
+FLOWER_LOCK, ASKED = locked("requirements-flower.lock")
+ALL = {**LOCK, **FLOWER_LOCK}
 
 
-@pytest.mark.parametrize("requirement", RUNTIME + DEVELOPMENT, ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize("requirement", RUNTIME + DEVELOPMENT + FLOWER, ids=lambda requirement: requirement.name)
 def test_the_lock_satisfies_the_range(requirement: Requirement) -> None:
+    file, versions = ("both locks", ALL) if requirement in FLOWER else ("requirements.lock", LOCK)
     name = canonicalize_name(requirement.name)
-    assert name in LOCK, f"{name} is declared in pyproject.toml but not in requirements.lock"
+    assert name in versions, f"{name} is declared in pyproject.toml but not in {file}"
     assert requirement.specifier, f"{name} has no version range in pyproject.toml"
-    assert requirement.specifier.contains(LOCK[name]), f"lock {LOCK[name]}, pyproject.toml {requirement.specifier}"
+    assert requirement.specifier.contains(versions[name]), f"{file} {versions[name]}, pyproject.toml {requirement}"
 
 
 def test_the_lock_holds_everything_its_packages_need() -> None:
-    missing: set[str] = set()
+    needed = {name for name, _ in closure(RUNTIME + DEVELOPMENT)}
+    assert not (missing := needed - LOCK.keys()), f"requirements.lock lacks {sorted(missing)}"
+    assert not (unused := LOCK.keys() - needed), f"nothing needs {sorted(unused)}"
+
+
+def test_the_locks_packages_bear_each_other() -> None:
+    for name, extra in sorted(closure(RUNTIME + DEVELOPMENT)):
+        if name in LOCK and installed(name) == LOCK[name]:
+            for asked in requirements_of(name, extra):
+                assert meets(asked, LOCK), f"{name} {LOCK[name]} asks for {asked}: requirements.lock has another"
+
+
+def test_flower_joins_the_lock_without_moving_it() -> None:
+    """By what requirements-flower.lock records of its packages' metadata: this needs neither Flower nor a network."""
+    assert not (twice := LOCK.keys() & FLOWER_LOCK.keys()), f"in both locks: {sorted(twice)}"
+    assert ASKED["flwr"], "requirements-flower.lock records nothing that flwr asks for"
+    for name, requirements in ASKED.items():
+        for asked in requirements:
+            assert meets(asked, LOCK), f"{name} asks for {asked}, requirements.lock has {LOCK.get(asked.name)}"
+
+
+@pytest.mark.flower
+def test_flowers_lock_is_whole_and_records_what_is_asked_of_the_other() -> None:
+    asks: dict[str, set[str]] = {name: set() for name in FLOWER_LOCK}
+    for name, extra in (found := closure(FLOWER)):
+        for asked in requirements_of(name, extra):
+            assert meets(asked, ALL), f"{name} asks for {asked}: the two locks have another"
+            if name in FLOWER_LOCK and asked.specifier and (other := canonicalize_name(asked.name)) in LOCK:
+                asks[name].add(f"{other}{asked.specifier}")
+    assert (needed := {name for name, _ in found}) <= ALL.keys(), f"lacking: {sorted(needed - ALL.keys())}"
+    assert FLOWER_LOCK.keys() <= needed, f"nothing needs {sorted(FLOWER_LOCK.keys() - needed)}"
+    for name, words in asks.items():
+        assert sorted(map(str, ASKED[name])) == sorted(words), f"write {name}=={ALL[name]}  # {' '.join(sorted(words))}"
+
+
+def closure(roots: list[Requirement]) -> set[tuple[str, str]]:
+    """All that `roots` bring, by the metadata of what is installed: (canonical name, extra asked of it or "")."""
     seen: set[tuple[str, str]] = set()
-    queue = [(canonicalize_name(r.name), extra) for r in RUNTIME + DEVELOPMENT for extra in ("", *r.extras)]
+    queue = [(canonicalize_name(r.name), extra) for r in roots for extra in ("", *r.extras)]
     while queue:
-        name, extra = queue.pop()
-        if (name, extra) in seen:
-            continue
-        seen.add((name, extra))
-        if name not in LOCK:
-            missing.add(name)
-            continue
-        for needed in requirements_of(name, extra):
-            queue += [(canonicalize_name(needed.name), e) for e in ("", *needed.extras)]
-    assert not missing, f"requirements.lock lacks {sorted(missing)}"
-    assert not (unused := LOCK.keys() - {name for name, _ in seen}), f"nothing needs {sorted(unused)}"
+        if (found := queue.pop()) not in seen:
+            seen.add(found)
+            queue += [(canonicalize_name(r.name), e) for r in requirements_of(*found) for e in ("", *r.extras)]
+    return seen
+
+
+def meets(asked: Requirement, versions: dict[str, Version]) -> bool:
+    version = versions.get(canonicalize_name(asked.name))
+    return version is not None and asked.specifier.contains(version, prereleases=True)
+
+
+def installed(name: str) -> Version | None:
+    try:
+        return Version(distribution(name).version)
+    except PackageNotFoundError:
+        return None
 
 
 def requirements_of(name: str, extra: str) -> list[Requirement]:
@@ -100,13 +148,14 @@ def test_conda_installs_the_lock_on_a_python_the_project_allows() -> None:
 
 
 def test_make_setup_installs_the_lock_torch_first() -> None:
-    installs = re.findall(r"-m pip install (.*)", (ROOT / "Makefile").read_text())
-    assert [("torch==" in line, "requirements.lock" in line) for line in installs] == [
+    *setup, flower = re.findall(r"-m pip install (.*)", (ROOT / "Makefile").read_text())
+    assert [("torch==" in line, "requirements.lock" in line) for line in setup] == [
         (True, True),
         (False, True),
         (False, False),
     ]
-    assert "--no-deps" in installs[-1] and "--editable ." in installs[-1]
+    assert "--no-deps" in setup[-1] and "--editable ." in setup[-1]
+    assert flower == "--constraint requirements.lock --requirement requirements-flower.lock"
 
 
 def test_hooks_call_the_locked_tools() -> None:

@@ -40,7 +40,7 @@ TRACKERS = {
     "tensorboard": "common/run/trackers/tensorboard.py",
     "trackio": "common/run/trackers/trackio.py",
 }
-ENTRIES = {"train.py", "evaluate.py", "data.py", "model.py", "cost.py", "theory.py", "planner.py"}
+ENTRIES = {"train.py", "evaluate.py", "data.py", "model.py", "cost.py", "theory.py", "planner.py", "flower/deploy.py"}
 # Inside a paper: train, evaluate -> objective, model, data -> config.
 CLOSED = {
     "config": {"data", "model", "objective", "train", "evaluate"},
@@ -51,7 +51,7 @@ CLOSED = {
 TOP_LEVEL = {
     *("conf", "common", "hydra_plugins", "scripts", "tests", "docs", *PAPERS),
     *("README.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile"),
-    *("pyproject.toml", "requirements.lock", "environment.yml"),
+    *("pyproject.toml", "requirements.lock", "requirements-flower.lock", "environment.yml"),
     *(".ci", ".github", ".gitignore", ".pre-commit-config.yaml"),
 }
 
@@ -249,7 +249,10 @@ def test_a_circle_is_noticed_wherever_its_imports_stand() -> None:
 
 def test_starting_a_command_loads_no_heavy_library() -> None:
     entries = [
-        f"{paper}.{name[:-3]}" for paper in PRESENT for name in sorted(ENTRIES) if (ROOT / paper / name).exists()
+        f"{paper}.{name[:-3].replace('/', '.')}"
+        for paper in PRESENT
+        for name in sorted(ENTRIES)
+        if (ROOT / paper / name).exists()
     ]
     program = f"import sys, {', '.join(entries)}; print(*sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
