@@ -11,6 +11,8 @@ from fal.images.config import DataConfig
 from fal.networks.config import ModelConfig
 from fal.settings import FederationConfig, MethodConfig, Objective, OptimiserConfig
 from fal.sharing.config import PartitionConfig
+from fal.theory_config import TheoryConfig
+from fal.toy_config import ToyConfig
 from fal.trust import AggregatorConfig, ByzantineConfig
 
 
@@ -87,5 +89,5 @@ class TrainConfig(RunConfig):
                 )
 
 
-SCHEMAS = {"train": TrainConfig}
+SCHEMAS = {"train": TrainConfig, "theory": TheoryConfig, "toy": ToyConfig}
 """Command that makes runs -> what they are configured by."""

@@ -4,7 +4,7 @@ X is the unit sphere with the last coordinate 1/2; its first d - 1 coordinates l
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,12 +48,12 @@ class Separation:
         """gamma = delta (delta - 2 rho) (section 1.3)."""
         return self.delta * (self.delta - 2 * rho)
 
-    def check(self, rho: float, clients: Sequence[int], key: str = "problem.rho") -> None:
+    def check(self, rho: float, clients: Sequence[int] | Mapping[int, int], key: str = "problem.rho") -> None:
         """Refuse a radius at which balls of two points meet.
 
         Args:
             rho: Euclidean radius of the adversary.
-            clients: whose every point is.
+            clients: whose every point is, by its number.
             key: of the configuration, for the message.
 
         Raises:
