@@ -63,7 +63,7 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
         else None
     )
     federation = Federation(
-        Local(network, config.method, config.attack), (x, y),
+        Local(network, config.method, config.attack, train.bounded), (x, y),
         [replace(each, indices=each.indices.to(device), log_counts=each.log_counts.to(device)) for each in clients],
         config.federation, config.optimiser, config.aggregator, config.seed, *states, byzantine,
     )  # fmt: skip

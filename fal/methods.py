@@ -47,6 +47,8 @@ class Local:
     network: Network
     method: MethodConfig
     attack: AttackConfig
+    bounded: bool = True
+    """Are all numbers of the points in [0, 1], and stay there?"""
 
     def logits(self, weights: Weights, x: Tensor, batch: Batch) -> Tensor:
         """As the loss sees them, in training mode."""
@@ -99,7 +101,7 @@ class Local:
             return batch.draws(restart, tuple(x.shape[clients:])).flatten(0, clients).to(x)
 
         folded, gain = x.flatten(0, clients), self._gain(logits, x.flatten(0, clients), y.flatten())
-        return attack(gain, folded, ball_of(self.attack), self.attack, draws).view(x.shape)
+        return attack(gain, folded, ball_of(self.attack, bounded=self.bounded), self.attack, draws).view(x.shape)
 
     def _gain(self, logits: Forward, x: Tensor, y: Tensor) -> Gain:
         """What the adversary maximises, of points [items, ...]."""

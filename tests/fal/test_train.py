@@ -61,6 +61,37 @@ def test_groups_compose(tmp_path: Path, more: list[str]) -> None:
     assert run_here(main, *given, "federation.rounds=2") == 0
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["data=clusters", "data.train=240", "data.validation=40", "data.test=60", "attack.norm=l2", "attack.eps=2"],
+        ["data.classes=3"],
+    ],
+    ids=lambda more: more[0],
+)  # fmt: skip
+def test_vectors_and_few_classes_are_attacked_in_all_ways(tmp_path: Path, more: list[str]) -> None:
+    judged = ["evaluation.aa_lite=true", "evaluation.sanity=true", "federation.rounds=1"]
+    given = ["partition=iid", "partition.share=0.92", *judged, *more]
+    assert train(tmp_path, *given, *(["data.classes=2"] if "clusters" in more[0] else [])) == 0
+    test = results_of(tmp_path)["test"]
+    assert test["aa_lite"]["value"] <= test["pgd"]["value"] <= test["natural"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("attack.norm=cap", "attack.norm=cap: it is for the inputs of fal.theory"),
+        ("attack.loss=targeted_dlr", "attack.loss=targeted_dlr in training"),
+        ("evaluation.eps=25.5", "25.5 of 255 is evaluation.eps=0.1"),
+    ],
+)
+def test_attacks_that_cannot_work_are_refused_before_a_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, told: str
+) -> None:
+    assert train(tmp_path, word) == 2
+    assert told in capsys.readouterr().err and not list(tmp_path.rglob("metrics.jsonl"))
+
+
 def test_the_evaluation_is_that_of_the_run_and_another_radius_hurts_more(tmp_path: Path) -> None:
     from fal.evaluate import main
 
