@@ -105,6 +105,8 @@ class Federation:
                 f"use {1 / len(self.clients):g} or more"
             )
         server.check_rule(self.aggregator, self.count)
+        if (self.aggregator.kept or 0) > self.count:
+            raise UserError(f"aggregator.kept={self.aggregator.kept} of {self.count} updates: use {self.count} or less")
 
     @property
     def count(self) -> int:
@@ -142,8 +144,7 @@ class Federation:
             batches = [client.indices] * steps
         else:
             orders = [key.permutation(epoch, "order", size) for epoch in range(ceil(steps / each))]
-            ordered = [client.indices[order[: each * batch]].split(batch) for order in orders]
-            batches = [part for epoch in ordered for part in epoch][:steps]
+            batches = [part for order in orders for part in client.indices[order[: each * batch]].split(batch)][:steps]
         variate = self.states.variates.get(client.number, {})
         work = Work(key, batches, client.log_counts, min(steps, each), variate)
         return work if self.byzantine is None else self.byzantine.disguised(client.number, work)
