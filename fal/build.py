@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import UserError
 from fal.byzantine import Byzantine
@@ -76,9 +75,8 @@ def _check_norm(network: Network, batch: int) -> None:
     Raises:
         UserError: it would normalise single items, to zero.
     """
-    normed = [name for name, layer in network.modes[True].named_modules() if isinstance(layer, _BatchNorm)]
-    if batch == 1 and normed:
+    if batch == 1 and network.batch_norm:
         raise UserError(
-            f"federation.batch=1 with batch norm ({normed[0]}): a batch of one has no deviation; use a larger batch, "
-            "or model.norm=group"
+            f"federation.batch=1 with batch norm ({min(network.batch_norm)}): a batch of one has no deviation; use a "
+            "larger batch, or model.norm=group"
         )

@@ -261,9 +261,9 @@ class Federation:
         if self.streams:
             change, buffers = found.changes.mean, found.buffers.mean
         else:
-            favouring = self.method.slack and number > 1  # SFAT's first round is a plain mean
-            losses = [update.adversarial_loss for update in updates]
-            shares = server.slack_shares(losses, sizes, self.method) if favouring else server.same_for_all(plain)
+            losses, shares = [update.adversarial_loss for update in updates], server.same_for_all(plain)
+            if self.method.slack and number > 1:  # SFAT's first round is a plain mean
+                shares = server.slack_shares(losses, sizes, self.method, self.local.network.batch_norm)
             change = server.combined(self.aggregator, list(map(self.direction, updates)), shares, state.weights)
             buffers = averaged(stack_of([update.buffers for update in updates]), plain)
         state.weights = {name: w + rate * change[name].to(w) for name, w in state.weights.items()}

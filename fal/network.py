@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.engine.swap import swapped
 from common.engine.weights import Weights, buffers_of, call, select
@@ -24,6 +25,8 @@ class Network:
         """`module` gives the start and is copied; clients' weights are leaves of their own."""
         self.modes = {mode: deepcopy(module).train(mode).requires_grad_(False) for mode in (True, False)}
         self.parameters = list(select(module))
+        normed = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, _BatchNorm)]
+        self.batch_norm = {f"{name}.{own}" for name, layer in normed for own, _ in layer.named_parameters()}
 
     def start(self) -> tuple[Weights, Weights]:
         """Copies of the module's parameters, and of its buffers."""
