@@ -17,7 +17,7 @@ from fal.images.images import Images
 from fal.methods import Local
 from fal.model import build as build_network
 from fal.network import Network
-from fal.partition import matrix, partition, shifted
+from fal.partition import matrix, partition, seen, validation_clients
 from fal.sharing.config import Kind
 from fal.states import fresh_states
 
@@ -42,20 +42,22 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     """
     splits = load(config.data)
     train = splits["train"]
-    parts = partition(train.y, config.partition, config.seed, train.owners)
+    parts, held = (
+        each(train.y, config.partition, config.seed, train.owners) for each in (partition, validation_clients)
+    )
+    x = seen(train.x, [*parts, *held], config.partition)
     counts = matrix(train.y, parts, train.classes)
     clients = clients_of(parts, train.y, train.classes, dtype, config.federation.batch)
-    x = train.x.to(device, dtype)
-    if config.partition.kind is Kind.feature_shift:
-        x = x.clone()
-        for client, indices in enumerate(parts):
-            x[indices] = shifted(x[indices], config.partition, client)
+    dev = _viewed(splits["dev"], config)
+    if held:  # in the order of the train split: `evaluation.dev` takes the first ones
+        places = torch.cat(held).sort().values
+        dev = replace(train, x=x[places], y=train.y[places], owners=None)
     network = Network(build_network(config.model, *train.shape, train.classes, config.seed).to(device, dtype))
     _check_norm(network, config.federation.batch or min(len(client.indices) for client in clients))
     states = fresh_states(network, config.optimiser, [client.number for client in clients], dtype, device)
     if outside := config.federation.extensions(config.optimiser):
         log.info("outside the theorem: %s", ", ".join(outside))
-    y = train.y.to(device)
+    x, y = x.to(device, dtype), train.y.to(device)
     byzantine = (
         Byzantine.of(config.byzantine, config.seed, len(clients), y, train.classes)
         if config.byzantine.clients
@@ -66,7 +68,15 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
         [replace(each, indices=each.indices.to(device), log_counts=each.log_counts.to(device)) for each in clients],
         config.federation, config.optimiser, config.aggregator, config.seed, *states, byzantine,
     )  # fmt: skip
-    return Parts(splits, federation, counts)
+    return Parts({"train": train, "dev": dev, "test": _viewed(splits["test"], config)}, federation, counts)
+
+
+def _viewed(images: Images, config: TrainConfig) -> Images:
+    """A split that no client has, with feature shift as the training clients would see equal parts of it."""
+    if config.partition.kind is not Kind.feature_shift:
+        return images
+    shares = replace(config.partition, validation=0, size=None, minimum=1)
+    return replace(images, x=seen(images.x, partition(images.y, shares, config.seed), config.partition))
 
 
 def _check_norm(network: Network, batch: int) -> None:
