@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from common.data.dataroot import ROOT_VARIABLE
 from common.run.checkpoint import latest
 from tests.fal.runs import train, words
 from tests.kills import finish_despite_kills
@@ -126,6 +127,19 @@ def test_a_missing_folder_of_data_gives_a_run_on_generated_ones_that_says_so(tmp
     folder = only_run(tmp_path / "runs")
     assert "shapes in place of fashion_mnist" in (folder / "log.txt").read_text().splitlines()[0]
     assert json.loads((folder / "results.json").read_text())["experiment"] == "none on shapes in place of fashion_mnist"
+
+
+def test_no_evaluation_takes_generated_images_for_real_ones(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fal.evaluate import main
+
+    more = ["data=fashion_mnist", "data.train=200", "data.test=20", "data.validation=20", "data.classes=10"]
+    assert train(tmp_path, "method=fat", *more, f"data.root={data_root}", "federation.rounds=1") == 0
+    monkeypatch.delenv(ROOT_VARIABLE, raising=False)
+    assert run_here(main, f"run={only_run(tmp_path)}") == 2
+    assert "is needed; set data.root=<folder> or the environment" in capsys.readouterr().err
+    assert run_here(main, f"run={only_run(tmp_path)}", f"root={data_root}") == 0
 
 
 def test_an_own_method_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
