@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fal.byzantine import Byzantine
 from fal.config import TrainConfig
 from fal.data import load
 from fal.federation import Federation, clients_of
@@ -52,9 +53,15 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     states = fresh_states(network, config.optimiser, [client.number for client in clients], dtype, device)
     if outside := config.federation.extensions(config.optimiser):
         log.info("outside the theorem: %s", ", ".join(outside))
+    y = train.y.to(device)
+    byzantine = (
+        Byzantine.of(config.byzantine, config.seed, len(clients), y, train.classes)
+        if config.byzantine.clients
+        else None
+    )
     federation = Federation(
-        Local(network, config.method, config.attack), (x, train.y.to(device)),
+        Local(network, config.method, config.attack), (x, y),
         [replace(each, indices=each.indices.to(device), log_counts=each.log_counts.to(device)) for each in clients],
-        config.federation, config.optimiser, config.aggregator, config.seed, *states,
+        config.federation, config.optimiser, config.aggregator, config.seed, *states, byzantine,
     )  # fmt: skip
     return Parts(splits, federation, counts)

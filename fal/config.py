@@ -8,8 +8,9 @@ from common.run.schema import RunConfig
 from fal.adversary.config import AttackConfig
 from fal.images.config import DataConfig
 from fal.networks.config import ModelConfig
-from fal.settings import AggregatorConfig, FederationConfig, MethodConfig, Objective, OptimiserConfig
+from fal.settings import FederationConfig, MethodConfig, Objective, OptimiserConfig
 from fal.sharing.config import PartitionConfig
+from fal.trust import AggregatorConfig, ByzantineConfig
 
 
 @dataclass
@@ -63,6 +64,7 @@ class TrainConfig(RunConfig):
     method: MethodConfig = field(default_factory=MethodConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
+    byzantine: ByzantineConfig = field(default_factory=ByzantineConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 

@@ -1,7 +1,7 @@
 """The federation: who takes part in a round, in which chunks clients train, and what the server makes of it."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -12,11 +12,13 @@ from common.engine.plan import chunk_of
 from common.engine.weights import Weights, averaged, stack_of
 from common.errors import UserError
 from fal import server
+from fal.byzantine import Byzantine
 from fal.client import Global, Update, Work, client_step
 from fal.keys import Key
 from fal.methods import Local
-from fal.settings import AggregatorConfig, ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
+from fal.settings import ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
 from fal.states import ClientStates, ServerState
+from fal.trust import AggregatorConfig
 
 log = logging.getLogger(__name__)
 SERVER = "server"
@@ -75,10 +77,25 @@ class Federation:
     seed: int
     server: ServerState
     states: ClientStates
-    tamper: Callable[[dict[int, Update], int], dict[int, Update]] | None = None
-    """What Byzantine clients make of the updates of a round, and its number."""
-    disguise: Callable[[Work], Work] = lambda work: work
-    """What Byzantine clients make of their own work."""
+    byzantine: Byzantine | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no round could do.
+
+        Raises:
+            UserError: participation chooses none, or too few for the aggregation rule.
+        """
+        if self.count < 1:
+            raise UserError(
+                f"federation.participation={self.config.participation:g} of {len(self.clients)} clients takes none; "
+                f"use {1 / len(self.clients):g} or more"
+            )
+        server.check_rule(self.aggregator, self.count)
+
+    @property
+    def count(self) -> int:
+        """Clients that a round chooses."""
+        return round(self.config.participation * len(self.clients))
 
     @property
     def method(self) -> MethodConfig:
@@ -86,21 +103,11 @@ class Federation:
         return self.local.method
 
     def chosen(self, number: int) -> list[Client]:
-        """The clients of a round, in the order of their numbers, without those that drop out.
-
-        Raises:
-            UserError: participation chooses none.
-        """
-        count = round(self.config.participation * len(self.clients))
-        if count < 1:
-            raise UserError(
-                f"federation.participation={self.config.participation:g} of {len(self.clients)} clients takes none; "
-                f"use {1 / len(self.clients):g} or more"
-            )
+        """The clients of a round, in the order of their numbers, without those that drop out."""
         key = Key(self.seed, number, SERVER)
         chosen = list(range(len(self.clients)))
-        if count < len(self.clients):
-            chosen = sorted(key.permutation(0, "chosen", len(self.clients))[:count].tolist())
+        if self.count < len(self.clients):
+            chosen = sorted(key.permutation(0, "chosen", len(self.clients))[: self.count].tolist())
         if self.config.dropouts:
             away = key.uniform(0, "dropouts", (len(self.clients),)) < self.config.dropouts
             chosen = [client for client in chosen if not away[client]]
@@ -124,7 +131,8 @@ class Federation:
             ordered = [client.indices[order[: each * batch]].split(batch) for order in orders]
             batches = [part for epoch in ordered for part in epoch][:steps]
         variate = self.states.variates.get(client.number, {})
-        return self.disguise(Work(key, batches, client.log_counts, min(steps, each), variate))
+        work = Work(key, batches, client.log_counts, min(steps, each), variate)
+        return work if self.byzantine is None else self.byzantine.disguised(client.number, work)
 
     def optimiser_of(self, number: int) -> OptimiserConfig:
         """The local steps of a round: its learning rate."""
@@ -184,8 +192,8 @@ class Federation:
     def accepted(self, works: Mapping[int, Work], number: int) -> tuple[dict[int, Update], dict[int, str]]:
         """The updates that can be used, by client, and why others cannot."""
         found = dict(self.train(works, number))
-        if self.tamper is not None:
-            found = self.tamper(found, number)
+        if self.byzantine is not None:
+            found = self.byzantine.tampered(found, number)
         left_out = {}
         for client in sorted(found):
             if reason := server.fault(found[client].delta, self.server.weights):

@@ -71,11 +71,13 @@ def build(config: ModelConfig, channels: int, side: int, classes: int, seed: int
 @entry("pkg://conf.fal")
 def main(cfg: DictConfig) -> None:
     """Print how large the model is and how many clients are trained at once."""
-    from fal.sizes import report
+    from fal.sizes import report, shape_of
 
     config = to_typed(cfg, TrainConfig)
     remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none
-    sys.stdout.write(report(config))
+    channels, side, items = shape_of(config.data)
+    network = build(config.model, channels, side, config.data.classes, config.seed)
+    sys.stdout.write(report(network, config, (channels, side), items))
 
 
 if __name__ == "__main__":

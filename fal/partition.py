@@ -59,20 +59,6 @@ def heterogeneity(counts: Tensor) -> Tensor:
     return (shares - whole).abs().sum(1) / 2
 
 
-def check_batch(parts: Sequence[Tensor], batch: int) -> None:
-    """See that every client fills a batch.
-
-    Raises:
-        UserError: one does not; it is named.
-    """
-    client = min(range(len(parts)), key=lambda client: len(parts[client]))
-    if len(parts[client]) < batch:
-        raise UserError(
-            f"client {client} has {len(parts[client])} images, fewer than a batch of {batch}; use a smaller batch, "
-            f"fewer partition.clients, or partition.minimum={batch}"
-        )
-
-
 def shifted(x: Tensor, config: PartitionConfig, client: int) -> Tensor:
     """A client's images as it sees them, in [0, 1]; those of other kinds than feature_shift as they are.
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from common.tables.grid import grid
+from fal.adversary.config import AttackConfig, Norm
 from fal.config import TrainConfig
 from fal.images.distances import Pair, closest
 from fal.images.images import Images
@@ -25,6 +27,8 @@ WIDTH = 160
 GREYS = " .:-=+*#%@"
 MOST_CLIENTS = 10
 """Whose examples are drawn."""
+GAP = 1
+"""White pixels between drawn images."""
 
 
 def show(splits: dict[str, Images], config: TrainConfig) -> None:
@@ -38,7 +42,7 @@ def show(splits: dict[str, Images], config: TrainConfig) -> None:
     counts = matrix(train.y, parts, train.classes)
     console.print(_counts(splits))
     console.print(_clients(counts, config.partition.clients, str(config.partition.kind)))
-    for line in separability(train, parts, config.attack.eps):
+    for line in separability(train, parts, config.attack):
         console.print(line, soft_wrap=True)
     if train.x.ndim == 4:
         console.print(f"Image 0 of the training split, class {int(train.y[0])}:\n{drawn(train.x[0])}")
@@ -49,23 +53,25 @@ def show(splits: dict[str, Images], config: TrainConfig) -> None:
     console.print(f"Figure: {path}")
 
 
-def separability(train: Images, parts: list[Tensor], eps: float) -> list[str]:
-    """The closest points, who has them, and what the theorem says of a ball of L-infinity radius `eps`."""
+def separability(train: Images, parts: list[Tensor], attack: AttackConfig) -> list[str]:
+    """The closest points, who has them, and what the theorem says of the ball of the attack."""
     owner = torch.full((len(train),), -1)
     for client, part in enumerate(parts):
         owner[part] = client
     held = torch.cat(parts)
     every, other = closest(train.x[held], train.y[held])
     size = train.x[0].numel()
-    rho = eps * math.sqrt(size)
+    stretch = math.sqrt(size) if attack.norm is Norm.linf else 1.0
+    rho = attack.eps * stretch
     lines = []
     for name, pair in (("all points (the theorem's)", every), ("points of different classes", other)):
         lines.append(f"delta of {name}: {_told(pair, held, train.y, owner)}")
-    lines.append(f"A ball of L-infinity radius eps = {eps:g} reaches as far as rho = eps sqrt({size}) = {rho:.4g}.")
+    reach = f" = eps sqrt({size})" if stretch > 1 else ""
+    lines.append(f"The attack's ball ({attack.norm}, eps = {attack.eps:g}) reaches as far as rho{reach} = {rho:.4g}.")
     for name, delta in (("all points", every.distance), ("different classes", other.distance)):
         gamma = delta * (delta - 2 * rho)
         most = delta / 2
-        needs = f"the theorem says nothing: rho must be below {most:.4g}, so eps below {most / math.sqrt(size):.4g}"
+        needs = f"the theorem says nothing: rho must be below {most:.4g}, so eps below {most / stretch:.4g}"
         verdict = f"gamma = delta (delta - 2 rho) = {gamma:.4g} in these units" if gamma > 0 else needs
         lines.append(f"  {name}: delta {'>' if gamma > 0 else '<='} 2 rho = {2 * rho:.4g}; {verdict}")
     return lines
@@ -122,7 +128,7 @@ def figure(train: Images, parts: list[Tensor], counts: Tensor, config: TrainConf
     from matplotlib.figure import Figure
 
     clients = min(len(parts), MOST_CLIENTS)
-    made = Figure(figsize=(5 + 0.9 * train.classes, 2.5 + 0.35 * len(parts)), layout="constrained")
+    made = Figure(figsize=(7 + 0.7 * train.classes, 2.5 + 0.35 * len(parts)), layout="constrained")
     left, right = made.subplots(1, 2)
     image = left.imshow(counts.numpy(), aspect="auto", cmap="viridis")
     made.colorbar(image, ax=left, label="images")
@@ -130,12 +136,14 @@ def figure(train: Images, parts: list[Tensor], counts: Tensor, config: TrainConf
     left.set(xticks=range(train.classes), yticks=range(len(parts)))
     if train.x.ndim != 4:
         right.scatter(*train.x[:, [0, -1]].T.numpy(), c=train.y.numpy(), s=4, cmap="tab10")
-        right.set(title="first and last coordinate, coloured by class", aspect="equal")
+        right.set(title="first and last coordinate by class", aspect="equal")
         return made
-    rows = [_row(shifted(train.x[part], config.partition, n), train.y[part], train.classes) for n, part in
-            enumerate(parts[:clients])]  # fmt: skip
+    rows = [
+        _row(shifted(train.x[part], config.partition, client), train.y[part], train.classes)
+        for client, part in enumerate(parts[:clients])
+    ]
     sheet = torch.cat(rows, 1).permute(1, 2, 0).numpy()
-    side = train.shape[1]
+    side = train.shape[1] + GAP
     right.imshow(sheet[..., 0] if sheet.shape[-1] == 1 else sheet, cmap="gray", vmin=0, vmax=1, aspect="auto")
     right.set(title="an image of each class as each client sees it", xlabel="class", ylabel="client")
     right.set_xticks([side * (label + 0.5) for label in range(train.classes)], map(str, range(train.classes)))
@@ -144,6 +152,8 @@ def figure(train: Images, parts: list[Tensor], counts: Tensor, config: TrainConf
 
 
 def _row(x: Tensor, y: Tensor, classes: int) -> Tensor:
-    """The first image of each class side by side [channels, side, classes * side]; black where there is none."""
+    """The first image of each class side by side [channels, side, classes * side], with white edges; black where there
+    is none."""
     blank = torch.zeros_like(x[0])
-    return torch.cat([x[y == label][0] if bool((y == label).any()) else blank for label in range(classes)], 2)
+    first = [x[y == label][0] if bool((y == label).any()) else blank for label in range(classes)]
+    return torch.cat([F.pad(image, (0, GAP, 0, GAP), value=1.0) for image in first], 2)

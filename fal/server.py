@@ -11,7 +11,8 @@ from torch import Tensor
 
 from common.engine.weights import Weights, averaged, stack_of
 from common.errors import UserError
-from fal.settings import Aggregator, AggregatorConfig, Form, MethodConfig
+from fal.settings import Form, MethodConfig
+from fal.trust import Aggregator, AggregatorConfig
 
 Shares = Callable[[str], Sequence[float]]
 """Name of a weight -> what each client counts in its mean."""
@@ -60,6 +61,22 @@ def slack_shares(losses: Sequence[float], sizes: Sequence[float], method: Method
 # ---- rules
 
 
+def check_rule(config: AggregatorConfig, count: int) -> None:
+    """See that a rule can work on so many updates.
+
+    Raises:
+        UserError: they are too few.
+    """
+    cut, bad = config.trimmed or 0, config.byzantine
+    if count <= 2 * cut:
+        raise UserError(f"aggregator.trimmed={cut} of {count} updates leaves none; use less than {count / 2:g}")
+    if bad is not None and count <= 2 * bad + 2:
+        raise UserError(
+            f"aggregator.byzantine={bad} of {count} updates: Krum needs more than 2 f + 2 = {2 * bad + 2}; use more "
+            "clients, or a smaller f"
+        )
+
+
 def combined(config: AggregatorConfig, updates: Sequence[Weights], shares: Shares, own: Weights) -> Weights:
     """The change of the global weights `own` by the updates, before the server's rate.
 
@@ -83,6 +100,7 @@ def aggregate(config: AggregatorConfig, updates: Sequence[Weights], shares: Sequ
         UserError: too few updates for the rule.
     """
     rule, count = config.name, len(updates)
+    check_rule(config, count)
     if rule is Aggregator.clipping:
         factors = [min(1.0, (config.norm or 0.0) / max(length, 1e-30)) for length in map(norm, updates)]
         return averaged(stack_of(updates), [share * factor for share, factor in zip(shares, factors, strict=True)])
@@ -92,8 +110,6 @@ def aggregate(config: AggregatorConfig, updates: Sequence[Weights], shares: Sequ
         return {name: _middle(value.sort(0).values) for name, value in stack_of(updates).items()}
     if rule is Aggregator.trimmed_mean:
         cut = config.trimmed or 0
-        if count <= 2 * cut:
-            raise UserError(f"aggregator.trimmed={cut} of {count} updates leaves none; use less than {count / 2:g}")
         if cut == 0:
             return averaged(stack_of(updates), [1 / count] * count)
         return {name: value.sort(0).values[cut : count - cut].mean(0) for name, value in stack_of(updates).items()}
@@ -108,18 +124,8 @@ def _middle(ordered: Tensor) -> Tensor:
 
 
 def krum_order(updates: Sequence[Weights], byzantine: int) -> list[int]:
-    """Clients by the sum of squared distances to their N - f - 2 nearest, the smallest first.
-
-    Raises:
-        UserError: N <= 2 f + 2.
-    """
-    count = len(updates)
-    if count <= 2 * byzantine + 2:
-        raise UserError(
-            f"aggregator.byzantine={byzantine} of {count} updates: Krum needs more than 2 f + 2 = {2 * byzantine + 2}; "
-            "use more clients, or a smaller f"
-        )
-    flat = flattened(updates)
+    """Clients by the sum of squared distances to their N - f - 2 nearest, the smallest first."""
+    count, flat = len(updates), flattened(updates)
     distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").square()
     nearest = distances.sort(1).values[:, 1 : count - byzantine - 1]
     scores = nearest.sum(1).tolist()

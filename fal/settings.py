@@ -1,9 +1,10 @@
-"""Keys of methods, optimisers, aggregators and rounds (no torch here: `--help` and `--cfg job` read this file)."""
+"""Keys of methods, optimisers and rounds (no torch here: `--help` and `--cfg job` read this file)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from common.errors import UserError
+from common.fields import UNHASHED
 
 
 class Objective(StrEnum):
@@ -154,59 +155,6 @@ class OptimiserConfig:
             )
 
 
-class Aggregator(StrEnum):
-    """How the server makes one update of many."""
-
-    mean = "mean"
-    median = "median"
-    trimmed_mean = "trimmed_mean"
-    krum = "krum"
-    multi_krum = "multi_krum"
-    geometric_median = "geometric_median"
-    clipping = "clipping"
-
-
-USES = {
-    "trimmed": {Aggregator.trimmed_mean},
-    "byzantine": {Aggregator.krum, Aggregator.multi_krum},
-    "kept": {Aggregator.multi_krum},
-    "iterations": {Aggregator.geometric_median},
-    "norm": {Aggregator.clipping},
-}
-"""Key of `aggregator` -> rules that read it."""
-
-
-@dataclass
-class AggregatorConfig:
-    """The server's rule. A key that is null has no meaning for it."""
-
-    name: Aggregator = Aggregator.mean
-    trimmed: int | None = None
-    """Values cut off at either end of every coordinate."""
-    byzantine: int | None = None
-    """Krum's f: how many clients may be bad."""
-    kept: int | None = None
-    """Multi-Krum: how many updates are averaged."""
-    iterations: int | None = None
-    """Of Weiszfeld's algorithm."""
-    norm: float | None = None
-    """Longer updates are scaled down to it."""
-
-    def __post_init__(self) -> None:
-        """Refuse keys of other rules.
-
-        Raises:
-            UserError: a key is missing, out of range, or read by another rule.
-        """
-        for key, users in USES.items():
-            value, used = getattr(self, key), self.name in users
-            if (value is not None) != used:
-                need = "needs it" if used else "does not read it; use null"
-                raise UserError(f"aggregator.{key}={value} with aggregator={self.name}, which {need}")
-            if value is not None and (value < 0 or (value == 0 and key in ("kept", "iterations", "norm"))):
-                raise UserError(f"aggregator.{key}={value}: use a larger number")
-
-
 class ClientWeights(StrEnum):
     """What a client counts in the mean."""
 
@@ -237,7 +185,7 @@ class FederationConfig:
     """Chance of a chosen client to send nothing."""
     max_rejected: int = 10
     """Updates of a run that may be rejected (non-finite, misshapen, far too long) before it stops."""
-    stack: bool = True
+    stack: bool = field(default=True, metadata=UNHASHED)
     """Clients at once where `common.engine.plan` finds that it pays; false takes them one by one."""
 
     def __post_init__(self) -> None:
@@ -253,8 +201,8 @@ class FederationConfig:
             )
         if not self.local_epochs > 0:
             raise UserError(f"federation.local_epochs={self.local_epochs:g}: use a number above 0")
-        for key, low in (("participation", 0.0), ("stragglers", -1.0), ("deadline", -1.0), ("dropouts", -1.0)):
-            if not low < getattr(self, key) <= 1 or getattr(self, key) < 0:
+        for key in ("participation", "stragglers", "deadline", "dropouts"):
+            if not 0 <= getattr(self, key) <= 1:
                 raise UserError(f"federation.{key}={getattr(self, key):g}: it is a share; use 0 to 1")
 
     def extensions(self, optimiser: OptimiserConfig) -> list[str]:

@@ -18,21 +18,26 @@ from common.run.environment import pick_device
 from fal import data
 from fal.config import TrainConfig
 from fal.images.config import DataConfig
-from fal.model import build
 
 SHAPES = {"fashion_mnist": (1, 28), "mnist": (1, 28), "cifar10": (3, 32)}
 """Channels and side of the sets whose files need not be read for them."""
 Batch = tuple[Tensor, Tensor]
 
 
-def report(config: TrainConfig) -> str:
+def report(network: nn.Module, config: TrainConfig, shape: tuple[int, int], items: int) -> str:
     """The text for the terminal.
 
+    Args:
+        network: in training mode afterwards.
+        config: the settings.
+        shape: channels and side of an image; of vectors the coordinates and 1.
+        items: training images that clients share.
+
     Raises:
-        UserError: the network does not go with the images, the images cannot be read, or the device is not there.
+        UserError: the device is not there.
     """
-    channels, side, items = shape_of(config.data)
-    network = build(config.model, channels, side, config.data.classes, config.seed).train()
+    network.train()
+    channels, side = shape
     clients = config.partition.clients
     batch = config.federation.batch or max(1, items // clients)
     x = torch.rand(batch, channels, side, side) if side > 1 else torch.rand(batch, channels)

@@ -176,6 +176,9 @@ def test_every_file_opens_with_what_it_is_for(path: Path) -> None:
     lines = path.read_text().splitlines()
     first = lines[1] if lines[0] == "# @package _global_" else lines[0]
     assert first.startswith("# "), "say what the file is for"
-    whole = path.parent.name in (*APPENDED, "scale") or path.parent in (CONF / "perk" / "method", CONF / "fal" / "method")
+    whole = path.parent.name in (*APPENDED, "scale") or path.parent in (
+        CONF / "perk" / "method",
+        CONF / "fal" / "method",
+    )
     assert ("# @package _global_" in lines) == whole
     assert yaml.safe_load(path.read_text()), "nothing in it"

@@ -21,7 +21,15 @@ DIARY = "docs/log.md"
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "common/**/*.md", "docs/**/*.md", "fal/**/*.md", "perk/**/*.md", "reckoning/**/*.md", "tests/**/*.md")
+    for pattern in (
+        "*.md",
+        "common/**/*.md",
+        "docs/**/*.md",
+        "fal/**/*.md",
+        "perk/**/*.md",
+        "reckoning/**/*.md",
+        "tests/**/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
 

@@ -47,7 +47,7 @@ def is_whole(folder: Path, ending: str = ENDING) -> bool:
             f"{folder}: cannot be read ({error.strerror}); see that the disk answers, or set another data.cache"
         ) from error
     if damaged:
-        log.warning("%s: damaged (%s); the problems are built again", folder, ", ".join(damaged))
+        log.warning("%s: damaged (%s); the splits are built again", folder, ", ".join(damaged))
     return not damaged
 
 
@@ -66,7 +66,7 @@ def writing(folder: Path, ending: str = ENDING) -> Iterator[None]:
         raise UserError(
             f"{folder}: {error.strerror or error}; free space there, or set another data.cache (null keeps nothing)"
         ) from error
-    log.info("problems kept in %s", folder)
+    log.info("splits kept in %s", folder)
 
 
 def _digest(path: Path) -> str:

@@ -12,8 +12,9 @@ from fal.adversary.config import AttackConfig
 from fal.federation import Federation, clients_of
 from fal.methods import Local
 from fal.network import Network
-from fal.settings import AggregatorConfig, FederationConfig, Form, MethodConfig, Objective, Optimiser, OptimiserConfig
+from fal.settings import FederationConfig, Form, MethodConfig, Objective, Optimiser, OptimiserConfig
 from fal.states import fresh_states
+from fal.trust import AggregatorConfig
 
 CLASSES, ITEMS = 3, 24
 ATTACK = AttackConfig(eps=0.1, steps=3)

@@ -128,7 +128,7 @@ def test_a_linear_gain_ends_at_its_maximum() -> None:
         Cap(0.2): torch.cat([turned, x[:, -1:]], 1),
     }
     for ball, best in known.items():
-        config = AttackConfig(eps=0.2, steps=40, step_size=0.4)
+        config = AttackConfig(eps=0.2, steps=150, step_size=0.1)
         torch.testing.assert_close(attack(lambda points: points @ w, x, ball, config, draws_of(x)), best)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from fal.client import Update
+from fal.client import Update, Work
 from fal.config import TrainConfig
 from fal.settings import FederationConfig, Optimiser, OptimiserConfig
 from fal.states import ClientStates
@@ -20,7 +20,7 @@ def test_a_share_of_the_clients_takes_part_and_never_the_same_ones() -> None:
     assert all(len(set(each)) == 4 and each == sorted(each) for each in chosen)
     assert len(set(map(tuple, chosen))) > 10 and {client for each in chosen for client in each} == set(range(8))
     with pytest.raises(UserError, match="federation.participation=0.01 of 8 clients takes none; use 0.125 or more"):
-        federation("fat", 8, participation=0.01).chosen(1)
+        federation("fat", 8, participation=0.01)
 
 
 def test_drop_outs_and_stragglers_are_left_out_or_do_less() -> None:
@@ -58,14 +58,18 @@ def test_a_client_without_a_full_batch_is_refused() -> None:
         federation("fat", [torch.arange(0), torch.arange(24)])
 
 
-def spoiled(client: int, value: float) -> Any:
+class Spoiler:
     """Makes a client's update something else."""
 
-    def tamper(found: dict[int, Update], _: int) -> dict[int, Update]:
-        delta = {name: torch.full_like(w, value) for name, w in found[client].delta.items()}
-        return {**found, client: replace(found[client], delta=delta)}
+    def __init__(self, client: int, value: float) -> None:
+        self.client, self.value = client, value
 
-    return tamper
+    def disguised(self, client: int, work: Work) -> Work:
+        return work
+
+    def tampered(self, found: dict[int, Update], number: int) -> dict[int, Update]:
+        delta = {name: torch.full_like(w, self.value) for name, w in found[self.client].delta.items()}
+        return {**found, self.client: replace(found[self.client], delta=delta)}
 
 
 @pytest.mark.parametrize(("value", "reason"), [(torch.nan, "is not finite"), (1e9, "is .* long, over 1e.06 times")])
@@ -73,7 +77,7 @@ def test_a_wrong_update_is_named_left_out_and_counted(
     value: float, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = federation("fat", 4, max_rejected=2)
-    found.tamper = spoiled(2, value)
+    found.byzantine = Spoiler(2, value)  # type: ignore[assignment]
     rounds = [found.round(1), found.round(2)]
     assert [list(each.left_out) for each in rounds] == [[2], [2]] and rounds[0].clients == 3
     assert "round 2: the update of client 2" in caplog.text and found.server.rejected == 2
@@ -89,7 +93,7 @@ def test_a_wrong_update_is_named_left_out_and_counted(
 
 def test_a_round_of_wrong_updates_leaves_the_weights() -> None:
     found = federation("fat", 1)
-    found.tamper = spoiled(0, torch.nan)
+    found.byzantine = Spoiler(0, torch.nan)  # type: ignore[assignment]
     before = found.server.weights
     assert found.round(1).clients == 0 and found.server.weights is before
 
@@ -142,7 +146,7 @@ def test_scaffold_is_continued_with_the_clients_it_began_with() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"participation": 0.0}, "federation.participation=0: it is a share; use 0 to 1"),
+        ({"participation": -0.5}, "federation.participation=-0.5: it is a share; use 0 to 1"),
         ({"dropouts": 1.5}, "federation.dropouts=1.5: it is a share"),
         ({"rounds": 0}, "federation.rounds=0"),
         ({"local_epochs": 0.0}, "federation.local_epochs=0: use a number above 0"),

@@ -12,7 +12,8 @@ from fal import server
 from fal.adversary.config import AttackConfig, Start
 from fal.client import Global, Work, client_step
 from fal.keys import Key
-from fal.settings import Aggregator, AggregatorConfig, Form, Refresh
+from fal.settings import Form, Refresh
+from fal.trust import Aggregator, AggregatorConfig
 from tests.fal.small import CLASSES, apart, federation, images, method, net, optimiser, trained
 
 EXACT = 1e-12

@@ -141,8 +141,11 @@ def test_a_network_that_does_not_go_with_the_images_is_refused(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("model=cnn_9k",), ["9,098", "5 of 5 clients at once"]),
-        (("model=cnn_106k_batch", "data=shapes", "partition.clients=12"), ["98 buffers", "6 of 12 clients at once"]),
+        (("model=cnn_9k", "scale=cpu"), ["9,098", "5 of 5 clients at once"]),
+        (
+            ("model=cnn_106k_batch", "data=shapes", "partition.clients=12", "federation.batch=32"),
+            ["98 buffers", "6 of 12 clients at once"],
+        ),
         (("model=resnet18", "data=shapes", "federation.batch=32"), ["11,172,810", "1 of 5 clients", "one by one"]),
         (("model=mlp_64", "data=clusters", "partition=iid"), ["on 2x1x1", "a batch of 160"]),
     ],

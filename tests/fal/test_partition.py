@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from fal.partition import (
     TRIES,
-    check_batch,
     heterogeneity,
     matrix,
     partition,
@@ -188,13 +187,6 @@ def test_what_cannot_be_shared_out_is_refused(
 def test_settings_that_cannot_work_are_refused(words: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         PartitionConfig(**words)
-
-
-def test_a_client_with_fewer_images_than_a_batch_is_named() -> None:
-    parts = [torch.arange(20), torch.arange(7), torch.arange(9)]
-    check_batch(parts, 7)
-    with pytest.raises(UserError, match=r"client 1 has 7 images, fewer than a batch of 8; .*partition\.minimum=8"):
-        check_batch(parts, 8)
 
 
 def test_earth_movers_distance_worked_out_by_hand() -> None:

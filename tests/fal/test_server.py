@@ -8,7 +8,8 @@ import torch
 from common.engine.weights import Weights
 from common.errors import UserError
 from fal import server
-from fal.settings import Aggregator, AggregatorConfig, Form
+from fal.settings import Form
+from fal.trust import Aggregator, AggregatorConfig
 from tests.fal.small import apart, federation, method, trained
 
 EVEN = [0.25] * 4

@@ -161,7 +161,7 @@ def test_a_kept_split_is_built_again_if_damaged_and_watched_while_it_is_open(
     with pytest.raises(UserError, match=r"train.jsonl:1: has changed since it was opened; run the same command again"):
         first[0]
     again = load(config)["train"]
-    assert "damaged (train); the problems are built again" in caplog.text
+    assert "damaged (train); the splits are built again" in caplog.text
     assert (folder / "train.jsonl").read_text() == kept and again[0] == first[0]
 
 

@@ -72,7 +72,7 @@ def test_a_damaged_cache_is_built_again_with_a_warning(tmp_path: Path, caplog: p
     (folder,) = (tmp_path / "cache").iterdir()
     kept = (folder / "train.jsonl").read_bytes()
     (folder / "train.jsonl").write_bytes(kept[: kept.rindex(b"\n", 0, -1) + 1])
-    assert load(config) == first and "train" in caplog.text and "the problems are built again" in caplog.text
+    assert load(config) == first and "train" in caplog.text and "the splits are built again" in caplog.text
     assert (folder / "train.jsonl").read_bytes() == kept
     config.cache = None
     assert digests(load(config)) == digests(first), "kept or not"

@@ -39,7 +39,7 @@ def test_what_is_damaged_is_told_of_and_not_used(
     harm(folder / name)  # type: ignore[operator]
     assert not cache.is_whole(folder)
     if (folder / "hashes.json").exists():
-        assert "damaged (" in caplog.text and "the problems are built again" in caplog.text
+        assert "damaged (" in caplog.text and "the splits are built again" in caplog.text
     assert cache.is_whole(kept(folder))
 
 
