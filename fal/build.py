@@ -49,7 +49,10 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
         x = x.clone()
         for client, indices in enumerate(parts):
             x[indices] = shifted(x[indices], config.partition, client)
-    network = Network(build_network(config.model, *train.shape, train.classes, config.seed).to(device, dtype))
+    network = Network(
+        build_network(config.model, *train.shape, train.classes, config.seed).to(device, dtype),
+        compiled=config.federation.compile,
+    )
     states = fresh_states(network, config.optimiser, [client.number for client in clients], dtype, device)
     if outside := config.federation.extensions(config.optimiser):
         log.info("outside the theorem: %s", ", ".join(outside))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import torch
@@ -78,6 +78,8 @@ class Federation:
     server: ServerState
     states: ClientStates
     byzantine: Byzantine | None = None
+    _chunks: dict[tuple[int, int], int] = field(default_factory=dict, init=False, repr=False)
+    """Items of a batch, and number of clients -> how many of them go at once."""
 
     def __post_init__(self) -> None:
         """Refuse what no round could do.
@@ -157,6 +159,12 @@ class Federation:
         """How many clients with works of this shape go at once."""
         if not self.config.stack or clients == 1:
             return 1
+        key = (len(work.batches[0]), clients)
+        if key not in self._chunks:
+            self._chunks[key] = self._planned(work, clients)
+        return self._chunks[key]
+
+    def _planned(self, work: Work, clients: int) -> int:
         x, y = self.images[0][work.batches[0]], self.images[1][work.batches[0]]
 
         def loss(weights: Weights, part: tuple[Tensor, Tensor]) -> Tensor:

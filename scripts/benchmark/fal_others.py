@@ -16,7 +16,7 @@ class Loops:
 
     def __init__(self, network: nn.Module, start: Weights, images: tuple[Tensor, Tensor], attack: AttackConfig) -> None:
         self.network, self.start, self.images, self.attack = network.requires_grad_(), start, images, attack
-        self.own = list(network.parameters())
+        self.own: list[Tensor] = list(network.parameters())
 
     def usual(self, works: Sequence[Work], rate: float) -> Weights:
         """`loss.backward()` in the attack, which pays for the gradient of the weights in every step."""
