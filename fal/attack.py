@@ -93,7 +93,8 @@ def _look(gain: Gain, path: Path, *, climbs: bool) -> Tensor:
 
     if climbs and isinstance(gain, Differentiated):
         path["gradient"], path["gain"] = gain.gradient(path["at"])
-    elif climbs:
+        return fooled
+    if climbs:
         (path["gradient"],), path["gain"] = gradient(loss, {"x": path["at"]}, (None,))
     else:
         path["gain"] = loss({"x": path["at"]}, None)

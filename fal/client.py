@@ -100,8 +100,7 @@ def client_step(
         source = weights if every_step else origin
 
         def attacked() -> Tensor:
-            statistics = {name: b.clone() for name, b in buffers.items()}
-            return local.attacked({**source, **statistics}, batch)
+            return local.attacked({**source, **buffers}, batch)
 
         worst = attacked() if every_step else attacked_of(first.batches[step], attacked)
         items = local.loss({**weights, **buffers}, batch, worst)

@@ -106,8 +106,6 @@ class Local:
         with torch.no_grad():
             target = logits(folded, *by) if divergence else y.flatten()
         what = (self.attack.loss, self.method.scale, shape, *names)
-        own = Differentiated(
-            lambda points: gain(points, target, *by),
-            lambda points: self.network.programs.gradient(what, gain, points, target, *by),
-        )
+        program = self.network.programs.of(what, gain, folded, target, *by)
+        own = Differentiated(lambda points: gain(points, target, *by), lambda points: program(points, target, *by))
         return attack(own, folded, ball_of(self.attack), self.attack, draws).view(shape)

@@ -22,15 +22,15 @@ Program = Callable[..., tuple[Tensor, Tensor]]
 
 
 class Programs:
-    """By what is computed and the shapes of all tensors."""
+    """By what is computed, and shapes and strides of all tensors."""
 
     def __init__(self, *, compiled: bool = False) -> None:
         """`compiled`: fuse them; the first call at a shape then takes seconds."""
         self.compiled = compiled
         self._made: dict[Hashable, Program] = {}
 
-    def gradient(self, what: Hashable, values: Values, points: Tensor, *by: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient of the sum of `values` by `points`, and the values; neither with a graph.
+    def of(self, what: Hashable, values: Values, points: Tensor, *by: Tensor) -> Program:
+        """The program of `values` at the shapes of these tensors, for calls under `torch.no_grad()`.
 
         Args:
             what: names `values`, which must depend on its tensors and on nothing that changes.
@@ -38,11 +38,11 @@ class Programs:
             points: where, [items, ...].
             by: the other tensors.
         """
-        key = (what, points.shape, points.dtype, points.device, *(tensor.shape for tensor in by))
+        layouts = ((tensor.shape, tensor.stride()) for tensor in (points, *by))
+        key = (what, points.dtype, points.device, *layouts)
         if key not in self._made:
             self._made[key] = self._program(values, points, by)
-        with torch.no_grad():
-            return self._made[key](points, *by)
+        return self._made[key]
 
     def _program(self, values: Values, points: Tensor, by: tuple[Tensor, ...]) -> Program:
         def differentiated(points: Tensor, *by: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,6 +55,8 @@ class Programs:
         except RuntimeError as error:  # its way depends on numbers; if it is wrong it is so below, too
             log.info("the attack's gradient is not traced, so it takes longer: %s", str(error).partition("\n")[0])
             return differentiated
+        for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):
+            node.replace_all_uses_with(node.args[0])  # there is no graph to detach from
         graph.graph.eliminate_dead_code()
         graph.recompile()
         if not self.compiled:
