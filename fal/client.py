@@ -8,6 +8,7 @@ dU <- W - U
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from common.engine.settings import Unroll
 from common.engine.weights import Weights, stack, stack_of, unstack
 from fal.keys import Key
 from fal.methods import Batch, Local
+from fal.server import norm
 from fal.settings import Optimiser, OptimiserConfig, Refresh
 
 
@@ -68,6 +70,11 @@ class Update:
     """Summed over the items of the last pass: what SFAT ranks by."""
     steps: int
 
+    @cached_property
+    def length(self) -> float:
+        """Of `delta`, Euclidean."""
+        return norm(self.delta)
+
 
 def client_step(
     local: Local, optimiser: OptimiserConfig, images: tuple[Tensor, Tensor], start: Global, works: Sequence[Work]
@@ -112,15 +119,15 @@ def client_step(
         loss, origin, lambda step: [step], steps=steps, rule=_rule(optimiser), rates=rate, unroll=Unroll.none
     ).weights  # fmt: skip
     sizes, updates = first.shape, []
+    deltas = {name: w - start.weights[name] for name, w in found.items()}
     told_all = torch.stack(sums).view(steps, len(works)).T.tolist()
     for place, work in enumerate(works):
-        mine = (unstack(found, place), unstack(buffers, place)) if stacked else (found, buffers)
+        delta, moved = (unstack(deltas, place), unstack(buffers, place)) if stacked else (deltas, buffers)
         told = told_all[place]
-        delta = {name: w - start.weights[name] for name, w in mine[0].items()}
         updates.append(
             Update(
                 delta,
-                mine[1],
+                moved,
                 _variate(optimiser, start, work, delta, steps * rate),
                 told[0] / sizes[0],
                 told[-1] / sizes[-1],
@@ -148,7 +155,7 @@ def _batch(works: Sequence[Work], images: tuple[Tensor, Tensor], step: int) -> B
     """The items of a step, with the axis of a stack where there are several clients."""
     stacked, (x, y) = len(works) > 1, images
     index = torch.stack([work.batches[step] for work in works]) if stacked else works[0].batches[step]
-    labels = [y[work.batches[step]] if work.y is None else work.y[work.batches[step]] for work in works]
+    labels = [(y if work.y is None else work.y)[work.batches[step]] for work in works]
     log_counts = [work.log_counts for work in works]
 
     def draws(restart: int, shape: tuple[int, ...]) -> Tensor:

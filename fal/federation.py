@@ -207,7 +207,7 @@ class Federation:
             if reason := server.fault(found[client].delta, self.server.weights):
                 left_out[client] = reason
         found = {client: found[client] for client in sorted(found) if client not in left_out}
-        norms = [server.norm(update.delta) for update in found.values()]
+        norms = [update.length for update in found.values()]
         clients = list(found)
         for place in server.too_long(norms):
             left_out[clients[place]] = f"is {norms[place]:.2g} long, over {server.LONGEST:.0e} times the median"
@@ -257,7 +257,7 @@ class Federation:
         return {
             "loss_first": mean * sum(update.loss_first for update in updates),
             "loss_last": mean * sum(update.loss_last for update in updates),
-            "drift": max(server.norm(update.delta) for update in updates),
+            "drift": max(update.length for update in updates),
             "bytes": float(2 * each * size * len(updates)),
         }
 

@@ -87,7 +87,9 @@ def combined(config: AggregatorConfig, updates: Sequence[Weights], shares: Share
     change = {}
     for name, weight in own.items():
         mine = shares(name)
-        total = averaged({name: torch.stack([update[name] for update in updates])}, mine)[name]
+        total = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+        for update, share in zip(updates, mine, strict=True):
+            total.add_(update[name].to(total.dtype) * share)
         lost = sum(mine) - 1
         change[name] = total + lost * weight if abs(lost) > 1e-9 else total
     return change
@@ -156,7 +158,8 @@ def flattened(updates: Sequence[Weights]) -> Tensor:
 
 def norm(update: Mapping[str, Tensor]) -> float:
     """Euclidean, over all tensors."""
-    return float(torch.stack([w.double().square().sum() for w in update.values()]).sum().sqrt())
+    each = [torch.linalg.vector_norm(w, dtype=torch.float64) for w in update.values()]
+    return float(torch.linalg.vector_norm(torch.stack(each)))
 
 
 def fault(update: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> str:

@@ -1,11 +1,10 @@
 """What FAL's benchmark measures: a round of federated adversarial training, and accuracy under attack."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from common.errors import UserError
-from scripts.benchmark.case_results import Result
 from scripts.benchmark.fal_notes import early_lines, flat_lines, round_lines
 from scripts.benchmark.running import AnyCase, Group, Row, block
 
@@ -74,43 +73,40 @@ class Case(AnyCase):
 
 def groups() -> list[Group]:
     """All of them at full size."""
-    return [*(rounds(model, tuple(batches)) for model, batches in MODELS.items()), clients(), early()]
+    return [*(rounds(model, wanted) for model, wanted in MODELS.items()), clients(), early()]
 
 
 def quick_groups() -> list[Group]:
-    """Two models, a tenth of the clients, nothing compiled."""
-    few: dict[str, Any] = {"clients": 20, "steps": 1, "repeats": 1}
-    found = [rounds("mlp_64", (10,), compiled=False), rounds("cnn_9k", (10,), compiled=False), early()]
-    return [
-        replace(group, rows=tuple(replace(row, case=replace(row.case, **few)) for row in group.rows)) for group in found
+    """Two models, a fifth of the clients, nothing compiled; nothing is wanted there."""
+    small: dict[str, Any] = {"clients": 20, "steps": 1, "repeats": 1}
+    found = [rounds(model, {10: Wanted(0, 0)}, compiled=False, **small) for model in ("mlp_64", "cnn_9k")]
+    judged = early()
+    return [*found, replace(judged, rows=tuple(replace(row, case=replace(row.case, repeats=1)) for row in judged.rows))]
+
+
+def rounds(model: str, wanted: Mapping[int, Wanted], *, compiled: bool = True, **size: int) -> Group:
+    """A round by every engine, at every batch of `wanted`."""
+    if model == "resnet18":
+        compiled, size = False, {"clients": FEW, "steps": 1, "repeats": 1}
+    engines = [each for each in ENGINES["round"] if each != COMPILED or compiled]
+    cases = {
+        batch: {engine: Case(engine, model=model, batch=batch, **cast(Any, size)) for engine in engines}
+        for batch in wanted
+    }
+    labels = {batch: {engine: f"batch {batch}, {engine}" for engine in engines} for batch in wanted}
+    rows = [
+        row
+        for batch, made in cases.items()
+        for row in block(*(Row(labels[batch][engine], case) for engine, case in made.items()))
     ]
-
-
-def rounds(model: str, batches: Sequence[int], *, compiled: bool = True) -> Group:
-    """A round by every engine."""
-    large = model == "resnet18"
-    engines = [each for each in ENGINES["round"] if each != COMPILED or (compiled and not large)]
-    size: dict[str, Any] = {"clients": FEW, "steps": 1, "repeats": 1} if large else {}
-    rows: list[Row] = []
-    labels: dict[int, dict[str, str]] = {}
-    for batch in batches:
-        labels[batch] = {engine: f"batch {batch}, {engine}" for engine in engines}
-        rows += block(
-            *(Row(label, Case(engine, model=model, batch=batch, **size)) for engine, label in labels[batch].items())
-        )
-
-    def after(results: Mapping[str, Result]) -> list[str]:
-        wanted = {batch: (MODELS[model][batch].usual, MODELS[model][batch].lean) for batch in batches}
-        return round_lines(labels, wanted, BEYOND, results)
-
-    count = rows[0].case
-    assert isinstance(count, Case)
+    least = {batch: (each.usual, each.lean) for batch, each in wanted.items()}
+    one = next(iter(cases.values()))[USUAL]
     question = (
-        f"One round of {count.clients} clients with {model}, {count.steps} local step(s) each, PGD-7: the usual loop "
+        f"One round of {one.clients} clients with {model}, {one.steps} local step(s) each, PGD-7: the usual loop "
         "(`loss.backward()` in the attack), a lean one by hand, ours one by one, in stacks of 10, as the plan chooses, "
         "and compiled"
     )
-    return Group(model, question, tuple(rows), after=after)
+    return Group(model, question, tuple(rows), after=lambda results: round_lines(labels, least, BEYOND, results))
 
 
 def clients() -> Group:
