@@ -54,7 +54,8 @@ class Linf:
         return at + length * signs if isinstance(length, Tensor) else at.add(signs, alpha=length)
 
     def project(self, at: Tensor, x: Tensor) -> Tensor:
-        return _boxed(at.clamp(x - self.eps, x + self.eps), self.box)
+        inside = at.clamp(x - self.eps, x + self.eps)
+        return inside if self.box is None else inside.clamp_(*self.box)
 
 
 @dataclass(frozen=True)
