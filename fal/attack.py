@@ -110,7 +110,7 @@ def _start(path: Path, ball: Ball, start: Start, draws: Draws, restart: int) -> 
     x = path["x"]
     if start is Start.none:
         return x
-    draw = draws(restart)[path["rows"]].to(x)
+    draw = draws(restart).to(x)[path["rows"]]
     if start is Start.normal:
         return ball.project(x + NORMAL * normals(draw), x)
     if start is Start.blocks:

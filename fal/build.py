@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from common.errors import UserError
 from fal.byzantine import Byzantine
 from fal.config import TrainConfig
 from fal.data import load
@@ -53,6 +55,7 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
         build_network(config.model, *train.shape, train.classes, config.seed).to(device, dtype),
         compiled=config.federation.compile,
     )
+    _check_norm(network, config.federation.batch or min(len(client.indices) for client in clients))
     states = fresh_states(network, config.optimiser, [client.number for client in clients], dtype, device)
     if outside := config.federation.extensions(config.optimiser):
         log.info("outside the theorem: %s", ", ".join(outside))
@@ -68,3 +71,17 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
         config.federation, config.optimiser, config.aggregator, config.seed, *states, byzantine,
     )  # fmt: skip
     return Parts(splits, federation, counts)
+
+
+def _check_norm(network: Network, batch: int) -> None:
+    """See that batch norm has a batch.
+
+    Raises:
+        UserError: it would normalise single items, to zero.
+    """
+    normed = [name for name, layer in network.modes[True].named_modules() if isinstance(layer, _BatchNorm)]
+    if batch == 1 and normed:
+        raise UserError(
+            f"federation.batch=1 with batch norm ({normed[0]}): a batch of one has no deviation; use a larger batch, "
+            "or model.norm=group"
+        )

@@ -8,7 +8,6 @@ dU <- W - U
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,7 +18,6 @@ from common.engine.settings import Unroll
 from common.engine.weights import Weights, stack, stack_of, unstack
 from fal.keys import Key
 from fal.methods import Batch, Local
-from fal.server import norm
 from fal.settings import Optimiser, OptimiserConfig, Refresh
 
 
@@ -70,11 +68,6 @@ class Update:
     """Summed over the items of the last pass: what SFAT ranks by."""
     steps: int
 
-    @cached_property
-    def length(self) -> float:
-        """Of `delta`, Euclidean."""
-        return norm(self.delta)
-
 
 def client_step(
     local: Local, optimiser: OptimiserConfig, images: tuple[Tensor, Tensor], start: Global, works: Sequence[Work]
@@ -107,7 +100,10 @@ def client_step(
         source = weights if every_step else origin
 
         def attacked() -> Tensor:
-            return local.attacked({**source, **buffers}, batch)
+            statistics = buffers
+            if local.method.batch_statistics:  # which the attack must not move
+                statistics = {name: b.clone() for name, b in buffers.items()}
+            return local.attacked({**source, **statistics}, batch)
 
         worst = attacked() if every_step else attacked_of(first.batches[step], attacked)
         items = local.loss({**weights, **buffers}, batch, worst)
@@ -197,3 +193,11 @@ def _variate(optimiser: OptimiserConfig, start: Global, work: Work, delta: Weigh
     if optimiser.name is not Optimiser.scaffold:
         return {}
     return {name: own - start.variate[name] - delta[name] / path for name, own in work.variate.items()}
+
+
+def effective_steps(steps: int, optimiser: OptimiserConfig) -> float:
+    """FedNova's |a|_1: how many plain steps those with momentum amount to (arXiv 2007.07481, section 4)."""
+    rho = optimiser.momentum
+    if not rho:
+        return float(steps)
+    return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)

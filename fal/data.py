@@ -27,6 +27,8 @@ from fal.config import TrainConfig
 from fal.images.config import COUNTS, HUB, REMEDY, DataConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fal.images.images import Images, Pixels
 
 logger = logging.getLogger(__name__)
@@ -71,10 +73,10 @@ def load(config: DataConfig) -> dict[str, Images]:
 
 
 def digests(splits: dict[str, Images]) -> dict[str, str]:
-    """Split -> digest of its images and labels: a run is continued with the same ones only."""
+    """Split -> digest of images, labels and whom they are from: a run is continued with the same ones only."""
     from common.run import tensorfile
 
-    return {split: tensorfile.digest({"x": images.x, "y": images.y}) for split, images in splits.items()}
+    return {split: tensorfile.digest(_named(images)) for split, images in splits.items()}
 
 
 def _kept(config: DataConfig) -> dict[str, Pixels]:
@@ -93,10 +95,13 @@ def _kept(config: DataConfig) -> dict[str, Pixels]:
         with cache.writing(folder, KEPT):
             folder.mkdir(parents=True, exist_ok=True)
             for split, pixels in found.items():
-                held = {"x": pixels.x, "y": pixels.y, "owners": pixels.owners}
-                path = cache.file_of(folder, split, KEPT)
-                tensorfile.write(path, {name: value for name, value in held.items() if value is not None})
+                tensorfile.write(cache.file_of(folder, split, KEPT), _named(pixels))
     return {split: Pixels(**load_file(cache.file_of(folder, split, KEPT))) for split in SPLITS}
+
+
+def _named(images: Images | Pixels) -> dict[str, Tensor]:
+    owned = {} if images.owners is None else {"owners": images.owners}
+    return {"x": images.x, "y": images.y, **owned}
 
 
 def _cache_folder(config: DataConfig) -> Path | None:

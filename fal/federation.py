@@ -13,12 +13,12 @@ from common.engine.weights import Weights, averaged, stack_of
 from common.errors import UserError
 from fal import server
 from fal.byzantine import Byzantine
-from fal.client import Global, Update, Work, client_step
+from fal.client import Global, Update, Work, client_step, effective_steps
 from fal.keys import Key
 from fal.methods import Local
 from fal.settings import ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
 from fal.states import ClientStates, ServerState
-from fal.trust import AggregatorConfig
+from fal.trust import Aggregator, AggregatorConfig
 
 log = logging.getLogger(__name__)
 SERVER = "server"
@@ -62,6 +62,18 @@ class Round:
     left_out: Mapping[int, str]
     """Client -> why its update was rejected."""
     metrics: Mapping[str, float]
+
+
+@dataclass
+class Collected:
+    """What the server has of a round's updates."""
+
+    updates: dict[int, Update] = field(default_factory=dict)
+    """By client; without their weights where those are added up."""
+    left_out: dict[int, str] = field(default_factory=dict)
+    norms: dict[int, float] = field(default_factory=dict)
+    changes: server.Sum = field(default_factory=server.Sum)
+    buffers: server.Sum = field(default_factory=server.Sum)
 
 
 @dataclass
@@ -181,56 +193,85 @@ class Federation:
         """
         works = {client.number: self.work(client, number) for client in self.chosen(number)}
         at_work = {client: work for client, work in works.items() if work is not None}
-        found, left_out = self.accepted(at_work, number)
+        found = self.collected(at_work, number)
+        left_out = dict(sorted(found.left_out.items()))
         self.server.rejected += len(left_out)
         for client, reason in left_out.items():
             log.warning("round %d: the update of client %d %s; it is left out", number, client, reason)
         if self.server.rejected > self.config.max_rejected:
+            last = max(left_out)
             raise UserError(
-                f"{self.server.rejected} updates were rejected up to round {number}, the last of client "
-                f"{max(left_out)} ({left_out[max(left_out)]}): more than federation.max_rejected="
-                f"{self.config.max_rejected}; use a smaller optimiser.lr, or a larger limit"
+                f"{self.server.rejected} updates were rejected up to round {number}, the last of client {last} "
+                f"({left_out[last]}): more than federation.max_rejected={self.config.max_rejected}; use a smaller "
+                "optimiser.lr, or a larger limit"
             )
-        if not found:
+        if not found.updates:
             log.warning("round %d: no client sent an update; the global weights stay", number)
             return Round(0, left_out, {})
         self.move(found, number)
-        return Round(len(found), left_out, self.measured(found))
+        return Round(len(found.updates), left_out, self.measured(found))
 
-    def accepted(self, works: Mapping[int, Work], number: int) -> tuple[dict[int, Update], dict[int, str]]:
-        """The updates that can be used, by client, and why others cannot."""
-        found = dict(self.train(works, number))
+    @property
+    def streams(self) -> bool:
+        """Can updates be added up as they come? Where the server looks at all of them, it keeps them."""
+        return self.aggregator.name is Aggregator.mean and not self.method.slack and self.byzantine is None
+
+    def collected(self, works: Mapping[int, Work], number: int) -> Collected:
+        """Train the clients of a round and keep of their updates what the server needs."""
+        found = Collected()
+        updates = self.train(works, number)
         if self.byzantine is not None:
-            found = self.byzantine.tampered(found, number)
-        left_out = {}
-        for client in sorted(found):
-            if reason := server.fault(found[client].delta, self.server.weights):
-                left_out[client] = reason
-        found = {client: found[client] for client in sorted(found) if client not in left_out}
-        norms = [update.length for update in found.values()]
-        clients = list(found)
-        for place in server.too_long(norms):
-            left_out[clients[place]] = f"is {norms[place]:.2g} long, over {server.LONGEST:.0e} times the median"
-        return {client: update for client, update in found.items() if client not in left_out}, left_out
+            updates = self.byzantine.tampered(dict(updates), number).items()
+        for client, update in updates:
+            if reason := server.fault(update.delta, self.server.weights):
+                found.left_out[client] = reason
+                continue
+            found.norms[client] = server.norm(update.delta)
+            if self.streams:
+                size = self.size(client)
+                found.changes.add(self.direction(update), size)
+                found.buffers.add(update.buffers, size)
+                update = replace(update, delta={}, buffers={})
+            found.updates[client] = update
+        clients = list(found.norms)
+        if not (far := [clients[place] for place in server.too_long(list(found.norms.values()))]):
+            return found
+        long = {
+            client: f"is {found.norms[client]:.2g} long, over {server.LONGEST:.0e} times the median" for client in far
+        }
+        if self.streams:  # a round is a function of its clients: once more, without those
+            again = self.collected({client: work for client, work in works.items() if client not in far}, number)
+            return replace(again, left_out=again.left_out | long)
+        kept = {client: update for client, update in found.updates.items() if client not in far}
+        return replace(found, updates=kept, left_out=found.left_out | long)
 
-    def move(self, found: Mapping[int, Update], number: int) -> None:
+    def direction(self, update: Update) -> Weights:
+        """An update as it is averaged: FedNova divides it by its effective number of steps."""
+        if self.optimiser.name is not Optimiser.fednova:
+            return update.delta
+        count = effective_steps(update.steps, self.optimiser)
+        return {name: w / count for name, w in update.delta.items()}
+
+    def move(self, found: Collected, number: int) -> None:
         """The server's step: U <- U + eta_global * (sum of shares * updates)."""
-        state, updates, sizes = self.server, list(found.values()), self.sizes(found)
-        plain = [size / sum(sizes) for size in sizes]
-        favouring = self.method.slack and number > 1  # SFAT's first round is a plain mean
-        losses = [update.adversarial_loss for update in updates]
-        shares = server.slack_shares(losses, sizes, self.method) if favouring else server.same_for_all(plain)
-        deltas, rate = [update.delta for update in updates], self.method.eta_global
-        if self.optimiser.name is Optimiser.fednova:  # directions of unit length, then the mean number of steps
+        state, updates = self.server, list(found.updates.values())
+        sizes = [self.size(client) for client in found.updates]
+        plain, rate = [size / sum(sizes) for size in sizes], self.method.eta_global
+        if self.optimiser.name is Optimiser.fednova:
             counts = [effective_steps(update.steps, self.optimiser) for update in updates]
-            deltas = [{name: w / n for name, w in delta.items()} for delta, n in zip(deltas, counts, strict=True)]
-            rate *= sum(share * n for share, n in zip(plain, counts, strict=True))
-        change = server.combined(self.aggregator, deltas, shares, state.weights)
+            rate *= sum(share * count for share, count in zip(plain, counts, strict=True))
+        if self.streams:
+            change, buffers = found.changes.mean, found.buffers.mean
+        else:
+            favouring = self.method.slack and number > 1  # SFAT's first round is a plain mean
+            losses = [update.adversarial_loss for update in updates]
+            shares = server.slack_shares(losses, sizes, self.method) if favouring else server.same_for_all(plain)
+            change = server.combined(self.aggregator, list(map(self.direction, updates)), shares, state.weights)
+            buffers = averaged(stack_of([update.buffers for update in updates]), plain)
         state.weights = {name: w + rate * change[name].to(w) for name, w in state.weights.items()}
-        if state.buffers:
-            state.buffers = averaged(stack_of([update.buffers for update in updates]), plain)
+        state.buffers = buffers
         if self.optimiser.name is Optimiser.scaffold:
-            self.move_variates(found)
+            self.move_variates(found.updates)
 
     def move_variates(self, found: Mapping[int, Update]) -> None:
         """SCAFFOLD: c <- c + (1 / N) sum over the round's clients of (c_i new - c_i), N all clients."""
@@ -242,29 +283,20 @@ class Federation:
             }
             self.states.variates[client] = update.variate
 
-    def sizes(self, found: Iterable[int]) -> list[float]:
-        """What clients count before any favour."""
-        if self.config.weights is ClientWeights.uniform:
-            return [1.0 for _ in found]
-        return [float(len(self.clients[client].indices)) for client in found]
+    def size(self, client: int) -> float:
+        """What a client counts before any favour."""
+        uniform = self.config.weights is ClientWeights.uniform
+        return 1.0 if uniform else float(len(self.clients[client].indices))
 
-    def measured(self, found: Mapping[int, Update]) -> dict[str, float]:
+    def measured(self, found: Collected) -> dict[str, float]:
         """Means over the round's clients, the largest drift, and bytes both ways."""
-        updates = list(found.values())
+        updates = list(found.updates.values())
         size = sum(w.numel() * w.element_size() for w in (*self.server.weights.values(), *self.server.buffers.values()))
         each = 2 if self.optimiser.name is Optimiser.scaffold else 1
         mean = 1 / len(updates)
         return {
             "loss_first": mean * sum(update.loss_first for update in updates),
             "loss_last": mean * sum(update.loss_last for update in updates),
-            "drift": max(update.length for update in updates),
+            "drift": max(found.norms[client] for client in found.updates),
             "bytes": float(2 * each * size * len(updates)),
         }
-
-
-def effective_steps(steps: int, optimiser: OptimiserConfig) -> float:
-    """FedNova's |a|_1: how many plain steps those with momentum amount to (arXiv 2007.07481, section 4)."""
-    rho = optimiser.momentum
-    if not rho:
-        return float(steps)
-    return (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)

@@ -13,7 +13,7 @@ from common.engine.weights import Weights
 from fal import objective
 from fal.adversary.balls import ball_of
 from fal.adversary.config import AttackConfig, Loss
-from fal.adversary.gains import LABEL_GAINS, Differentiated, kl_gain
+from fal.adversary.gains import LABEL_GAINS, Differentiated, Gain, kl_gain
 from fal.attack import attack
 from fal.network import Network
 from fal.settings import MethodConfig, Objective
@@ -89,11 +89,11 @@ class Local:
     def _worst(self, weights: Weights, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """The attack on points [*clients, items, ...], whose clients are folded into the items."""
         names, shape, clients = list(weights), x.shape, y.dim() - 1
-        divergence, stacked = self.attack.loss is Loss.kl, batch.stacked
+        divergence, stacked, training = self.attack.loss is Loss.kl, batch.stacked, self.method.batch_statistics
 
         def logits(points: Tensor, log_counts: Tensor, *tensors: Tensor) -> Tensor:
             own = dict(zip(names, tensors, strict=True))
-            seen = self.network(own, points.view(shape), training=False, stacked=stacked)
+            seen = self.network(own, points.view(shape), training=training, stacked=stacked)
             return self._seen(seen, log_counts).flatten(0, clients)
 
         def gain(points: Tensor, target: Tensor, *by: Tensor) -> Tensor:
@@ -105,7 +105,13 @@ class Local:
         folded, by = x.flatten(0, clients), (batch.log_counts, *weights.values())
         with torch.no_grad():
             target = logits(folded, *by) if divergence else y.flatten()
-        what = (self.attack.loss, self.method.scale, shape, *names)
-        program = self.network.programs.of(what, gain, folded, target, *by)
-        own = Differentiated(lambda points: gain(points, target, *by), lambda points: program(points, target, *by))
+        what = (self.attack.loss, self.method.scale, training, shape, *names)
+
+        def plain(points: Tensor) -> Tensor:
+            return gain(points, target, *by)
+
+        own: Gain = plain
+        if not (training and self.network.buffers):  # which batch norm would write to
+            program = self.network.programs.of(what, gain, folded, target, *by)
+            own = Differentiated(plain, lambda points: program(points, target, *by))
         return attack(own, folded, ball_of(self.attack), self.attack, draws).view(shape)

@@ -57,7 +57,7 @@ def build(config: ModelConfig, channels: int, side: int, classes: int, seed: int
     if side < 4 and config.kind is Kind.lenet:
         raise UserError(f"model.kind=lenet: images of side {side} are too small; 4 is needed")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # no device's: layers are made on the CPU
         layers = {
             Kind.mlp: lambda: small.mlp(config, channels * side * side, classes),
             Kind.cnn: lambda: small.cnn(config, channels, side, classes),

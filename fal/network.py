@@ -26,7 +26,7 @@ class Network:
         """
         self.programs = Programs(compiled=compiled)
         self.modes = {mode: deepcopy(module).train(mode).requires_grad_(False) for mode in (True, False)}
-        self.parameters = list(select(module))
+        self.parameters, self.buffers = list(select(module)), list(buffers_of(module))
 
     def start(self) -> tuple[Weights, Weights]:
         """Copies of the module's parameters, and of its buffers."""

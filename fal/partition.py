@@ -12,12 +12,14 @@ from torch import Tensor
 from common.errors import UserError
 from fal.images.shift import brightened, turned
 from fal.sharing.config import Kind, PartitionConfig
-from fal.sharing.ways import WAYS, Parts, generator, natural
+from fal.sharing.ways import WAYS, Parts, generator
 
 TRIES = 100
 """Draws until every client has its minimum."""
 REDRAWN = (Kind.dirichlet, Kind.k_labels)
 """Kinds whose sizes are left to chance."""
+WHOLE = (Kind.iid, Kind.feature_shift, Kind.dirichlet, Kind.skew)
+"""Kinds that leave no image out."""
 GOLDEN = 0.6180339887498949
 """Multiples of it lie evenly in [0, 1), neighbours far apart."""
 
@@ -28,7 +30,7 @@ def partition(y: Tensor, config: PartitionConfig, seed: int, owners: Tensor | No
     Args:
         y: labels [items].
         config: the settings.
-        seed: of the draw; also of clients of other seeds independent.
+        seed: it and the kind decide the draw.
         owners: who each image is from [items], for kind=natural.
 
     Raises:
@@ -76,47 +78,44 @@ def shifted(x: Tensor, config: PartitionConfig, client: int) -> Tensor:
 
 
 def _shared_out(y: Tensor, config: PartitionConfig, seed: int, owners: Tensor | None) -> Parts:
-    labels = y.cpu().numpy().astype(np.int64)
-    total, least = config.clients + config.validation, max(config.minimum, config.size or 1)
-    if total * least > len(labels):
+    kind, total, least = config.kind, config.clients + config.validation, config.least
+    if total * least > len(y):
         raise UserError(
-            f"partition.clients={config.clients}, partition.validation={config.validation}: {len(labels)} images are "
-            f"too few for {total} clients of {least} or more; use fewer clients or more images (data.train)"
+            f"partition.clients={config.clients}, partition.validation={config.validation}: {len(y)} images are too "
+            f"few for {total} clients of {least} or more; use fewer clients or more images (data.train)"
         )
-    if config.kind is Kind.natural:
-        return _exact(
-            natural(
-                None if owners is None else owners.cpu().numpy(), config, generator(seed, Kind.natural, 0), total, least
-            ),
-            config,
-            seed,
+    if kind is Kind.natural and owners is None:
+        raise UserError(
+            "partition.kind=natural: nobody knows whom these images are from; set data.columns.client (or data.writers "
+            "of generated shapes), or use another partition"
         )
+    read = (owners if kind is Kind.natural and owners is not None else y).cpu().numpy().astype(np.int64)
     best, poorest = -1, 0
-    for attempt in range(TRIES if config.kind in REDRAWN else 1):
-        parts = WAYS[config.kind](labels, config, generator(seed, config.kind, attempt), total)
+    for attempt in range(TRIES if kind in REDRAWN else 1):
+        parts = WAYS[kind](read, config, generator(seed, kind, attempt), total)
         sizes = [len(part) for part in parts]
         if min(sizes) >= least:
-            return _exact(parts, config, seed)
+            return _exact(parts, len(y), config, seed)
         if min(sizes) > best:
             best, poorest = min(sizes), sizes.index(min(sizes))
-    times = f"{TRIES} draws gave" if config.kind in REDRAWN else "it gives"
+    times = f"{TRIES} draws gave" if kind in REDRAWN else "it gives"
     easier = {Kind.dirichlet: "a larger partition.beta", Kind.k_labels: "a larger partition.labels_per_client"}
     key = "size" if config.size and config.size >= config.minimum else "minimum"
     raise UserError(
-        f"partition.{key}={least} with partition.kind={config.kind}: {times} the smallest client (number {poorest}) at "
+        f"partition.{key}={least} with partition.kind={kind}: {times} the smallest client (number {poorest}) at "
         f"best {best} images; use partition.{key}={max(1, best)} or less, fewer partition.clients, or "
-        f"{easier.get(config.kind, 'more images (data.train)')}"
+        f"{easier.get(kind, 'more images (data.train)')}"
     )
 
 
-def _exact(parts: Parts, config: PartitionConfig, seed: int) -> Parts:
-    """Of every client `size` images, if that is set; ascending, and none twice."""
+def _exact(parts: Parts, items: int, config: PartitionConfig, seed: int) -> Parts:
+    """Of every client `size` images, if that is set; ascending, none twice, and none left out where all are shared."""
+    together = np.concatenate(parts)
+    if len(np.unique(together)) != len(together) or (config.kind in WHOLE and len(together) != items):
+        raise ValueError(f"{config.kind}: an image is with two clients, or with none")
     if config.size is not None:
         draws = generator(seed, config.kind, "size")
         parts = [draws.permutation(part)[: config.size] for part in parts]
-    together = np.concatenate(parts)
-    if len(np.unique(together)) != len(together):
-        raise ValueError(f"{config.kind}: an image is with two clients")
     return [np.sort(part) for part in parts]
 
 

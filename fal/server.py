@@ -153,6 +153,27 @@ def flattened(updates: Sequence[Weights]) -> Tensor:
     return torch.stack([torch.cat([w.flatten() for w in update.values()]).double().cpu() for update in updates])
 
 
+# ---- a mean without keeping what it is of
+
+
+class Sum:
+    """Weights or updates added up one after the other."""
+
+    def __init__(self) -> None:
+        self.total: Weights = {}
+        self.parts = 0.0
+
+    def add(self, values: Weights, part: float) -> None:
+        """`part` times the values; the largest of integers, as `averaged` has it."""
+        self.total = averaged({name: w.unsqueeze(0) for name, w in values.items()}, [part], into=self.total)
+        self.parts += part
+
+    @property
+    def mean(self) -> Weights:
+        """The sum over the sum of the parts."""
+        return {name: w / self.parts if w.is_floating_point() else w for name, w in self.total.items()}
+
+
 # ---- what is refused
 
 

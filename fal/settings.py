@@ -57,6 +57,8 @@ class MethodConfig:
     eta_local: float | None = None
     """Local learning rate; null is `optimiser.lr`."""
     refresh: Refresh = Refresh.step
+    batch_statistics: bool = False
+    """In training attack the network as it trains, with batch norm of the batch; false attacks it as it predicts."""
     slack: bool = False
     """SFAT's weights of clients."""
     fraction: float | None = None

@@ -97,6 +97,10 @@ def groups_of(command: str) -> set[tuple[str, str]]:
     if name == "evaluate":  # of a run, whose settings stand: at most on other data, and its own tracker
         tracker = {each for each in shared if each[0] == "tracker"}
         return hydra | tracker | {each for each in papers if paper == "reckoning" and each[0] == "data"}
+    if command == "fal.theory":  # points of its own, no images
+        return {*own(CONF / paper / name), *shared}
+    if command == "fal.planner":  # of any images, or of such points
+        return {each for each in shared | papers if each[0] in ("data", "partition", "runtime")} | hydra
     if name == "cost":  # no problems, no methods
         return {*own(CONF / paper / name), *shared, *(each for each in papers if each[0] in ("model", "inner"))}
     return papers | shared

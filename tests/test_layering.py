@@ -40,7 +40,7 @@ TRACKERS = {
     "tensorboard": "common/run/trackers/tensorboard.py",
     "trackio": "common/run/trackers/trackio.py",
 }
-ENTRIES = {"train.py", "evaluate.py", "data.py", "model.py", "cost.py"}
+ENTRIES = {"train.py", "evaluate.py", "data.py", "model.py", "cost.py", "theory.py", "planner.py"}
 # Inside a paper: train, evaluate -> objective, model, data -> config.
 CLOSED = {
     "config": {"data", "model", "objective", "train", "evaluate"},

@@ -78,3 +78,8 @@ class PartitionConfig:
                 f"partition.rotation={self.rotation}, partition.intensity={self.intensity}: use 0 to 180 degrees, and "
                 "0 to below 1"
             )
+
+    @property
+    def least(self) -> int:
+        """Fewest images that a client may get."""
+        return max(self.minimum, self.size or 1)

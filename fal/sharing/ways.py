@@ -72,20 +72,14 @@ def _skew(labels: Labels, config: PartitionConfig, draws: np.random.Generator, t
     return [np.concatenate(part) for part in parts]
 
 
-def natural(
-    owners: Labels | None, config: PartitionConfig, draws: np.random.Generator, total: int, least: int
-) -> Parts:
-    if owners is None:
-        raise UserError(
-            "partition.kind=natural: nobody knows whom these images are from; set data.columns.client (or data.writers "
-            "of generated shapes), or use another partition"
-        )
+def _natural(owners: Labels, config: PartitionConfig, draws: np.random.Generator, total: int) -> Parts:
+    """Of whom images are from, in place of their labels."""
     people, sizes = np.unique(owners, return_counts=True)
-    fit = people[sizes >= least]
+    fit = people[sizes >= config.least]
     if len(fit) < total:
         raise UserError(
             f"partition.clients={config.clients}, partition.validation={config.validation}: {len(fit)} of "
-            f"{len(people)} persons have {least} images or more (partition.minimum); use fewer clients"
+            f"{len(people)} persons have {config.least} images or more (partition.minimum); use fewer clients"
         )
     return [np.flatnonzero(owners == person) for person in draws.permutation(fit)[:total]]
 
@@ -96,9 +90,11 @@ WAYS: dict[Kind, Way] = {
     Kind.dirichlet: _dirichlet,
     Kind.k_labels: _k_labels,
     Kind.skew: _skew,
+    Kind.natural: _natural,
 }
 
 
 def generator(seed: int, kind: Kind, what: int | str) -> np.random.Generator:
+    """Fresh for every kind and purpose."""
     digest = hashlib.sha256(f"{seed}/{kind}/{what}".encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))

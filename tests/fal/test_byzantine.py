@@ -22,11 +22,11 @@ def with_fraud(name: str, aggregator: AggregatorConfig | None = None, clients: i
 
 def updates_of(found: Federation) -> Any:
     works = {client.number: found.work(client, 2) for client in found.clients}
-    return found.accepted(works, 2)[0]  # type: ignore[arg-type]
+    return found.collected(works, 2).updates  # type: ignore[arg-type]
 
 
 def test_what_they_send() -> None:
-    honest = updates_of(federation("fat", 8))
+    honest = updates_of(with_fraud("none", clients=0))
     bad = with_fraud("sign_flip", scale=3.0)
     assert bad.byzantine is not None and len(bad.byzantine.clients) == 2
     for name, keys in (("sign_flip", {"scale": 3.0}), ("noise", {"scale": 2.0}), ("alie", {}), ("label_flip", {})):

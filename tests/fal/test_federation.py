@@ -91,6 +91,42 @@ def test_a_wrong_update_is_named_left_out_and_counted(
         found.round(3)
 
 
+@pytest.mark.parametrize("rule", ["fedavg", "fednova", "scaffold"])
+def test_updates_that_are_added_up_as_they_come_give_what_kept_ones_give(
+    rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"kind": "bn", "optimised": optimiser(rule), "weights": "size", "batch": 3}
+    parts = list(torch.arange(24).split([3, 5, 9, 7]))
+    added = federation("fat", parts, **settings)
+    assert added.streams and not added.collected({0: added.work(added.clients[0], 1)}, 1).updates[0].delta  # type: ignore[dict-item]
+    trained(added)
+    monkeypatch.setattr("fal.federation.Federation.streams", False)
+    kept = federation("fat", parts, **settings)
+    assert apart(added.server.weights, trained(kept)) < 1e-12
+    assert apart(added.server.buffers, kept.server.buffers) < 1e-12
+
+
+def test_an_update_that_turns_out_too_long_is_taken_out_of_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is known once all have come: the round is trained again without it."""
+    import fal.federation
+
+    step, found = fal.federation.client_step, federation("fat", 4)
+
+    def spoiled(local: Any, rule: Any, data: Any, start: Any, works: Any) -> Any:
+        updates = step(local, rule, data, start, works)
+        return [
+            replace(each, delta={name: 1e9 + w for name, w in each.delta.items()}) if work.key.client == 1 else each
+            for work, each in zip(works, updates, strict=True)
+        ]
+
+    monkeypatch.setattr(fal.federation, "client_step", spoiled)
+    assert found.streams and list(found.round(1).left_out) == [1]
+    monkeypatch.setattr(fal.federation, "client_step", step)
+    alone = federation("fat", 4)
+    alone.chosen = lambda number: [c for c in alone.clients if c.number != 1]  # type: ignore[method-assign]
+    assert apart(found.server.weights, trained(alone, 1)) < 1e-12
+
+
 def test_a_round_of_wrong_updates_leaves_the_weights() -> None:
     found = federation("fat", 1)
     found.byzantine = Spoiler(0, torch.nan)  # type: ignore[assignment]

@@ -125,6 +125,18 @@ def test_a_stack_is_the_loop(name: str, kind: str, monkeypatch: pytest.MonkeyPat
         assert not loop.server.buffers or apart(stacked.server.buffers, loop.server.buffers) < EXACT
 
 
+def test_an_attack_on_batch_statistics_is_another_and_leaves_the_running_ones() -> None:
+    def run(own: bool, stack: bool) -> Weights:
+        changed = {"batch_statistics": own}
+        found = federation("fat", 4, kind="bn", batch=3, changed=changed, stack=stack)
+        trained(found)
+        assert int(found.server.buffers["1.num_batches_tracked"]) == 9, "attack steps count no batches"
+        return found.server.weights
+
+    assert apart(run(True, False), run(True, True)) < EXACT
+    assert apart(run(True, True), run(False, True)) > 1e-4
+
+
 @pytest.mark.parametrize("name", ["fedprox", "scaffold", "fednova"])
 def test_a_stack_is_the_loop_for_every_optimiser(name: str) -> None:
     loop = federation("fat", 4, optimised=optimiser(name), batch=3, stack=False)
@@ -170,7 +182,7 @@ def test_a_released_round_shrinks_all_weights() -> None:
     found = federation("sfat", 5, data=images(items=30), changed={"form": Form.released})
     trained(found, 1)
     before = found.server.weights
-    updates, _ = found.accepted({c.number: found.work(c, 2) for c in found.clients}, 2)  # type: ignore[misc]
+    updates = found.collected({c.number: found.work(c, 2) for c in found.clients}, 2).updates  # type: ignore[misc]
     shares = server.slack_shares([u.adversarial_loss for u in updates.values()], [1.0] * 5, found.method)("")
     expected = {
         name: sum(s * (w + u.delta[name]) for s, u in zip(shares, updates.values(), strict=True))

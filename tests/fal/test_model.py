@@ -13,6 +13,7 @@ from common.engine.weights import buffers_of, call, select, stack_of
 from common.errors import UserError
 from fal import model
 from fal.networks.config import Kind, ModelConfig, Norm
+from fal.sizes import report
 
 SIZES = {
     "mlp_64": (1, 28, 784 * 64 + 64 + 650),
@@ -159,3 +160,13 @@ def test_the_command_says_how_large_it_is_and_what_a_stack_holds(
     model.main()
     shown = capsys.readouterr().out
     assert all(text in shown for text in told), shown
+
+
+def test_looking_at_sizes_moves_no_running_statistics(composed: Callable[..., Any]) -> None:
+    config = composed("model=cnn_106k_batch", "data=shapes", "federation.batch=32")
+    network = model.build(config.model, 1, 8, 10, 0)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    shown = report(network, config, (1, 8), 4000)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    whole = replace(config, federation=replace(config.federation, batch=0))
+    assert "a batch of 32," in shown and "a batch of 800," in report(network, whole, (1, 8), 4000)

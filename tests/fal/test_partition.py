@@ -19,6 +19,7 @@ from fal.partition import (
     validation_clients,
 )  # fmt: skip
 from fal.sharing.config import Kind, PartitionConfig
+from fal.sharing.ways import WAYS
 
 Y = torch.arange(1000) % 10
 OWNERS = (torch.arange(1000) * 7) % 12
@@ -217,3 +218,10 @@ def test_every_file_of_the_group_shares_out(composed: Callable[..., Any]) -> Non
     for kind in Kind:
         config = composed("data=shapes", f"partition={kind}").partition
         assert config.kind is kind and len(parts_of(config)) == config.clients
+
+
+def test_a_way_that_loses_or_doubles_an_image_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for parts in ([np.arange(999)], [np.arange(1000), np.arange(5)]):
+        monkeypatch.setitem(WAYS, Kind.iid, lambda *_, parts=parts: parts)
+        with pytest.raises(ValueError, match="iid: an image is with two clients, or with none"):
+            parts_of(PartitionConfig(clients=len(parts)))

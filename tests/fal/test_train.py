@@ -83,6 +83,12 @@ def test_a_weaker_evaluation_is_refused_by_name(tmp_path: Path, capsys: pytest.C
     )
 
 
+def test_batch_norm_of_single_items_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["model=cnn_106k_batch", "model.channels=[4]", "model.hidden=[]", "federation.batch=1"]
+    assert train(tmp_path, *more) == 2
+    assert "federation.batch=1 with batch norm (2): a batch of one has no deviation" in capsys.readouterr().err
+
+
 def test_a_missing_folder_of_data_gives_a_run_on_generated_ones_that_says_so(tmp_path: Path) -> None:
     more = ["data=fashion_mnist", "data.train=240", "data.test=60", "data.validation=40", f"data.root={tmp_path}"]
     assert train(tmp_path / "runs", "method=fat", *more, "data.classes=10", "federation.rounds=1") == 0
