@@ -5,7 +5,9 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from common.engine.plan import chunk_of
 from common.engine.weights import Weights, buffers_of, call, select
 from fal.programs import Programs
 
@@ -25,6 +27,7 @@ class Network:
         `compiled`: attacks on it are.
         """
         self.programs = Programs(compiled=compiled)
+        self._chunks: dict[tuple[torch.Size, int], int] = {}
         self.modes = {mode: deepcopy(module).train(mode).requires_grad_(False) for mode in (True, False)}
         self.parameters, self.buffers = list(select(module)), list(buffers_of(module))
 
@@ -44,3 +47,14 @@ class Network:
         if not stacked:
             return call(module, weights, x)
         return torch.func.vmap(lambda own, images: call(module, own, images))(weights, x)
+
+    def chunk(self, weights: Weights, buffers: Weights, part: tuple[Tensor, Tensor], clients: int) -> int:
+        """How many of `clients` whose batches have the shapes of `part` go at once, by what a step of one works."""
+        key = (part[0].shape, clients)
+        if key not in self._chunks:
+
+            def loss(own: Weights, part: tuple[Tensor, Tensor]) -> Tensor:
+                return cross_entropy(self({**own, **buffers}, part[0], training=False), part[1])
+
+            self._chunks[key] = chunk_of(loss, weights, part, part[0].device, tasks=clients, shared=False)
+        return self._chunks[key]
