@@ -179,7 +179,8 @@ class Sum:
 
 def norm(update: Mapping[str, Tensor]) -> float:
     """Euclidean, over all tensors."""
-    each = [torch.linalg.vector_norm(w, dtype=torch.float64) for w in update.values()]
+    each = [torch.linalg.vector_norm(w if w.is_floating_point() else w.double(), dtype=torch.float64)
+            for w in update.values()]  # fmt: skip
     return float(torch.linalg.vector_norm(torch.stack(each)))
 
 
