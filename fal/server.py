@@ -165,7 +165,13 @@ class Sum:
 
     def add(self, values: Weights, part: float) -> None:
         """`part` times the values; the largest of integers, as `averaged` has it."""
-        self.total = averaged({name: w.unsqueeze(0) for name, w in values.items()}, [part], into=self.total)
+        for name, w in values.items():
+            if not w.is_floating_point():
+                self.total[name] = torch.maximum(self.total.get(name, w), w)
+                continue
+            if name not in self.total:
+                self.total[name] = torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32))
+            self.total[name].add_(w, alpha=part)
         self.parts += part
 
     @property

@@ -26,9 +26,6 @@ SHARED = 5.0
 CHUNK = {"cpu": 10, "cuda": 100}
 """Most tasks of one chunk: on a CPU ten are nearly as fast as a hundred, and take no more memory than one by one. On
 CUDA not measured."""
-BUSY = 1.75
-"""Most work of one chunk, in times of what keeps the device busy: on a CPU larger stacks fall out of the caches, and
-stacks of five CNNs with 106,000 weights are 1.1 times as fast as those of ten (measured)."""
 SHARE = 0.6
 """Of the device's memory, where no budget is given: the rest is for the outer optimiser, data and fragmentation."""
 
@@ -48,11 +45,9 @@ def stacking_pays(loss: InnerLoss, weights: Weights, part: Any, device: torch.de
 
 def chunk_of(loss: InnerLoss, weights: Weights, part: Any, device: torch.device, *, tasks: int, shared: bool) -> int:
     """How many of `tasks` tasks to adapt at once, in chunks of nearly one size; 1 where stacking does not pay."""
-    busy = _busy(_work(loss, weights, part), device) / (SHARED if shared else 1)
-    if busy >= 1:
+    if _busy(_work(loss, weights, part), device) >= (SHARED if shared else 1):
         return 1
-    most = min(CHUNK[device.type], max(1, int(BUSY / busy))) if busy else CHUNK[device.type]
-    chunks = math.ceil(tasks / most)
+    chunks = math.ceil(tasks / CHUNK[device.type])
     return math.ceil(tasks / chunks)
 
 

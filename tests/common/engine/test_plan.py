@@ -94,8 +94,7 @@ def test_stacking_pays_up_to_the_limit_of_the_operators_class(
         assert not caplog.messages
         assert not stacking_pays(*made(1.05 * limit), None, CPU, shared=shared)
     assert caplog.messages[0].startswith("inner.stack=true: problems go one by one, ")
-    for share, most in ((0.95, 1), (0.8, 2), (0.3, 5), (0.1, 10)):
-        assert chunk_of(*made(share * limit), None, CPU, tasks=100, shared=shared) == most
+    assert chunk_of(*made(0.95 * limit), None, CPU, tasks=5, shared=shared) == 5
     assert chunk_of(*made(1.05 * limit), None, CPU, tasks=5, shared=shared) == 1
 
 
