@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import UserError
 from fal.byzantine import Byzantine
@@ -18,7 +17,7 @@ from fal.images.images import Images
 from fal.methods import Local
 from fal.model import build as build_network
 from fal.network import Network
-from fal.partition import matrix, partition, shifted
+from fal.partition import matrix, partition, seen, validation_clients
 from fal.sharing.config import Kind
 from fal.states import fresh_states
 
@@ -43,14 +42,16 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     """
     splits = load(config.data)
     train = splits["train"]
-    parts = partition(train.y, config.partition, config.seed, train.owners)
+    parts, held = (
+        each(train.y, config.partition, config.seed, train.owners) for each in (partition, validation_clients)
+    )
+    x = seen(train.x, [*parts, *held], config.partition)
     counts = matrix(train.y, parts, train.classes)
     clients = clients_of(parts, train.y, train.classes, dtype, config.federation.batch)
-    x = train.x.to(device, dtype)
-    if config.partition.kind is Kind.feature_shift:
-        x = x.clone()
-        for client, indices in enumerate(parts):
-            x[indices] = shifted(x[indices], config.partition, client)
+    dev = _viewed(splits["dev"], config)
+    if held:  # in the order of the train split: `evaluation.dev` takes the first ones
+        places = torch.cat(held).sort().values
+        dev = replace(train, x=x[places], y=train.y[places], owners=None)
     network = Network(
         build_network(config.model, *train.shape, train.classes, config.seed).to(device, dtype),
         compiled=config.federation.compile,
@@ -59,18 +60,26 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     states = fresh_states(network, config.optimiser, [client.number for client in clients], dtype, device)
     if outside := config.federation.extensions(config.optimiser):
         log.info("outside the theorem: %s", ", ".join(outside))
-    y = train.y.to(device)
+    x, y = x.to(device, dtype), train.y.to(device)
     byzantine = (
         Byzantine.of(config.byzantine, config.seed, len(clients), y, train.classes)
         if config.byzantine.clients
         else None
     )
     federation = Federation(
-        Local(network, config.method, config.attack), (x, y),
+        Local(network, config.method, config.attack, train.bounded), (x, y),
         [replace(each, indices=each.indices.to(device), log_counts=each.log_counts.to(device)) for each in clients],
         config.federation, config.optimiser, config.aggregator, config.seed, *states, byzantine,
     )  # fmt: skip
-    return Parts(splits, federation, counts)
+    return Parts({"train": train, "dev": dev, "test": _viewed(splits["test"], config)}, federation, counts)
+
+
+def _viewed(images: Images, config: TrainConfig) -> Images:
+    """A split that no client has, with feature shift as the training clients would see equal parts of it."""
+    if config.partition.kind is not Kind.feature_shift:
+        return images
+    shares = replace(config.partition, validation=0, size=None, minimum=1)
+    return replace(images, x=seen(images.x, partition(images.y, shares, config.seed), config.partition))
 
 
 def _check_norm(network: Network, batch: int) -> None:
@@ -79,9 +88,8 @@ def _check_norm(network: Network, batch: int) -> None:
     Raises:
         UserError: it would normalise single items, to zero.
     """
-    normed = [name for name, layer in network.modes[True].named_modules() if isinstance(layer, _BatchNorm)]
-    if batch == 1 and normed:
+    if batch == 1 and network.batch_norm:
         raise UserError(
-            f"federation.batch=1 with batch norm ({normed[0]}): a batch of one has no deviation; use a larger batch, "
-            "or model.norm=group"
+            f"federation.batch=1 with batch norm ({min(network.batch_norm)}): a batch of one has no deviation; use a "
+            "larger batch, or model.norm=group"
         )

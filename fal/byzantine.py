@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from common.engine.weights import Weights, stack_of
+from common.errors import UserError
 from fal import server
 from fal.client import Update, Work
 from fal.keys import Key
@@ -26,7 +27,13 @@ class Byzantine:
 
     @classmethod
     def of(cls, config: ByzantineConfig, seed: int, clients: int, y: Tensor, classes: int) -> "Byzantine":
-        """Chosen among so many clients by the seed."""
+        """Chosen among so many clients by the seed.
+
+        Raises:
+            UserError: nobody honest is left.
+        """
+        if config.clients >= clients:
+            raise UserError(f"byzantine.clients={config.clients} of {clients}: none is honest; use less than {clients}")
         chosen = Key(seed, 0, "server").permutation(0, "byzantine", clients)[: config.clients]
         flipped = classes - 1 - y if config.name is Fraud.label_flip else None
         return cls(config, seed, frozenset(chosen.tolist()), flipped)

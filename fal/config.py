@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from common.errors import UserError
 from common.fields import UNHASHED
 from common.run.schema import RunConfig
-from fal.adversary.config import AttackConfig
+from fal.adversary.config import AttackConfig, Loss, Norm, Start
 from fal.flower.config import EngineConfig
 from fal.images.config import DataConfig
 from fal.networks.config import ModelConfig
@@ -76,8 +76,9 @@ class TrainConfig(RunConfig):
         """Refuse impossible combinations.
 
         Raises:
-            UserError: evaluation attacks less than training does.
+            UserError: an attack that is not for these data, or evaluation attacks less than training does.
         """
+        self._check_attack()
         if self.method.objective is Objective.clean or self.evaluation.allow_weaker:
             return
         for key in ("eps", "steps", "restarts"):
@@ -87,6 +88,20 @@ class TrainConfig(RunConfig):
                     f"evaluation.{key}={asked} with attack.{key}={trained}: the test would attack less than training "
                     f"did; use evaluation.{key}={trained} or more, or evaluation.allow_weaker=true"
                 )
+
+    def _check_attack(self) -> None:
+        attack, eps = self.attack, self.evaluation.eps
+        if attack.norm is Norm.cap:
+            raise UserError("attack.norm=cap: it is for the inputs of fal.theory; use linf or l2")
+        if attack.loss is Loss.targeted_dlr:
+            raise UserError("attack.loss=targeted_dlr in training: it is for test time; use ce, cw, dlr or kl")
+        if attack.start is Start.blocks and self.data.source == "clusters":
+            raise UserError("attack.start=blocks with data.source=clusters: vectors have no blocks; use start=random")
+        if eps is not None and eps > 1 and attack.norm is Norm.linf:
+            raise UserError(
+                f"evaluation.eps={eps:g} with attack.norm=linf: pixels go from 0 to 1, so use a value up to 1; {eps:g} "
+                f"of 255 is evaluation.eps={eps / 255:.6g}"
+            )
 
 
 SCHEMAS = {"train": TrainConfig, "theory": TheoryConfig, "toy": ToyConfig}

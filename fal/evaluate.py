@@ -109,6 +109,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     Raises:
         UserError: no such run or split, no selected checkpoint, a weaker attack than in training, or the data are gone.
     """
+    from common.data.dataroot import find
     from common.data.splits import SPLITS
     from common.run import evaluation, seeding
     from common.run.results import RunIdentity
@@ -129,6 +130,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     )
     runtime = replace(trained.runtime, device=config.device or trained.runtime.device)
     data = replace(trained.data, root=config.root, cache=config.cache)
+    for name in data.files:  # generated images take the place of missing ones in training alone
+        find(data.root, name, "give root=<folder> to this command")
     trained = replace(trained, evaluation=asked, runtime=runtime, data=data)
     with seeding.applied(trained.runtime, trained.seed):
         parts, last, recent = restored(folder, trained)

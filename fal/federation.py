@@ -104,6 +104,8 @@ class Federation:
                 f"use {1 / len(self.clients):g} or more"
             )
         server.check_rule(self.aggregator, self.count)
+        if (self.aggregator.kept or 0) > self.count:
+            raise UserError(f"aggregator.kept={self.aggregator.kept} of {self.count} updates: use {self.count} or less")
 
     @property
     def count(self) -> int:
@@ -141,8 +143,7 @@ class Federation:
             batches = [client.indices] * steps
         else:
             orders = [key.permutation(epoch, "order", size) for epoch in range(ceil(steps / each))]
-            ordered = [client.indices[order[: each * batch]].split(batch) for order in orders]
-            batches = [part for epoch in ordered for part in epoch][:steps]
+            batches = [part for order in orders for part in client.indices[order[: each * batch]].split(batch)][:steps]
         variate = self.states.variates.get(client.number, {})
         work = Work(key, batches, client.log_counts, min(steps, each), variate)
         return work if self.byzantine is None else self.byzantine.disguised(client.number, work)
@@ -254,9 +255,9 @@ class Federation:
         if self.streams:
             change, buffers = found.changes.mean, found.buffers.mean
         else:
-            favouring = self.method.slack and number > 1  # SFAT's first round is a plain mean
-            losses = [update.adversarial_loss for update in updates]
-            shares = server.slack_shares(losses, sizes, self.method) if favouring else server.same_for_all(plain)
+            losses, shares = [update.adversarial_loss for update in updates], server.same_for_all(plain)
+            if self.method.slack and number > 1:  # SFAT's first round is a plain mean
+                shares = server.slack_shares(losses, sizes, self.method, self.local.network.batch_norm)
             change = server.combined(self.aggregator, list(map(self.direction, updates)), shares, state.weights)
             buffers = averaged(stack_of([update.buffers for update in updates]), plain)
         state.weights = {name: w + rate * change[name].to(w) for name, w in state.weights.items()}

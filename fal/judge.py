@@ -43,6 +43,7 @@ def judge(
     Random numbers are a function of the batch's place: models are compared under the same starts.
     """
     named = attacks_of(trained, asked)
+    lite = aa_lite(trained.norm, named[ROBUST].eps, classes=images.classes, blocks=images.x.ndim == 4)
     found: dict[str, list[Tensor]] = {metric: [] for metric in metrics}
     like = next(network.parameters())
     count = min(first, len(images)) if first else len(images)
@@ -56,10 +57,10 @@ def judge(
         for metric in metrics:
             points = x
             if metric in named:
-                points = attacked(network, x, y, named[metric], draws)
+                points = attacked(network, x, y, named[metric], draws, bounded=images.bounded)
             elif metric == "aa_lite":
-                points = worst_of(network, x, y, aa_lite(trained.norm, named[ROBUST].eps), draws)
-            found[metric].append(is_right(network, points, y).cpu())
+                points = worst_of(network, x, y, lite, draws, bounded=images.bounded)
+            found[metric].append(is_right(network, points, y).int().cpu())
     return {metric: torch.cat(parts) for metric, parts in found.items()}
 
 
@@ -102,7 +103,7 @@ def check(network: nn.Module, images: Images, trained: AttackConfig, asked: Eval
     def draws(restart: int) -> Tensor:
         return Key(0, 0, "sanity").uniform(0, f"start {restart}", tuple(x.shape)).to(like)
 
-    failures = sanity(network, x, y, attacks_of(trained, asked)[ROBUST], draws).failures
+    failures = sanity(network, x, y, attacks_of(trained, asked)[ROBUST], draws, bounded=images.bounded).failures
     for failure in failures:
         log.warning("the evaluation does not deserve belief: %s", failure)
     return failures

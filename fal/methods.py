@@ -47,6 +47,8 @@ class Local:
     network: Network
     method: MethodConfig
     attack: AttackConfig
+    bounded: bool = True
+    """Are all numbers of the points in [0, 1], and stay there?"""
 
     def logits(self, weights: Weights, x: Tensor, batch: Batch) -> Tensor:
         """As the loss sees them, in training mode."""
@@ -114,4 +116,4 @@ class Local:
         if not (training and self.network.buffers):  # which batch norm would write to
             program = self.network.programs.of(what, gain, folded, target, *by)
             own = Differentiated(plain, lambda points: program(points, target, *by))
-        return attack(own, folded, ball_of(self.attack), self.attack, draws).view(shape)
+        return attack(own, folded, ball_of(self.attack, bounded=self.bounded), self.attack, draws).view(shape)

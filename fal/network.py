@@ -6,6 +6,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.engine.plan import chunk_of
 from common.engine.weights import Weights, buffers_of, call, select
@@ -30,6 +31,8 @@ class Network:
         self._chunks: dict[tuple[torch.Size, int], int] = {}
         self.modes = {mode: deepcopy(module).train(mode).requires_grad_(False) for mode in (True, False)}
         self.parameters, self.buffers = list(select(module)), list(buffers_of(module))
+        normed = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, _BatchNorm)]
+        self.batch_norm = {f"{name}.{own}" for name, layer in normed for own, _ in layer.named_parameters()}
 
     def start(self) -> tuple[Weights, Weights]:
         """Copies of the module's parameters, and of its buffers."""

@@ -77,6 +77,16 @@ def shifted(x: Tensor, config: PartitionConfig, client: int) -> Tensor:
     return brightened(turned(x, angle), factor)
 
 
+def seen(x: Tensor, parts: Sequence[Tensor], config: PartitionConfig) -> Tensor:
+    """Images as the clients who have them see them, the clients of `parts` in the order of their numbers."""
+    if config.kind is not Kind.feature_shift:
+        return x
+    x = x.clone()
+    for client, places in enumerate(parts):
+        x[places] = shifted(x[places], config, client)
+    return x
+
+
 def _shared_out(y: Tensor, config: PartitionConfig, seed: int, owners: Tensor | None) -> Parts:
     kind, total, least = config.kind, config.clients + config.validation, config.least
     if total * least > len(y):

@@ -71,6 +71,10 @@ class PlannerConfig:
             raise UserError(
                 f"rho={self.rho}: a radius above 0 is needed; without an adversary nothing is to be planned"
             )
+        if self.problem.rho != ProblemConfig.rho:
+            raise UserError(
+                f"problem.rho={self.problem.rho:g}: the planner's radius is rho; use rho={self.problem.rho:g}"
+            )
         if not 0 < self.eps < 1:
             raise UserError(f"eps={self.eps}: no start has a robust loss above 1; use a number between 0 and 1")
         if self.local_steps < 1 or self.width_factor <= 0 or self.most_rounds < 0:

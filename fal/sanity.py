@@ -62,6 +62,7 @@ def sanity(
     draws: Draws,
     *,
     surrogate: nn.Module | None = None,
+    bounded: bool = True,
 ) -> Sanity:
     """Attack some images in all the ways of `ORDER` and say what cannot be.
 
@@ -75,34 +76,36 @@ def sanity(
         draws: random numbers: those of `config`, of two more restarts, and then of the noise.
         surrogate: another network for the same task, whose adversarial images must not beat the network's own; without
             one transfer is not measured.
+        bounded: are they images? Vectors may lie anywhere, and no radius makes all of them equal.
 
     Raises:
         UserError: as `fal.adversary.robust.attacked`, or another norm.
     """
     if config.norm is Norm.cap:
         raise UserError("attack.norm=cap in the checks of an evaluation: they are for images; use linf or l2")
-    shape = Linf if config.norm is Norm.linf else L2
+    shape, box = Linf if config.norm is Norm.linf else L2, (0.0, 1.0) if bounded else None
 
     def withstand(victim: nn.Module = network, /, **changes: Any) -> Tensor:
-        return is_right(network, attacked(victim, x, y, replace(config, **changes), draws), y)
+        return is_right(network, attacked(victim, x, y, replace(config, **changes), draws, bounded=bounded), y)
 
     def scaled(eps: float) -> dict[str, Any]:
         return {"eps": eps, "step_size": config.step_size and config.step_size * eps / config.eps}
 
     first = config.restarts + 2
-    noise = [is_right(network, shape(config.eps).start(x, draws(first + each)), y) for each in range(NOISES)]
-    wide = max(config.eps, WIDE if config.norm is Norm.linf else WIDE * math.sqrt(x[0].numel()))
+    noise = [is_right(network, shape(config.eps, box).start(x, draws(first + each)), y) for each in range(NOISES)]
     right = {
         "natural": is_right(network, x, y),
-        "eps = 0": is_right(network, attacked(network, x, y, config, draws, ball=shape(0.0)), y),
+        "eps = 0": is_right(network, attacked(network, x, y, config, draws, ball=shape(0.0, box), bounded=bounded), y),
         "noise": torch.stack(noise).all(0),
         "fgsm": withstand(kind=Kind.fgsm, steps=1, step_size=config.eps, restarts=1, start=Start.none),
         "half eps": withstand(**scaled(config.eps / 2)),
         "attack": withstand(),
         "twice the steps": withstand(steps=2 * config.steps),
         "two more restarts": withstand(restarts=first, start=Start.random),
-        f"eps = {WIDE}": withstand(**scaled(wide)),
     }
+    if bounded:
+        wide = max(config.eps, WIDE if config.norm is Norm.linf else WIDE * math.sqrt(x[0].numel()))
+        right[f"eps = {WIDE}"] = withstand(**scaled(wide))
     if surrogate is not None:
         right["transfer"] = withstand(surrogate)
     accuracies = {name: each.double().mean().item() for name, each in right.items()}
@@ -118,9 +121,9 @@ def _contradictions(right: dict[str, Tensor], accuracies: dict[str, float]) -> l
             "in two ways; the network may draw random numbers or depend on the batch"
         )
     for weaker, stronger, meaning in ORDER:
-        if weaker in right and _helps(right[weaker], right[stronger]):
+        if {weaker, stronger} <= right.keys() and _helps(right[weaker], right[stronger]):
             found.append(f"{stronger} leaves {said[stronger]}, {weaker} {said[weaker]}: {meaning}")
-    if accuracies[f"eps = {WIDE}"] > NOTHING:
+    if accuracies.get(f"eps = {WIDE}", 0.0) > NOTHING:
         found.append(
             f"eps = {WIDE} leaves {said[f'eps = {WIDE}']}: any image can be grey there, so about 0 should be left; "
             "gradients may be hidden, or the network says one class always"

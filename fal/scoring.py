@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -47,7 +48,8 @@ def items_of(judged: Judged, y: Tensor, split: str) -> list[Item]:
 def of_classes(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
     """Accuracy of the worst class, of the worst client and of the lowest fifth of the clients.
 
-    A client's accuracy is that on its own mixture of the classes: sum_k p_ck accuracy_k.
+    A client's accuracy is that on its own mixture of the classes: sum_k p_ck accuracy_k. Classes without an image count
+    nowhere.
 
     Args:
         right: [items], 0 or 1.
@@ -55,16 +57,16 @@ def of_classes(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
         counts: images of each client and class, [clients, classes].
     """
     classes = counts.shape[1]
-    shares = counts.double() / counts.sum(1, keepdim=True)
     wins = torch.zeros(classes, dtype=torch.float64).index_add(0, y, right.double())
     sizes = torch.bincount(y, minlength=classes).double()
 
     def clients(accuracy: Tensor) -> Tensor:
-        return (shares * accuracy.nan_to_num()).sum(1).sort().values
+        own = counts.double() * ~accuracy.isnan()
+        return ((own * accuracy.nan_to_num()).sum(1) / own.sum(1)).nan_to_num(1.0).sort().values
 
     lowest = max(1, round(LOWEST * len(counts)))
     numbers: dict[str, Callable[[Tensor], float]] = {
-        "worst_class": lambda accuracy: float(accuracy[~accuracy.isnan()].min()),
+        "worst_class": lambda accuracy: float(accuracy.nan_to_num(1.0).min()),
         "worst_client": lambda accuracy: float(clients(accuracy)[0]),
         "lowest_fifth": lambda accuracy: float(clients(accuracy)[:lowest].mean()),
     }
@@ -89,8 +91,9 @@ def summarise(items: list[Item], of_all: Mapping[str, OfAll], confidence: float)
     metrics = {metric for item in items for metric in item.scores}
     by = {metric: ["round", *(["class"] if metric == SELECTION.metric else [])] for metric in metrics}
     found = summarised(items, confidence, by=by)
+    width = NormalDist().inv_cdf((1 + confidence) / 2)
     for name, number in of_all.items():
-        half = 1.96 * float((Jackknife.of(number.value, number.without).moves ** 2).sum()) ** 0.5
+        half = width * float((Jackknife.of(number.value, number.without).moves ** 2).sum()) ** 0.5
         low, high = max(0.0, number.value - half), min(1.0, number.value + half)
         found[name] = Interval(number.value, len(number.without), low, high)
     return found

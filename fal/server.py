@@ -3,7 +3,7 @@
 An update is a mapping of names to tensors, the weights of a client less those it was sent.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import isfinite
 
 import torch
@@ -28,24 +28,27 @@ def same_for_all(shares: Sequence[float]) -> Shares:
     return lambda _: shares
 
 
-def slack_shares(losses: Sequence[float], sizes: Sequence[float], method: MethodConfig) -> Shares:
+def slack_shares(
+    losses: Sequence[float], sizes: Sequence[float], method: MethodConfig, batch_norm: Collection[str] = ()
+) -> Shares:
     """SFAT's shares of the clients, by name of a weight: those with the smallest adversarial losses are favoured.
 
     `published`: they weigh (1 + alpha) / (1 - alpha), the others 1, and all is divided by the sum. `released`: the
-    first client enters the divisor as a favoured one whatever it is, and of entries with `bn` in their name no other
-    one is favoured; the shares then sum to less than 1 in the rounds in which another client is the favoured one.
+    first client enters the divisor as a favoured one whatever it is, and of entries of batch norm no other one is
+    favoured; the shares then sum to less than 1 in the rounds in which another client is the favoured one.
 
     Args:
         losses: adversarial loss of every client, summed over its last local epoch.
         sizes: what clients count without favour.
         method: alpha, number of favoured clients, form.
+        batch_norm: names of its entries.
     """
     factor = (1 + (method.alpha or 0.0)) / (1 - (method.alpha or 0.0))
     ranked = sorted(range(len(losses)), key=lambda client: (losses[client], client))
     favoured = set(ranked[: method.favoured or 1])
 
     def shares(name: str) -> list[float]:
-        plain = method.form is Form.released and "bn" in name
+        plain = method.form is Form.released and name in batch_norm
         weights = [
             size * (factor if client in favoured and (client == 0 or not plain) else 1.0)
             for client, size in enumerate(sizes)

@@ -126,9 +126,12 @@ class Cap:
         return torch.where(angle >= self.widest, rim, inside)
 
 
-def ball_of(config: AttackConfig) -> Ball:
-    """The ball of an attack, with pixels from 0 to 1 where it is one of images."""
-    return {Norm.linf: Linf, Norm.l2: L2, Norm.cap: Cap}[config.norm](config.eps)
+def ball_of(config: AttackConfig, *, bounded: bool = True) -> Ball:
+    """The ball of an attack; unless it is a cap, with pixels from 0 to 1 where points are `bounded`."""
+    if config.norm is Norm.cap:
+        return Cap(config.eps)
+    shape = Linf if config.norm is Norm.linf else L2
+    return shape(config.eps) if bounded else shape(config.eps, None)
 
 
 def normals(draw: Tensor) -> Tensor:

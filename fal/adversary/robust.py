@@ -32,7 +32,14 @@ def is_right(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def attacked(
-    network: nn.Module, x: Tensor, y: Tensor, config: AttackConfig, draws: Draws, *, ball: Ball | None = None
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    config: AttackConfig,
+    draws: Draws,
+    *,
+    ball: Ball | None = None,
+    bounded: bool = True,
 ) -> Tensor:
     """Points of the ball around images x that fool `network` where the attack finds one, in evaluation mode.
 
@@ -46,14 +53,16 @@ def attacked(
         config: the attack; with `loss=targeted_dlr` restart i aims at the i-th most likely class besides the label.
         draws: random numbers of the starts.
         ball: in place of the one that `config` names.
+        bounded: are they images? Vectors [items, coordinates] may lie anywhere.
 
     Raises:
         UserError: pixels outside [0, 1], more classes asked for than there are, or a loss that is for training.
     """
-    check_pixels(x)
+    if bounded:
+        check_pixels(x)
     if config.loss is Loss.kl:
         raise UserError("attack.loss=kl at test time: it knows no labels; use ce, cw, dlr or targeted_dlr")
-    ball = ball_of(config) if ball is None else ball
+    ball = ball_of(config, bounded=bounded) if ball is None else ball
     gain = Classifier(network, y, LABEL_GAINS[config.loss])
     with evaluating(network):
         if config.loss is not Loss.targeted_dlr:
@@ -69,29 +78,36 @@ def attacked(
     return points
 
 
-def worst_of(network: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[AttackConfig], draws: Draws) -> Tensor:
+def worst_of(
+    network: nn.Module, x: Tensor, y: Tensor, attacks: Sequence[AttackConfig], draws: Draws, *, bounded: bool = True
+) -> Tensor:
     """Points of several attacks in turn: each takes on the images that those before left robust. As `attacked`."""
     points, first = x, 0
     for config in attacks:
         left = is_right(network, points, y)
         if not left.any():
             break
-        found = attacked(network, x[left], y[left], config, _some(draws, first, left))
+        found = attacked(network, x[left], y[left], config, _some(draws, first, left), bounded=bounded)
         points = points.index_put((left,), found)
         first += config.restarts
     return points
 
 
-def aa_lite(norm: Norm, eps: float, steps: int = 50, targets: int = 3) -> tuple[AttackConfig, ...]:
+def aa_lite(
+    norm: Norm, eps: float, steps: int = 50, targets: int = 3, *, classes: int = 10, blocks: bool = True
+) -> tuple[AttackConfig, ...]:
     """AA-lite, for `worst_of`: nearly what AutoAttack finds (arXiv 2003.01690), much sooner.
 
     Its APGD on cross-entropy and towards the likeliest other classes, and in place of its Square, which takes longest,
-    APGD on the margin from blocks. It is made for linf: in l2 Square finds many points that these do not.
+    APGD on the margin from blocks. It is made for linf: in l2 Square finds many points that these do not. Of fewer than
+    four classes, which the targeted loss cannot compare, the second attack climbs the margin; without `blocks`, which
+    vectors do not have, the third starts anywhere.
     """
+    aimed, start = Loss.targeted_dlr if classes >= 4 else Loss.cw, Start.blocks if blocks else Start.random
     return (
         AttackConfig(Kind.apgd, norm, eps, steps),
-        AttackConfig(Kind.apgd, norm, eps, steps, restarts=targets, loss=Loss.targeted_dlr),
-        AttackConfig(Kind.apgd, norm, eps, max(1, steps // 2), restarts=5, loss=Loss.cw, start=Start.blocks),
+        AttackConfig(Kind.apgd, norm, eps, steps, restarts=targets, loss=aimed),
+        AttackConfig(Kind.apgd, norm, eps, max(1, steps // 2), restarts=5, loss=Loss.cw, start=start),
     )
 
 

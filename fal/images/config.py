@@ -95,7 +95,7 @@ class DataConfig:
         known = (*FILES, *GENERATED)
         if self.source not in known and (not self.source.startswith(HUB) or self.source == HUB):
             raise UserError(f"data.source={self.source}: use one of {', '.join(known)}, or {HUB}<name or folder>")
-        least = {"train": 1, "validation": 1, "test": 1, "classes": 2, "side": 4, "writers": 0}
+        least = {"train": 1, "validation": 2, "test": 2, "classes": 2, "side": 4, "writers": 0}
         for key, value in least.items():
             given = getattr(self, key)
             if given is not None and given < value:

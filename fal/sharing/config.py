@@ -39,7 +39,8 @@ class PartitionConfig:
     kind: Kind = Kind.iid
     clients: int = 5
     validation: int = 0
-    """Further clients of the same kind that never train: their images are for selection."""
+    """Further clients of the same kind that never train: their images are the dev split, which selects, in place of
+    those that `data.validation` cuts off."""
     size: int | None = None
     """Exactly so many images of each client (the theorem's equal J); null shares out all."""
     minimum: int = 1

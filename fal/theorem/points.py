@@ -68,11 +68,6 @@ class Separation:
             )
 
 
-def delta_of(gamma: float, rho: float) -> float:
-    """The distance with delta (delta - 2 rho) = gamma."""
-    return rho + math.sqrt(rho * rho + gamma)
-
-
 def circle(count: int, turn: float | None = None) -> tuple[Tensor, Tensor]:
     """Points of X in d = 3, neighbours `turn` of a full turn apart (None: spread evenly), labels alternating from 1.
 

@@ -7,7 +7,8 @@ from tests.runs import run_here
 WORDS = [
     "scale=cpu", "data=shapes", "data.train=240", "data.validation=40", "data.test=60", "data.classes=4",
     "data.cache=null", "partition=skew", "partition.clients=4", "partition.share=0.7", "model=mlp_64",
-    "model.hidden=[12]", "federation.rounds=4", "federation.local_steps=3", "federation.batch=8", "attack.steps=2",
+    "model.hidden=[12]", "model.mean=[0.4]", "model.std=[0.2]", "optimiser.lr=0.1",
+    "federation.rounds=4", "federation.local_steps=3", "federation.batch=8", "attack.steps=2",
     "evaluation.dev=20", "evaluation.recent=2", "evaluation.sanity=false", "evaluation.aa_lite=false",
     "loop.log_every=1", "loop.evaluate_every=2", "loop.save_every=1",
 ]  # fmt: skip

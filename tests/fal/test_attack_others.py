@@ -5,7 +5,6 @@
 in an environment of their own: none of them is locked.
 """
 
-import gzip
 from functools import cache
 from pathlib import Path
 
@@ -14,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.data.dataroot import find
 from fal.adversary.autoattack import autoattacked
 from fal.adversary.balls import ball_of
 from fal.adversary.config import AttackConfig, Kind, Loss, Norm, Start
 from fal.adversary.gains import Classifier, cross_entropy_gain
 from fal.adversary.robust import aa_lite, attacked, is_right, worst_of
 from fal.attack import attack
+from fal.images import idx
+from fal.images.config import FILES
 from tests.fal.pictures import draws_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -29,13 +31,9 @@ WHY = "a test-only cross-check: pip install --no-deps {}, see the head of this f
 
 def fashion(root: Path, split: str, count: int) -> tuple[Tensor, Tensor]:
     """The first images and labels of a split."""
-    folder = root / "fashion_mnist"
-    images, labels = (
-        bytearray(gzip.decompress((folder / f"{split}-{kind}-ubyte.gz").read_bytes()))
-        for kind in ("images-idx3", "labels-idx1")
-    )
-    x = torch.frombuffer(images, dtype=torch.uint8, offset=16).view(-1, 1, 28, 28)[:count] / 255
-    return x, torch.frombuffer(labels, dtype=torch.uint8, offset=8)[:count].long()
+    images, labels = (find(str(root), name, "") for name in FILES["fashion_mnist"][split])
+    found = idx.read(images, labels, classes=10).at(range(count)).images(10, split)
+    return found.x, found.y
 
 
 @cache
@@ -60,7 +58,7 @@ def trained(root: Path, adversarial: bool) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def test_images(data_root: Path) -> tuple[Tensor, Tensor]:
-    return fashion(data_root, "t10k", 2000)
+    return fashion(data_root, "test", 2000)
 
 
 def robust(network: nn.Module, x: Tensor, y: Tensor) -> float:

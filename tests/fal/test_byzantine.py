@@ -43,6 +43,11 @@ def test_what_they_send() -> None:
                 assert apart(update.delta, own) > 1e-3
 
 
+def test_clients_of_whom_none_is_honest_are_refused() -> None:
+    with pytest.raises(UserError, match="byzantine.clients=8 of 8: none is honest; use less than 8"):
+        with_fraud("noise", clients=8)
+
+
 def test_a_little_is_enough_hides_among_the_honest() -> None:
     """24 of 50: 2 supporters are needed among 26 honest, so a share of 24 / 26 may lie on the other side."""
     assert deviations(50, 24) == pytest.approx(1.4261, abs=1e-3)
@@ -86,3 +91,8 @@ def test_who_is_byzantine_is_a_matter_of_the_seed() -> None:
         ByzantineConfig(Fraud.noise, 0)
     with pytest.raises(UserError, match="byzantine.clients=2 with byzantine=none"):
         ByzantineConfig(Fraud.none, 2)
+
+
+def test_multi_krum_keeps_no_more_updates_than_come() -> None:
+    with pytest.raises(UserError, match="aggregator.kept=9 of 8 updates: use 8 or less"):
+        federation("fat", 8, aggregator=AggregatorConfig(Aggregator.multi_krum, byzantine=1, kept=9))

@@ -166,13 +166,13 @@ def test_sfat_without_slack_is_fat() -> None:
 @pytest.mark.parametrize(("flag", "total"), [(1.2, 0.963), (1.4, 0.931), (1.6, 0.903)])
 def test_released_weights_of_five_clients_lose_what_was_measured(flag: float, total: float) -> None:
     settings = method("sfat", alpha=(flag - 1) / (flag + 1), form=Form.released)
-    other = server.slack_shares([3.0, 1.0, 2.0, 4.0, 5.0], [1.0] * 5, settings)
+    other = server.slack_shares([3.0, 1.0, 2.0, 4.0, 5.0], [1.0] * 5, settings, {"bn1.weight"})
     assert sum(other("conv.weight")) == pytest.approx(total, abs=5e-4)
     assert max(other("conv.weight")) == other("conv.weight")[1]
     assert sum(other("bn1.weight")) == pytest.approx(5 / (4 + flag)), "no entry of bn is favoured, and all shrink"
     first = server.slack_shares([1.0, 3.0, 2.0, 4.0, 5.0], [1.0] * 5, settings)
     assert sum(first("conv.weight")) == pytest.approx(1, abs=1e-15)
-    published = server.slack_shares([3.0, 1.0, 2.0, 4.0, 5.0], [1.0] * 5, method("sfat", alpha=1 / 6))
+    published = server.slack_shares([3.0, 1.0, 2.0, 4.0, 5.0], [1.0] * 5, method("sfat", alpha=1 / 6), {"bn1.weight"})
     assert sum(published("bn1.weight")) == pytest.approx(1, abs=1e-15)
     assert published("w")[1] / published("w")[0] == pytest.approx(1.4)
 
@@ -190,6 +190,22 @@ def test_a_released_round_shrinks_all_weights() -> None:
     }
     found.round(2)
     assert apart(found.server.weights, expected) < EXACT
+
+
+def test_a_released_round_favours_nobody_in_batch_norm() -> None:
+    """Of its entries each client counts the same, of the others the favoured one more."""
+    changed = {"form": Form.released, "alpha": 0.5}
+    found = federation("sfat", 5, data=images(2, 30), kind="bn", changed=changed)
+    trained(found, 1)
+    before = found.server.weights
+    updates = found.collected({c.number: found.work(c, 2) for c in found.clients}, 2).updates  # type: ignore[misc]
+    found.round(2)
+    assert min(updates, key=lambda client: updates[client].adversarial_loss) != 0
+    assert found.local.network.batch_norm == {"1.weight", "1.bias"}
+    for name, w in before.items():
+        whole = sum(w + update.delta[name] for update in updates.values())
+        apart = float((found.server.weights[name] - whole / (4 + 3)).abs().max())
+        assert (apart < EXACT) == (name in found.local.network.batch_norm), name
 
 
 def test_the_adversarial_loss_is_summed_over_the_last_epoch() -> None:

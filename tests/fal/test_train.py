@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from common.data.dataroot import ROOT_VARIABLE
 from common.run.checkpoint import latest
+from common.run.items import read_items, score_of
 from tests.fal.runs import train, words
 from tests.kills import finish_despite_kills
 from tests.runs import contents, metrics_of, only_run, run_here
@@ -42,6 +44,8 @@ def test_every_method_trains_and_is_attacked(tmp_path: Path, method: str) -> Non
     test = {name: each["value"] for name, each in results["test"].items()}
     assert test["pgd"] <= test["fgsm"] <= test["natural"] and test["worst_class"] <= test["lowest_fifth"]
     assert len(metrics_of(folder, "train")) == 2 and metrics_of(folder, "dev")[-1]["dev/pgd"] <= 1
+    items = read_items(folder)
+    assert all(score_of(items, name) == pytest.approx(test[name]) for name in NAMES)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +63,37 @@ def test_groups_compose(tmp_path: Path, more: list[str]) -> None:
     from fal.train import main
 
     assert run_here(main, *given, "federation.rounds=2") == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["data=clusters", "data.train=240", "data.validation=40", "data.test=60", "attack.norm=l2", "attack.eps=2"],
+        ["data.classes=3"],
+    ],
+    ids=lambda more: more[0],
+)  # fmt: skip
+def test_vectors_and_few_classes_are_attacked_in_all_ways(tmp_path: Path, more: list[str]) -> None:
+    judged = ["evaluation.aa_lite=true", "evaluation.sanity=true", "federation.rounds=1"]
+    given = ["partition=iid", "partition.share=0.92", *judged, *more]
+    assert train(tmp_path, *given, *(["data.classes=2"] if "clusters" in more[0] else [])) == 0
+    test = results_of(tmp_path)["test"]
+    assert test["aa_lite"]["value"] <= test["pgd"]["value"] <= test["natural"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("attack.norm=cap", "attack.norm=cap: it is for the inputs of fal.theory"),
+        ("attack.loss=targeted_dlr", "attack.loss=targeted_dlr in training"),
+        ("evaluation.eps=25.5", "25.5 of 255 is evaluation.eps=0.1"),
+    ],
+)
+def test_attacks_that_cannot_work_are_refused_before_a_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, told: str
+) -> None:
+    assert train(tmp_path, word) == 2
+    assert told in capsys.readouterr().err and not list(tmp_path.rglob("metrics.jsonl"))
 
 
 def test_the_evaluation_is_that_of_the_run_and_another_radius_hurts_more(tmp_path: Path) -> None:
@@ -86,7 +121,7 @@ def test_a_weaker_evaluation_is_refused_by_name(tmp_path: Path, capsys: pytest.C
 def test_batch_norm_of_single_items_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ["model=cnn_106k_batch", "model.channels=[4]", "model.hidden=[]", "federation.batch=1"]
     assert train(tmp_path, *more) == 2
-    assert "federation.batch=1 with batch norm (2): a batch of one has no deviation" in capsys.readouterr().err
+    assert "federation.batch=1 with batch norm (2.bias): a batch of one has no deviation" in capsys.readouterr().err
 
 
 def test_a_missing_folder_of_data_gives_a_run_on_generated_ones_that_says_so(tmp_path: Path) -> None:
@@ -95,6 +130,19 @@ def test_a_missing_folder_of_data_gives_a_run_on_generated_ones_that_says_so(tmp
     folder = only_run(tmp_path / "runs")
     assert "shapes in place of fashion_mnist" in (folder / "log.txt").read_text().splitlines()[0]
     assert json.loads((folder / "results.json").read_text())["experiment"] == "none on shapes in place of fashion_mnist"
+
+
+def test_no_evaluation_takes_generated_images_for_real_ones(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fal.evaluate import main
+
+    more = ["data=fashion_mnist", "data.train=200", "data.test=20", "data.validation=20", "data.classes=10"]
+    assert train(tmp_path, "method=fat", *more, f"data.root={data_root}", "federation.rounds=1") == 0
+    monkeypatch.delenv(ROOT_VARIABLE, raising=False)
+    assert run_here(main, f"run={only_run(tmp_path)}") == 2
+    assert "is needed; set data.root=<folder> or the environment" in capsys.readouterr().err
+    assert run_here(main, f"run={only_run(tmp_path)}", f"root={data_root}") == 0
 
 
 def test_an_own_method_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

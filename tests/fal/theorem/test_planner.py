@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -75,7 +76,14 @@ def test_images_are_laid_on_x() -> None:
         planning.on_x(torch.tensor([[1.0], [0.0]]))
 
 
-@pytest.mark.parametrize("changes, message", [({"rho": 0.0}, "rho=0.0"), ({"eps": 1.5}, "eps=1.5")])
-def test_impossible_wishes(changes: dict[str, float], message: str) -> None:
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"rho": 0.0}, "rho=0.0"),
+        ({"eps": 1.5}, "eps=1.5"),
+        ({"problem": ProblemConfig(rho=0.3)}, "problem.rho=0.3: the planner's radius is rho; use rho=0.3"),
+    ],
+)
+def test_impossible_wishes(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         replace(QUICK, **changes)

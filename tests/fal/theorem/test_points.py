@@ -1,12 +1,14 @@
 """Points of X, their separability, and who holds them."""
 
+import math
+
 import pytest
 import torch
 
 from common.errors import UserError
 from fal.adversary.balls import Cap
 from fal.theorem import points
-from fal.theorem.points import circle, delta_of, partition, separation, spread
+from fal.theorem.points import circle, partition, separation, spread
 
 
 def test_circle_is_the_reference_problem() -> None:
@@ -25,8 +27,7 @@ def test_circle_without_room(count: int, turn: float | None) -> None:
 
 
 def test_delta_and_gamma_are_as_asked() -> None:
-    delta = delta_of(0.2, 0.1)
-    assert delta * (delta - 0.2) == pytest.approx(0.2)
+    delta = 0.1 + math.sqrt(0.1**2 + 0.2)  # delta (delta - 2 rho) = 0.2
     x, y = spread(20, 6, delta, seed=3)
     assert separation(x, y).delta == pytest.approx(delta, abs=1e-12)
     assert separation(x, y).gamma(0.1) == pytest.approx(0.2, abs=1e-12)
