@@ -17,7 +17,7 @@ from fal.adversary.apgd import best_of
 from fal.adversary.ascent import ASCENTS
 from fal.adversary.balls import Ball, ball_of, normals
 from fal.adversary.config import AttackConfig, Kind, Start
-from fal.adversary.gains import Classifier, Gain
+from fal.adversary.gains import Classifier, Differentiated, Gain
 from fal.adversary.path import Path, choose
 
 __all__ = ["AttackConfig", "Ball", "Classifier", "Draws", "Gain", "attack", "ball_of"]
@@ -91,6 +91,9 @@ def _look(gain: Gain, path: Path, *, climbs: bool) -> Tensor:
         value, fooled = gain.judged(weights["x"])
         return value
 
+    if climbs and isinstance(gain, Differentiated):
+        path["gradient"], path["gain"] = gain.gradient(path["at"])
+        return fooled
     if climbs:
         (path["gradient"],), path["gain"] = gradient(loss, {"x": path["at"]}, (None,))
     else:

@@ -52,7 +52,10 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     if held:  # in the order of the train split: `evaluation.dev` takes the first ones
         places = torch.cat(held).sort().values
         dev = replace(train, x=x[places], y=train.y[places], owners=None)
-    network = Network(build_network(config.model, *train.shape, train.classes, config.seed).to(device, dtype))
+    network = Network(
+        build_network(config.model, *train.shape, train.classes, config.seed).to(device, dtype),
+        compiled=config.federation.compile,
+    )
     _check_norm(network, config.federation.batch or min(len(client.indices) for client in clients))
     states = fresh_states(network, config.optimiser, [client.number for client in clients], dtype, device)
     if outside := config.federation.extensions(config.optimiser):

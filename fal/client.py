@@ -104,7 +104,9 @@ def client_step(
         source = weights if every_step else origin
 
         def attacked() -> Tensor:
-            statistics = {name: b.clone() for name, b in buffers.items()}
+            statistics = buffers
+            if local.method.batch_statistics:  # which the attack must not move
+                statistics = {name: b.clone() for name, b in buffers.items()}
             return local.attacked({**source, **statistics}, batch)
 
         worst = attacked() if every_step else attacked_of(first.batches[step], attacked)
@@ -117,15 +119,15 @@ def client_step(
         loss, origin, lambda step: [step], steps=steps, rule=_rule(optimiser), rates=rate, unroll=Unroll.none
     ).weights  # fmt: skip
     sizes, updates = first.shape, []
+    deltas = {name: w - start.weights[name] for name, w in found.items()}
     told_all = torch.stack(sums).view(steps, len(works)).T.tolist()
     for place, work in enumerate(works):
-        mine = (unstack(found, place), unstack(buffers, place)) if stacked else (found, buffers)
+        delta, moved = (unstack(deltas, place), unstack(buffers, place)) if stacked else (deltas, buffers)
         told = told_all[place]
-        delta = {name: w - start.weights[name] for name, w in mine[0].items()}
         updates.append(
             Update(
                 delta,
-                mine[1],
+                moved,
                 _variate(optimiser, start, work, delta, steps * rate),
                 told[0] / sizes[0],
                 told[-1] / sizes[-1],
@@ -153,7 +155,7 @@ def _batch(works: Sequence[Work], images: tuple[Tensor, Tensor], step: int) -> B
     """The items of a step, with the axis of a stack where there are several clients."""
     stacked, (x, y) = len(works) > 1, images
     index = torch.stack([work.batches[step] for work in works]) if stacked else works[0].batches[step]
-    labels = [y[work.batches[step]] if work.y is None else work.y[work.batches[step]] for work in works]
+    labels = [(y if work.y is None else work.y)[work.batches[step]] for work in works]
     log_counts = [work.log_counts for work in works]
 
     def draws(restart: int, shape: tuple[int, ...]) -> Tensor:

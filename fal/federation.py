@@ -8,7 +8,6 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from common.engine.plan import chunk_of
 from common.engine.weights import Weights, averaged, stack_of
 from common.errors import UserError
 from fal import server
@@ -175,13 +174,8 @@ class Federation:
         """How many clients with works of this shape go at once."""
         if not self.config.stack or clients == 1:
             return 1
-        x, y = self.images[0][work.batches[0]], self.images[1][work.batches[0]]
-
-        def loss(weights: Weights, part: tuple[Tensor, Tensor]) -> Tensor:
-            logits = self.local.network({**weights, **self.server.buffers}, part[0], training=False)
-            return torch.nn.functional.cross_entropy(logits, part[1])
-
-        return chunk_of(loss, self.server.weights, (x, y), x.device, tasks=clients, shared=False)
+        part = self.images[0][work.batches[0]], self.images[1][work.batches[0]]
+        return self.local.network.chunk(self.server.weights, self.server.buffers, part, clients)
 
     def round(self, number: int) -> Round:
         """Train the clients of round `number`, move the server if enough updates come: by seed, number and state alone.

@@ -60,7 +60,7 @@ def judge(
                 points = attacked(network, x, y, named[metric], draws, bounded=images.bounded)
             elif metric == "aa_lite":
                 points = worst_of(network, x, y, lite, draws, bounded=images.bounded)
-            found[metric].append(is_right(network, points, y).cpu())
+            found[metric].append(is_right(network, points, y).int().cpu())
     return {metric: torch.cat(parts) for metric, parts in found.items()}
 
 

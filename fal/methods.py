@@ -13,9 +13,9 @@ from common.engine.weights import Weights
 from fal import objective
 from fal.adversary.balls import ball_of
 from fal.adversary.config import AttackConfig, Loss
-from fal.adversary.gains import LABEL_GAINS, Gain, kl_gain
+from fal.adversary.gains import LABEL_GAINS, Differentiated, Gain, kl_gain
 from fal.attack import attack
-from fal.network import Forward, Network
+from fal.network import Network
 from fal.settings import MethodConfig, Objective
 
 Draws = Callable[[int, tuple[int, ...]], Tensor]
@@ -52,12 +52,12 @@ class Local:
 
     def logits(self, weights: Weights, x: Tensor, batch: Batch) -> Tensor:
         """As the loss sees them, in training mode."""
-        return self._seen(self.network(weights, x, stacked=batch.stacked), batch)
+        return self._seen(self.network(weights, x, stacked=batch.stacked), batch.log_counts)
 
-    def _seen(self, logits: Tensor, batch: Batch) -> Tensor:
+    def _seen(self, logits: Tensor, log_counts: Tensor) -> Tensor:
         if self.method.scale is None:
             return logits
-        return objective.calibrated(logits, self.method.scale, batch.log_counts)
+        return objective.calibrated(logits, self.method.scale, log_counts)
 
     def loss(self, weights: Weights, batch: Batch, attacked: Tensor) -> Tensor:
         """Of every item [*clients, items], given the attacked points of the batch."""
@@ -85,29 +85,35 @@ class Local:
         items, rest = batch.y.dim() - 1, batch.y.shape[-1] - count
         x, y = batch.x.narrow(items, 0, count), batch.y.narrow(items, 0, count)
         fixed = {name: w.detach() for name, w in weights.items()}
-        training = self.method.batch_statistics
-        with self.network.fixed(fixed, training=training, stacked=batch.stacked) as forward:
-            worst = self._worst(forward, x, y, batch)
+        worst = self._worst(fixed, x, y, batch)
         return torch.cat([worst, batch.x.narrow(items, count, rest)], items) if rest else worst
 
-    def _worst(self, forward: Forward, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
+    def _worst(self, weights: Weights, x: Tensor, y: Tensor, batch: Batch) -> Tensor:
         """The attack on points [*clients, items, ...], whose clients are folded into the items."""
-        clients = y.dim() - 1
+        names, shape, clients = list(weights), x.shape, y.dim() - 1
+        divergence, stacked, training = self.attack.loss is Loss.kl, batch.stacked, self.method.batch_statistics
 
-        def logits(points: Tensor) -> Tensor:
-            return self._seen(forward(points.view(x.shape)), batch).flatten(0, clients)
+        def logits(points: Tensor, log_counts: Tensor, *tensors: Tensor) -> Tensor:
+            own = dict(zip(names, tensors, strict=True))
+            seen = self.network(own, points.view(shape), training=training, stacked=stacked)
+            return self._seen(seen, log_counts).flatten(0, clients)
+
+        def gain(points: Tensor, target: Tensor, *by: Tensor) -> Tensor:
+            return (kl_gain if divergence else LABEL_GAINS[self.attack.loss])(logits(points, *by), target)
 
         def draws(restart: int) -> Tensor:
-            return batch.draws(restart, tuple(x.shape[clients:])).flatten(0, clients).to(x)
+            return batch.draws(restart, tuple(shape[clients:])).flatten(0, clients).to(x)
 
-        folded, gain = x.flatten(0, clients), self._gain(logits, x.flatten(0, clients), y.flatten())
-        return attack(gain, folded, ball_of(self.attack, bounded=self.bounded), self.attack, draws).view(x.shape)
-
-    def _gain(self, logits: Forward, x: Tensor, y: Tensor) -> Gain:
-        """What the adversary maximises, of points [items, ...]."""
-        if self.attack.loss is not Loss.kl:
-            loss = LABEL_GAINS[self.attack.loss]
-            return lambda points: loss(logits(points), y)
+        folded, by = x.flatten(0, clients), (batch.log_counts, *weights.values())
         with torch.no_grad():
-            natural = logits(x)
-        return lambda points: kl_gain(logits(points), natural)
+            target = logits(folded, *by) if divergence else y.flatten()
+        what = (self.attack.loss, self.method.scale, training, shape, *names)
+
+        def plain(points: Tensor) -> Tensor:
+            return gain(points, target, *by)
+
+        own: Gain = plain
+        if not (training and self.network.buffers):  # which batch norm would write to
+            program = self.network.programs.of(what, gain, folded, target, *by)
+            own = Differentiated(plain, lambda points: program(points, target, *by))
+        return attack(own, folded, ball_of(self.attack, bounded=self.bounded), self.attack, draws).view(shape)

@@ -1,15 +1,16 @@
 """A network with weights from outside: one client's or a stack's, in training or in evaluation mode."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.engine.swap import swapped
+from common.engine.plan import chunk_of
 from common.engine.weights import Weights, buffers_of, call, select
+from fal.programs import Programs
 
 Forward = Callable[[Tensor], Tensor]
 """Points [*clients, items, ...] -> logits [*clients, items, classes]."""
@@ -21,10 +22,15 @@ class Network:
     The module is never written to. Its two modes are two modules, so that none is switched back and forth.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        """`module` gives the start and is copied; clients' weights are leaves of their own."""
+    def __init__(self, module: nn.Module, *, compiled: bool = False) -> None:
+        """`module` gives the start and is copied; clients' weights are leaves of their own.
+
+        `compiled`: attacks on it are.
+        """
+        self.programs = Programs(compiled=compiled)
+        self._chunks: dict[tuple[torch.Size, int], int] = {}
         self.modes = {mode: deepcopy(module).train(mode).requires_grad_(False) for mode in (True, False)}
-        self.parameters = list(select(module))
+        self.parameters, self.buffers = list(select(module)), list(buffers_of(module))
         normed = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, _BatchNorm)]
         self.batch_norm = {f"{name}.{own}" for name, layer in normed for own, _ in layer.named_parameters()}
 
@@ -45,11 +51,13 @@ class Network:
             return call(module, weights, x)
         return torch.func.vmap(lambda own, images: call(module, own, images))(weights, x)
 
-    @contextmanager
-    def fixed(self, weights: Weights, *, training: bool = False, stacked: bool = False) -> Iterator[Forward]:
-        """Many calls with the same weights: those of one client are put in place once, as an attack's steps need."""
-        if stacked:
-            yield lambda x: self(weights, x, training=training, stacked=True)
-            return
-        with swapped(self.modes[training], weights):
-            yield self.modes[training]
+    def chunk(self, weights: Weights, buffers: Weights, part: tuple[Tensor, Tensor], clients: int) -> int:
+        """How many of `clients` whose batches have the shapes of `part` go at once, by what a step of one works."""
+        key = (part[0].shape, clients)
+        if key not in self._chunks:
+
+            def loss(own: Weights, part: tuple[Tensor, Tensor]) -> Tensor:
+                return cross_entropy(self({**own, **buffers}, part[0], training=False), part[1])
+
+            self._chunks[key] = chunk_of(loss, weights, part, part[0].device, tasks=clients, shared=False)
+        return self._chunks[key]

@@ -95,7 +95,9 @@ def combined(config: AggregatorConfig, updates: Sequence[Weights], shares: Share
     change = {}
     for name, weight in own.items():
         mine = shares(name)
-        total = averaged({name: torch.stack([update[name] for update in updates])}, mine)[name]
+        total = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+        for update, share in zip(updates, mine, strict=True):
+            total.add_(update[name].to(total.dtype) * share)
         lost = sum(mine) - 1
         change[name] = total + lost * weight if abs(lost) > 1e-9 else total
     return change
@@ -171,7 +173,13 @@ class Sum:
 
     def add(self, values: Weights, part: float) -> None:
         """`part` times the values; the largest of integers, as `averaged` has it."""
-        self.total = averaged({name: w.unsqueeze(0) for name, w in values.items()}, [part], into=self.total)
+        for name, w in values.items():
+            if not w.is_floating_point():
+                self.total[name] = torch.maximum(self.total.get(name, w), w)
+                continue
+            if name not in self.total:
+                self.total[name] = torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32))
+            self.total[name].add_(w, alpha=part)
         self.parts += part
 
     @property
@@ -185,7 +193,9 @@ class Sum:
 
 def norm(update: Mapping[str, Tensor]) -> float:
     """Euclidean, over all tensors."""
-    return float(torch.stack([w.double().square().sum() for w in update.values()]).sum().sqrt())
+    each = [torch.linalg.vector_norm(w if w.is_floating_point() else w.double(), dtype=torch.float64)
+            for w in update.values()]  # fmt: skip
+    return float(torch.linalg.vector_norm(torch.stack(each)))
 
 
 def fault(update: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> str:

@@ -11,10 +11,16 @@ COMMANDS = [
     *(f"{paper}.{room}" for paper in ("reckoning", "perk") for room in ("train", "evaluate", "data", "model")),
     *("reckoning.cost", "scripts.archive", "scripts.fetch", "scripts.figure", "scripts.report", "scripts.tables"),
     *("scripts.benchmark", "scripts.dashboards", "scripts.embedded", "scripts.embedded shapes"),
-    *("scripts.embedded pretrain", "scripts.benchmark engine", "scripts.benchmark perk", "scripts.dashboards replay"),
+    *(
+        "scripts.embedded pretrain",
+        "scripts.benchmark engine",
+        "scripts.benchmark fal",
+        "scripts.benchmark perk",
+        "scripts.dashboards replay",
+    ),
 ]
 HEAVY = ("torch", "transformers", "datasets", "peft", "diffusers", "wandb", "matplotlib")
-SLOW = {"scripts.benchmark engine", "scripts.benchmark perk", "scripts.embedded pretrain"}
+SLOW = {"scripts.benchmark engine", "scripts.benchmark fal", "scripts.benchmark perk", "scripts.embedded pretrain"}
 """Read torch, of which they are about, and nothing heavier: still below two seconds."""
 WATCH = """
 import runpy, sys

@@ -45,6 +45,8 @@ class Item:
                     f"{metric} of item {self.id} is {part} of {whole}: finite numbers are needed, the whole above 0 or "
                     "both 0; cap a quality that has no end"
                 )
+            if isinstance(part, bool) or isinstance(whole, bool):
+                raise ValueError(f"{metric} of item {self.id} is {part} of {whole}: numbers are needed")
             if "@" in metric:
                 raise ValueError(f"metric {metric!r} of item {self.id}: a name without @ is needed")
         if strange := [name for name in self.more if name in NAMED]:

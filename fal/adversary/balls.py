@@ -50,10 +50,12 @@ class Linf:
         return self.project(x + self.eps * (2 * draw - 1), x)
 
     def step(self, at: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
-        return at + length * gradient.sign()
+        signs = gradient.sign()
+        return at + length * signs if isinstance(length, Tensor) else at.add(signs, alpha=length)
 
     def project(self, at: Tensor, x: Tensor) -> Tensor:
-        return _boxed(at.clamp(x - self.eps, x + self.eps), self.box)
+        inside = at.clamp(x - self.eps, x + self.eps)
+        return inside if self.box is None else inside.clamp_(*self.box)
 
 
 @dataclass(frozen=True)

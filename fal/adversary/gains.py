@@ -66,6 +66,18 @@ LABEL_GAINS: dict[Loss, LogitLoss] = {
 
 
 @dataclass(frozen=True)
+class Differentiated:
+    """A gain that brings its own gradient."""
+
+    values: Gain
+    gradient: Callable[[Tensor], tuple[Tensor, Tensor]]
+    """Points -> gradient of the summed gain by them, and the gain of each; neither with a graph."""
+
+    def __call__(self, points: Tensor) -> Tensor:
+        return self.values(points)
+
+
+@dataclass(frozen=True)
 class Classifier:
     """The gain of a classifier, which knows whom it has fooled and can go on with some of its items."""
 

@@ -21,8 +21,11 @@ class Normalise(nn.Module):
         super().__init__()
         shape = (channels, *[1] * (dimensions - 1))
         self.mean, self.std = (torch.tensor(values).expand(channels).reshape(shape) for values in (mean, std))
+        self.identity = not any(mean) and all(value == 1 for value in std)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.identity:
+            return x
         return (x - self.mean.to(x.device, x.dtype)) / self.std.to(x.device, x.dtype)
 
 

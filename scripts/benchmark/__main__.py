@@ -4,6 +4,7 @@ from scripts.words import dispatch
 
 COMMANDS = {
     "engine": ("scripts.benchmark.engine", "an exact outer gradient, against `higher`, plain torch and TorchOpt"),
+    "fal": ("scripts.benchmark.fal", "a round of federated adversarial training, and accuracy under attack"),
     "perk": ("scripts.benchmark.perk", "PERK's training, reading and answering"),
 }
 

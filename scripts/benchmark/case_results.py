@@ -34,12 +34,25 @@ class Result:
     """Seconds of a question, where what is timed is reading."""
     kept: int = 0
     """Bytes that reading leaves behind."""
+    beside: tuple[float, ...] = ()
+    """Seconds of the reference, run in turn with this case in one process."""
+    difference: float = 0.0
+    """Largest entry by which what came out differs from the reference's."""
+    resident: int = 0
+    """Bytes of the whole process at most."""
+    robust: float = 0.0
+    """Share of images classified right under attack, where what is timed is the attack."""
     error: str = ""
 
     @property
     def median(self) -> float:
         """Of the repeats, seconds."""
         return statistics.median(self.seconds) if self.seconds else math.nan
+
+    @property
+    def times_as_fast(self) -> float:
+        """As the reference beside it, the median of all turns."""
+        return statistics.median(b / own for own, b in zip(self.seconds, self.beside, strict=True))
 
 
 def to_result(found: Mapping[str, Any]) -> Result:

@@ -32,6 +32,8 @@ COLUMNS = (
     "target",
 )  # fmt: skip
 AGAIN = " (again)"
+MISSED = ": missed"
+"""Stands in a table or below it where a target was set."""
 FULL = "out of memory"
 """Stands in a table as a result."""
 LIBRARIES = ["torch", "peft", "transformers.models.gpt2.modeling_gpt2", "transformers.models.qwen2.modeling_qwen2"]
@@ -229,6 +231,7 @@ def parser(command: str, description: str | None, names: Sequence[str]) -> argpa
     made.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     made.add_argument("--markdown", type=Path, help="write the tables there too")
     made.add_argument("--csv", type=Path, help="write the numbers there, a line a case")
+    made.add_argument("--check", action="store_true", help="exit status 1 also where a target is missed")
     made.add_argument("--list", action="store_true", help="say what each group measures, and stop")
     return made
 
@@ -246,7 +249,7 @@ def chosen(made: argparse.ArgumentParser, options: argparse.Namespace, there: Se
 
 
 def carry_out(command: str, words: Sequence[str], options: argparse.Namespace, groups: Sequence[Group]) -> None:
-    """Run, print, write; exit status 1 if a case failed or is not exact."""
+    """Run, print, write; exit status 1 if a case failed or is not exact, or (--check) missed its target."""
     if options.list:
         for group in groups:
             sys.stdout.write(f"{group.name:10}{len(group.rows):3} cases  {group.question}\n")
@@ -266,10 +269,11 @@ def carry_out(command: str, words: Sequence[str], options: argparse.Namespace, g
             text += part
             writer.writerows([group.name, *cells] for cells in table(group, results))
             bad += [f"{group.name}: {label}" for label in wrong(group, results)]
+            bad += [f"{group.name}: {line}" for line in part.splitlines() if options.check and MISSED in line]
             if options.markdown:  # after every group, so that a run that is cut off leaves what it has
                 write_atomic(options.markdown, text)
             if options.csv:
                 write_atomic(options.csv, sheet.getvalue())
     if bad:
-        sys.stderr.write("failed or not exact: " + "; ".join(bad) + "\n")
+        sys.stderr.write("failed, not exact or below target: " + "; ".join(bad) + "\n")
         raise SystemExit(1)

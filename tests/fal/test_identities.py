@@ -118,7 +118,7 @@ def test_a_stack_is_the_loop(name: str, kind: str, monkeypatch: pytest.MonkeyPat
     loop = federation(name, 4, **settings, stack=False)
     trained(loop, 2)
     for size in (2, 3, 4):
-        monkeypatch.setattr("fal.federation.chunk_of", lambda *_, tasks, size=size, **__: min(size, tasks))
+        monkeypatch.setattr("fal.network.chunk_of", lambda *_, tasks, size=size, **__: min(size, tasks))
         stacked = federation(name, 4, **settings)
         trained(stacked, 2)
         assert apart(stacked.server.weights, loop.server.weights) < EXACT

@@ -10,6 +10,7 @@ import torch
 
 from common.data.dataroot import ROOT_VARIABLE
 from common.run.checkpoint import latest
+from common.run.items import read_items, score_of
 from tests.fal.runs import train, words
 from tests.kills import finish_despite_kills
 from tests.runs import contents, metrics_of, only_run, run_here
@@ -43,6 +44,8 @@ def test_every_method_trains_and_is_attacked(tmp_path: Path, method: str) -> Non
     test = {name: each["value"] for name, each in results["test"].items()}
     assert test["pgd"] <= test["fgsm"] <= test["natural"] and test["worst_class"] <= test["lowest_fifth"]
     assert len(metrics_of(folder, "train")) == 2 and metrics_of(folder, "dev")[-1]["dev/pgd"] <= 1
+    items = read_items(folder)
+    assert all(score_of(items, name) == pytest.approx(test[name]) for name in NAMES)
 
 
 @pytest.mark.parametrize(

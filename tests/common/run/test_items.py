@@ -87,6 +87,11 @@ def test_a_line_that_is_no_item_is_named_with_its_number_and_a_way_out(tmp_path:
     assert "predictions.jsonl:2: not an item" in str(caught.value) and "run again" in str(caught.value)
 
 
+def test_what_could_not_be_read_again_is_not_made() -> None:
+    with pytest.raises(ValueError, match=r"natural of item 1 is True of 1: numbers are needed"):
+        Item("1", "1", {"natural": (True, 1)})
+
+
 def test_a_run_without_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"predictions\.jsonl: no such file; delete the folder and run again"):
         read_items(tmp_path)

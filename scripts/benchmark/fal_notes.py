@@ -1,0 +1,72 @@
+"""What stands below the tables of FAL's benchmark: factors over both loops, memory beside them, and what was wanted."""
+
+from collections.abc import Mapping, Sequence
+
+from scripts.benchmark.case_results import MIB, Result, missing
+
+Labels = Mapping[int, Mapping[str, str]]
+"""Batch -> engine -> row."""
+
+
+def round_lines(
+    labels: Labels, wanted: Mapping[int, tuple[float, float]], beyond: float, results: Mapping[str, Result]
+) -> list[str]:
+    """A table of factors, a row an engine and batch; targets stand at the plan's.
+
+    The factor over the lean loop is that of runs in turn in one process; that over the usual loop goes by the lean one,
+    which ran beside both.
+
+    Args:
+        labels: the rows of the group.
+        wanted: batch -> factors over the usual and over the lean loop.
+        beyond: MiB that a round may hold more than the lean loop.
+        results: by row.
+    """
+    columns = ["batch", "engine", "over usual", "over lean", "MiB beyond lean", "largest difference", "wanted"]
+    lines = [f"| {' | '.join(columns)} |", "| ---: | --- | ---: | ---: | ---: | ---: | --- |"]
+    for batch, rows in labels.items():
+        for engine, label in rows.items():
+            if lost := missing([label, rows["usual"], rows["lean"]], results):
+                lines.append(f"| {batch} | {engine} | {lost} |{' |' * (len(columns) - 3)}")
+                continue
+            found, lean = results[label], results[rows["lean"]]
+            factors = found.times_as_fast / results[rows["usual"]].times_as_fast, found.times_as_fast
+            more = (found.allocated - lean.allocated) / MIB
+            told = ""
+            if engine == "plan":
+                names = zip(("usual", "lean"), factors, wanted[batch], strict=True)
+                told = "; ".join(f"{name} {at_least(factor, least)}" for name, factor, least in names if least)
+                told += f"; memory <= {beyond:.0f} MiB: {'met' if more <= beyond else 'missed'}"
+            cells = [str(batch), engine, *(f"{factor:.2f}" for factor in factors), f"{more:+.1f}"]
+            lines.append(f"| {' | '.join([*cells, f'{found.difference:.1e}', told])} |")
+    return [*lines, ""]
+
+
+def at_least(factor: float, least: float) -> str:
+    """Two decimals count, as printed."""
+    return f">= {least:.2f}: {'met' if round(factor, 2) >= least else 'missed'}"
+
+
+def flat_lines(labels: Mapping[int, str], most: float, results: Mapping[str, Result]) -> list[str]:
+    """Resident memory of the process by number of clients."""
+    if lost := missing(list(labels.values()), results):
+        return [lost, ""]
+    few, many = (results[label] for label in labels.values())
+    (one, other), share = labels, many.resident / few.resident
+    return [
+        f"The process holds at most {few.resident / MIB:.0f} MiB with {one} clients and {many.resident / MIB:.0f} MiB "
+        f"with {other}: {share:.3f}; target <= {most:.2f}: {'met' if round(share, 2) <= most else 'missed'}",
+        "",
+    ]
+
+
+def early_lines(labels: Sequence[str], least: float, results: Mapping[str, Result]) -> list[str]:
+    """What an early exit is worth."""
+    if lost := missing(labels, results):
+        return [lost, ""]
+    slow, fast = (results[label] for label in labels)
+    return [
+        f"Robust accuracy {slow.robust:.3f} with all items and {fast.robust:.3f} with an early exit, which is "
+        f"{slow.median / fast.median:.2f} times as fast; target {at_least(slow.median / fast.median, least)}",
+        "",
+    ]
