@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +19,7 @@ from fal.methods import Local
 from fal.model import build as build_network
 from fal.network import Network
 from fal.partition import matrix, partition, seen, validation_clients
-from fal.sharing.config import Kind
+from fal.sharing.config import Kind, PartitionConfig
 from fal.states import fresh_states
 
 log = logging.getLogger(__name__)
@@ -40,18 +41,10 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     Raises:
         UserError: the data are not there or damaged, cannot be shared out as asked, or do not fit the network.
     """
-    splits = load(config.data)
+    splits, parts = _shared(load(config.data), config.partition, config.seed)
     train = splits["train"]
-    parts, held = (
-        each(train.y, config.partition, config.seed, train.owners) for each in (partition, validation_clients)
-    )
-    x = seen(train.x, [*parts, *held], config.partition)
     counts = matrix(train.y, parts, train.classes)
     clients = clients_of(parts, train.y, train.classes, dtype, config.federation.batch)
-    dev = _viewed(splits["dev"], config)
-    if held:  # in the order of the train split: `evaluation.dev` takes the first ones
-        places = torch.cat(held).sort().values
-        dev = replace(train, x=x[places], y=train.y[places], owners=None)
     network = Network(
         build_network(config.model, *train.shape, train.classes, config.seed).to(device, dtype),
         compiled=config.federation.compile,
@@ -60,7 +53,7 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     states = fresh_states(network, config.optimiser, [client.number for client in clients], dtype, device)
     if outside := config.federation.extensions(config.optimiser):
         log.info("outside the theorem: %s", ", ".join(outside))
-    x, y = x.to(device, dtype), train.y.to(device)
+    x, y = train.x.to(device, dtype), train.y.to(device)
     byzantine = (
         Byzantine.of(config.byzantine, config.seed, len(clients), y, train.classes)
         if config.byzantine.clients
@@ -71,15 +64,27 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
         [replace(each, indices=each.indices.to(device), log_counts=each.log_counts.to(device)) for each in clients],
         config.federation, config.optimiser, config.aggregator, config.seed, *states, byzantine,
     )  # fmt: skip
-    return Parts({"train": train, "dev": dev, "test": _viewed(splits["test"], config)}, federation, counts)
+    return Parts(splits, federation, counts)
 
 
-def _viewed(images: Images, config: TrainConfig) -> Images:
+def _shared(splits: Mapping[str, Images], config: PartitionConfig, seed: int) -> tuple[dict[str, Images], list[Tensor]]:
+    """The splits as clients see them, and the places in train of each client that trains."""
+    train = splits["train"]
+    parts, held = (each(train.y, config, seed, train.owners) for each in (partition, validation_clients))
+    train = replace(train, x=seen(train.x, [*parts, *held], config))
+    dev, test = (_viewed(splits[split], config, seed) for split in ("dev", "test"))
+    if held:  # in the order of the train split: `evaluation.dev` takes the first ones
+        places = torch.cat(held).sort().values
+        dev = replace(train, x=train.x[places], y=train.y[places], owners=None)
+    return {"train": train, "dev": dev, "test": test}, parts
+
+
+def _viewed(images: Images, config: PartitionConfig, seed: int) -> Images:
     """A split that no client has, with feature shift as the training clients would see equal parts of it."""
-    if config.partition.kind is not Kind.feature_shift:
+    if config.kind is not Kind.feature_shift:
         return images
-    shares = replace(config.partition, validation=0, size=None, minimum=1)
-    return replace(images, x=seen(images.x, partition(images.y, shares, config.seed), config.partition))
+    shares = replace(config, validation=0, size=None, minimum=1)
+    return replace(images, x=seen(images.x, partition(images.y, shares, seed), config))
 
 
 def _check_norm(network: Network, batch: int) -> None:

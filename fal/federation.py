@@ -178,7 +178,7 @@ class Federation:
         return self.local.network.chunk(self.server.weights, self.server.buffers, part, clients)
 
     def round(self, number: int) -> Round:
-        """Train the clients of round `number` and move the server; a function of seed, number and state alone.
+        """Train the clients of round `number`, move the server if enough updates come: by seed, number and state alone.
 
         Raises:
             UserError: more updates were rejected than `federation.max_rejected`.
@@ -197,8 +197,8 @@ class Federation:
                 f"({left_out[last]}): more than federation.max_rejected={self.config.max_rejected}; use a smaller "
                 "optimiser.lr, or a larger limit"
             )
-        if not found.updates:
-            log.warning("round %d: no client sent an update; the global weights stay", number)
+        if len(found.updates) < server.fewest(self.aggregator):
+            log.warning("round %d: %d updates are too few; the global weights stay", number, len(found.updates))
             return Round(0, left_out, {})
         self.move(found, number)
         return Round(len(found.updates), left_out, self.measured(found))

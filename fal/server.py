@@ -64,6 +64,11 @@ def slack_shares(
 # ---- rules
 
 
+def fewest(config: AggregatorConfig) -> int:
+    """Updates that a rule needs."""
+    return max(1, 2 * (config.trimmed or 0) + 1, 0 if config.byzantine is None else 2 * config.byzantine + 3)
+
+
 def check_rule(config: AggregatorConfig, count: int) -> None:
     """See that a rule can work on so many updates.
 

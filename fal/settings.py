@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 from common.errors import UserError
 from common.fields import UNHASHED
@@ -98,9 +99,9 @@ class MethodConfig:
             value = getattr(self, key)
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"method.{key}={value:g}: it is a share; use 0 to 1")
-        for key in ("scale", "eta_global", "eta_local"):
+        for key in ("scale", "eta_global", "eta_local", "beta"):
             value = getattr(self, key)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < inf:
                 raise UserError(f"method.{key}={value:g}: use a number above 0")
 
     def _check_owned(self, key: str, owned: bool, owner: str) -> None:
@@ -139,17 +140,19 @@ class OptimiserConfig:
         Raises:
             UserError: names the key, the value and the way out.
         """
-        if not self.lr > 0:
+        if not 0 < self.lr < inf:
             raise UserError(f"optimiser.lr={self.lr:g}: use a number above 0")
         if not 0 < self.decay <= 1:
             raise UserError(f"optimiser.decay={self.decay:g}: it is a factor; use a number above 0, at most 1")
-        if not 0 <= self.momentum < 1 or self.weight_decay < 0:
+        if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < inf:
             raise UserError(
                 f"optimiser.momentum={self.momentum:g}, optimiser.weight_decay={self.weight_decay:g}: momentum lies in "
                 "[0, 1), weight decay is 0 or more"
             )
         if (self.mu is not None) != (self.name is Optimiser.fedprox):
             raise UserError(f"optimiser.mu={self.mu} with optimiser={self.name}: fedprox needs it, no other reads it")
+        if self.mu is not None and not 0 <= self.mu < inf:
+            raise UserError(f"optimiser.mu={self.mu:g}: use 0 (plain FedAvg) or more")
         if self.name is Optimiser.scaffold and self.momentum:
             raise UserError(
                 f"optimiser=scaffold with optimiser.momentum={self.momentum:g}: its variates are means of plain "
@@ -217,6 +220,8 @@ class FederationConfig:
         for key in ("participation", "stragglers", "deadline", "dropouts"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UserError(f"federation.{key}={getattr(self, key):g}: it is a share; use 0 to 1")
+        if self.dropouts == 1:
+            raise UserError("federation.dropouts=1: no client would ever send an update; use a chance below 1")
 
     def extensions(self, optimiser: OptimiserConfig) -> list[str]:
         """What is switched on that the theorem does not cover (sheet, 1.5), in words."""

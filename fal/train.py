@@ -1,7 +1,7 @@
 """Train one method on one federation with one seed, select on dev under attack, test once. The same command goes on.
 
 python -m fal.train +experiment=fashion_mnist_skew                        the set-up of SFAT on Fashion-MNIST
-python -m fal.train +experiment=fashion_mnist_skew scale=cpu method=fat   on one core, two minutes
+python -m fal.train +experiment=fashion_mnist_skew scale=cpu method=fat   on one core, about a minute
 python -m fal.train -m +sweep=fmnist_skew scale=cpu hydra/launcher=local  the runs behind a table
 """
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from common.errors import UserError
 
@@ -88,7 +89,7 @@ class ByzantineConfig:
         """Refuse clients who do nothing, and deeds of nobody.
 
         Raises:
-            UserError: kind and number contradict each other.
+            UserError: kind and number contradict each other, or the scale is none.
         """
         does = self.name is not Fraud.none or self.claim is not None
         if self.clients < 0 or does != (self.clients > 0):
@@ -96,3 +97,5 @@ class ByzantineConfig:
                 f"byzantine.clients={self.clients} with byzantine={self.name}: use byzantine=none with 0 clients, any "
                 "other with 1 or more"
             )
+        if not 0 < self.scale < inf:
+            raise UserError(f"byzantine.scale={self.scale:g}: use a number above 0")

@@ -43,6 +43,11 @@ def test_what_they_send() -> None:
                 assert apart(update.delta, own) > 1e-3
 
 
+def test_a_fraud_without_size_is_refused() -> None:
+    with pytest.raises(UserError, match="byzantine.scale=0: use a number above 0"):
+        ByzantineConfig(Fraud.noise, 1, scale=0.0)
+
+
 def test_clients_of_whom_none_is_honest_are_refused() -> None:
     with pytest.raises(UserError, match="byzantine.clients=8 of 8: none is honest; use less than 8"):
         with_fraud("noise", clients=8)

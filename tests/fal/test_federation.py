@@ -11,6 +11,7 @@ from fal.client import Update, Work
 from fal.config import TrainConfig
 from fal.settings import FederationConfig, Optimiser, OptimiserConfig
 from fal.states import ClientStates
+from fal.trust import Aggregator, AggregatorConfig
 from tests.fal.small import apart, federation, net, optimiser, trained
 
 
@@ -32,6 +33,16 @@ def test_drop_outs_and_stragglers_are_left_out_or_do_less() -> None:
     late = federation("fat", 8, local_steps=4, stragglers=1.0, deadline=0.2)
     before = late.server.weights
     assert late.round(1).clients == 0 and late.server.weights is before
+
+
+def test_a_round_with_too_few_updates_for_the_rule_keeps_the_weights() -> None:
+    found = federation("fat", 5, dropouts=0.5, aggregator=AggregatorConfig(Aggregator.krum, byzantine=0))
+    counts = {number: len(found.chosen(number)) for number in range(1, 9)}
+    assert {count >= 3 for count in counts.values()} == {True, False}
+    for number, count in counts.items():
+        before = found.server.weights
+        assert found.round(number).clients == (count if count >= 3 else 0)
+        assert (found.server.weights is before) == (count < 3)
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(0.1, 1), (0.5, 2), (1.0, 3), (2.5, 8)])

@@ -98,6 +98,8 @@ def test_what_a_mixed_loss_mixes() -> None:
         ({"slack": True}, "method.alpha=null with method.slack=true"),
         ({"fraction": 1.5}, "method.fraction=1.5: it is a share; use 0 to 1"),
         ({"eta_global": 0.0}, "method.eta_global=0: use a number above 0"),
+        ({"eta_global": float("nan")}, "method.eta_global=nan: use a number above 0"),
+        ({"objective": Objective.trades, "beta": -1.0}, "method.beta=-1: use a number above 0"),
     ],
 )
 def test_a_key_that_another_method_owns_is_refused(settings: dict[str, Any], message: str) -> None:
@@ -124,6 +126,7 @@ def test_the_flag_of_the_released_code_is_no_alpha(alpha: float, message: str) -
         ({"mu": 0.1}, "optimiser.mu=0.1 with optimiser=fedavg: fedprox needs it, no other reads it"),
         ({"name": Optimiser.fedprox}, "optimiser.mu=None with optimiser=fedprox"),
         ({"lr": 0.0}, "optimiser.lr=0: use a number above 0"),
+        ({"name": Optimiser.fedprox, "mu": -1.0}, "optimiser.mu=-1: use 0 .plain FedAvg. or more"),
     ],
 )
 def test_impossible_optimisers_are_refused(settings: dict[str, Any], message: str) -> None:
