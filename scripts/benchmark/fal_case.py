@@ -2,19 +2,18 @@
 
 import resource
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
-from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from common.engine.weights import Weights
-from common.run.schema import to_typed
+from common.tables.composing import composing
 from fal.adversary.config import AttackConfig
 from fal.adversary.gains import LABEL_GAINS, Classifier
 from fal.attack import attack, ball_of
 from fal.client import Work
-from fal.config import TrainConfig
 from fal.data import load
 from fal.federation import Federation, clients_of
 from fal.images.config import DataConfig
@@ -22,6 +21,7 @@ from fal.keys import Key
 from fal.methods import Local
 from fal.model import build
 from fal.network import Network
+from fal.networks.config import ModelConfig
 from fal.settings import FederationConfig, MethodConfig, Objective, OptimiserConfig
 from fal.states import fresh_states
 from fal.trust import AggregatorConfig
@@ -38,9 +38,9 @@ METHOD = MethodConfig("fat", "FAT", Objective.adversarial, fraction=1.0)
 
 def network_of(case: Case, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
     """As conf/fal/model/<model>.yaml has it."""
-    with initialize_config_module("conf.fal", version_base=None):
-        config = to_typed(compose("config", [f"model={case.model}"]), TrainConfig)
-    return build(config.model, 1, SIDE, CLASSES, 0).to(dtype)
+    with composing("fal") as compose:
+        config = cast(ModelConfig, OmegaConf.to_object(compose([f"model={case.model}"]).model))
+    return build(config, 1, SIDE, CLASSES, 0).to(dtype)
 
 
 class Bench:
