@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from hydra import compose, initialize_config_module
 from torch import Tensor
 
 from common.engine.weights import Weights
+from common.errors import UserError
 from common.run.schema import to_typed
 from fal.adversary.config import AttackConfig
 from fal.adversary.gains import LABEL_GAINS, Classifier
@@ -106,7 +108,7 @@ def round_of(case: Case) -> dict[str, Any]:
     }  # fmt: skip
 
 
-IMAGES, PASSES, ROBUST = 1000, 3, 0.4
+IMAGES, PASSES, ROBUST = 1000, 10, 0.4
 """Images that a model is trained on and as many that it is judged on, and how many it should be right on under attack.
 """
 
@@ -116,7 +118,12 @@ def judge(case: Case) -> dict[str, Any]:
     config = DataConfig("shapes", train=IMAGES, validation=IMAGES, test=1, side=SIDE)
     splits = load(config)
     module, seen, x, y = network_of(case), splits["train"], splits["dev"].x, splits["dev"].y
-    loops = Loops(module, {k: v.clone() for k, v in module.state_dict().items()}, (seen.x, seen.y), ATTACK)
+    loops = Loops(
+        module,
+        {k: v.clone() for k, v in module.state_dict().items()},
+        (seen.x, seen.y),
+        replace(ATTACK, eps=EPS / 4, step_size=EPS / 16),
+    )
     batches = torch.arange(IMAGES).split(case.batch) * PASSES
     loops.lean([Work(Key(0, 0, 0), batches, torch.zeros(CLASSES), 1)], RATE)
     module.eval().requires_grad_(False)
@@ -136,6 +143,8 @@ def judge(case: Case) -> dict[str, Any]:
     while high - low > 1e-3:
         middle = (low + high) / 2
         low, high = (middle, high) if robust(middle) > ROBUST else (low, middle)
+    if abs(robust(high) - ROBUST) > 0.05:
+        raise UserError(f"the model is right on {robust(high):.0%} under attack, and {ROBUST:.0%} was to be measured")
     first, *seconds = (seconds_of(lambda: points(high), case.device) for _ in range(1 + case.repeats))
     return {"seconds": seconds, "first": first, "robust": robust(high)}
 
