@@ -3,10 +3,11 @@
 import resource
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.resources import files
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from common.engine.weights import Weights
@@ -16,7 +17,6 @@ from fal.adversary.config import AttackConfig
 from fal.adversary.gains import LABEL_GAINS, Classifier
 from fal.attack import attack, ball_of
 from fal.client import Work
-from fal.config import TrainConfig
 from fal.data import load
 from fal.federation import Federation, clients_of
 from fal.images.config import DataConfig
@@ -24,6 +24,7 @@ from fal.keys import Key
 from fal.methods import Local
 from fal.model import build
 from fal.network import Network
+from fal.networks.config import ModelConfig
 from fal.settings import FederationConfig, MethodConfig, Objective, OptimiserConfig
 from fal.states import fresh_states
 from fal.trust import AggregatorConfig
@@ -40,9 +41,10 @@ METHOD = MethodConfig("fat", "FAT", Objective.adversarial, fraction=1.0)
 
 def network_of(case: Case, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
     """As conf/fal/model/<model>.yaml has it."""
-    with initialize_config_module("conf.fal", version_base=None):
-        config = to_typed(compose("config", [f"model={case.model}"]), TrainConfig)
-    return build(config.model, 1, SIDE, CLASSES, 0).to(dtype)
+    file = files("conf.fal") / "model" / f"{case.model}.yaml"
+    config = OmegaConf.structured(ModelConfig)
+    config.merge_with(OmegaConf.create(file.read_text(encoding="utf-8")))
+    return build(to_typed(config, ModelConfig), 1, SIDE, CLASSES, 0).to(dtype)
 
 
 class Bench:
