@@ -45,8 +45,6 @@ class Item:
                     f"{metric} of item {self.id} is {part} of {whole}: finite numbers are needed, the whole above 0 or "
                     "both 0; cap a quality that has no end"
                 )
-            if isinstance(part, bool) or isinstance(whole, bool):
-                raise ValueError(f"{metric} of item {self.id} is {part} of {whole}: numbers are needed")
             if "@" in metric:
                 raise ValueError(f"metric {metric!r} of item {self.id}: a name without @ is needed")
         if strange := [name for name in self.more if name in NAMED]:
@@ -57,9 +55,10 @@ class Item:
             raise ValueError(f"item {self.id} is of a further pass over {self.further!r}, which is none of its slices")
 
     def to_json(self) -> dict[str, Any]:
-        """The item as a line holds it."""
+        """The item as a line holds it; true is the number 1."""
         record: dict[str, Any] = {"id": self.id, "group": self.group}
-        record |= {"scores": {metric: list(pair) for metric, pair in self.scores.items()}, "slices": dict(self.slices)}
+        scores = {metric: [+part, +whole] for metric, (part, whole) in self.scores.items()}
+        record |= {"scores": scores, "slices": dict(self.slices)}
         return record | ({"further": self.further} if self.further else {}) | dict(self.more)
 
     def row(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a round of federated adversarial training costs, as ratios from one run.
 
-    python -m scripts.benchmark fal                      one core, a quarter of an hour
+    python -m scripts.benchmark fal                      one core, over half an hour
     python -m scripts.benchmark fal cnn_9k mlp_64        two of the models
     python -m scripts.benchmark fal --check              exit status 1 where a wanted factor is missed
     python -m scripts.benchmark fal --quick              two models, a fifth of the clients, nothing compiled

@@ -2,14 +2,17 @@
 
 import resource
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import replace
+from importlib.resources import files
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from common.engine.weights import Weights
-from common.tables.composing import composing
+from common.errors import UserError
+from common.run.schema import to_typed
 from fal.adversary.config import AttackConfig
 from fal.adversary.gains import LABEL_GAINS, Classifier
 from fal.attack import attack, ball_of
@@ -38,9 +41,10 @@ METHOD = MethodConfig("fat", "FAT", Objective.adversarial, fraction=1.0)
 
 def network_of(case: Case, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
     """As conf/fal/model/<model>.yaml has it."""
-    with composing("fal") as compose:
-        config = cast(ModelConfig, OmegaConf.to_object(compose([f"model={case.model}"]).model))
-    return build(config, 1, SIDE, CLASSES, 0).to(dtype)
+    file = files("conf.fal") / "model" / f"{case.model}.yaml"
+    config = OmegaConf.structured(ModelConfig)
+    config.merge_with(OmegaConf.create(file.read_text(encoding="utf-8")))
+    return build(to_typed(config, ModelConfig), 1, SIDE, CLASSES, 0).to(dtype)
 
 
 class Bench:
@@ -106,7 +110,7 @@ def round_of(case: Case) -> dict[str, Any]:
     }  # fmt: skip
 
 
-IMAGES, PASSES, ROBUST = 1000, 3, 0.4
+IMAGES, PASSES, ROBUST = 1000, 10, 0.4
 """Images that a model is trained on and as many that it is judged on, and how many it should be right on under attack.
 """
 
@@ -116,7 +120,12 @@ def judge(case: Case) -> dict[str, Any]:
     config = DataConfig("shapes", train=IMAGES, validation=IMAGES, test=1, side=SIDE)
     splits = load(config)
     module, seen, x, y = network_of(case), splits["train"], splits["dev"].x, splits["dev"].y
-    loops = Loops(module, {k: v.clone() for k, v in module.state_dict().items()}, (seen.x, seen.y), ATTACK)
+    loops = Loops(
+        module,
+        {k: v.clone() for k, v in module.state_dict().items()},
+        (seen.x, seen.y),
+        replace(ATTACK, eps=EPS / 4, step_size=EPS / 16),
+    )
     batches = torch.arange(IMAGES).split(case.batch) * PASSES
     loops.lean([Work(Key(0, 0, 0), batches, torch.zeros(CLASSES), 1)], RATE)
     module.eval().requires_grad_(False)
@@ -136,6 +145,8 @@ def judge(case: Case) -> dict[str, Any]:
     while high - low > 1e-3:
         middle = (low + high) / 2
         low, high = (middle, high) if robust(middle) > ROBUST else (low, middle)
+    if abs(robust(high) - ROBUST) > 0.05:
+        raise UserError(f"the model is right on {robust(high):.0%} under attack, and {ROBUST:.0%} was to be measured")
     first, *seconds = (seconds_of(lambda: points(high), case.device) for _ in range(1 + case.repeats))
     return {"seconds": seconds, "first": first, "robust": robust(high)}
 

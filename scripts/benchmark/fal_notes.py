@@ -35,8 +35,8 @@ def round_lines(
             told = ""
             if engine == "plan":
                 names = zip(("usual", "lean"), factors, wanted[batch], strict=True)
-                told = "; ".join(f"{name} {at_least(factor, least)}" for name, factor, least in names if least)
-                told += f"; memory <= {beyond:.0f} MiB: {'met' if more <= beyond else 'missed'}"
+                found_out = [f"{name} {at_least(factor, least)}" for name, factor, least in names if least]
+                told = "; ".join([*found_out, f"memory <= {beyond:.0f} MiB: {'met' if more <= beyond else 'missed'}"])
             cells = [str(batch), engine, *(f"{factor:.2f}" for factor in factors), f"{more:+.1f}"]
             lines.append(f"| {' | '.join([*cells, f'{found.difference:.1e}', told])} |")
     return [*lines, ""]

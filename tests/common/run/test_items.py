@@ -87,9 +87,10 @@ def test_a_line_that_is_no_item_is_named_with_its_number_and_a_way_out(tmp_path:
     assert "predictions.jsonl:2: not an item" in str(caught.value) and "run again" in str(caught.value)
 
 
-def test_what_could_not_be_read_again_is_not_made() -> None:
-    with pytest.raises(ValueError, match=r"natural of item 1 is True of 1: numbers are needed"):
-        Item("1", "1", {"natural": (True, 1)})
+def test_true_is_written_as_a_number_which_can_be_read() -> None:
+    item = Item("1", "1", {"natural": (True, 1)})
+    line = json.dumps(item.to_json())
+    assert "true" not in line and Item.of(json.loads(line)) == item
 
 
 def test_a_run_without_the_file_is_named(tmp_path: Path) -> None:
