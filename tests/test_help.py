@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [
-    *(f"{paper}.{room}" for paper in ("reckoning", "perk") for room in ("train", "evaluate", "data", "model")),
+    *(f"{paper}.{room}" for paper in ("reckoning", "perk", "fal") for room in ("train", "evaluate", "data", "model")),
     *("reckoning.cost", "scripts.archive", "scripts.fetch", "scripts.figure", "scripts.report", "scripts.tables"),
     *("scripts.benchmark", "scripts.dashboards", "scripts.embedded", "scripts.embedded shapes"),
     *(

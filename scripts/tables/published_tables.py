@@ -55,19 +55,17 @@ def overrides_of(words: Sequence[str], papers: Sequence[str], keys: Sequence[str
     """Overrides for every cell of the tables of `papers`, from words that have none of the command's own `keys`.
 
     Raises:
-        UserError: a paper has no such key, or it is none that tells runs apart.
+        UserError: no paper has such a key, or it is none that tells runs apart.
     """
     for word in words:
         key = key_of(word)
-        for paper in papers:
-            schema = _schema(paper, "train")
-            known = _knows(schema, key)
-            if key in CHOSEN or not known or not counts(key, schema):
-                why = f"{key} tells no cells apart" if known else f"runs of {paper} have no key {key}"
-                raise UserError(
-                    f"{word}: write {', '.join(f'{each}=<...>' for each in keys)}, or an override of every cell such "
-                    f"as inner.eps=1e-8 ({why}); --help shows examples"
-                )
+        schemas = [schema for paper in papers if _knows(schema := _schema(paper, "train"), key)]
+        if key in CHOSEN or not any(counts(key, schema) for schema in schemas):
+            why = f"{key} tells no cells apart" if schemas else f"runs of {' and '.join(papers)} have no key {key}"
+            raise UserError(
+                f"{word}: write {', '.join(f'{each}=<...>' for each in keys)}, or an override of every cell such "
+                f"as inner.eps=1e-8 ({why}); --help shows examples"
+            )
     return merged(words)
 
 

@@ -209,7 +209,10 @@ def test_every_format_holds_the_numbers(full: Path, capsys: pytest.CaptureFixtur
             ["inner.epps=1"],
             "inner.epps=1: write root=<...>, paper=<...>, table=<...>, scale=<...>, experiment=<...>, or an",
         ),
-        (["inner.epps=1"], "such as inner.eps=1e-8 (runs of reckoning have no key inner.epps); --help shows examples"),
+        (
+            ["inner.epps=1"],
+            "such as inner.eps=1e-8 (runs of reckoning and perk and fal have no key inner.epps); --help shows",
+        ),
         (["seed=1"], "(seed tells no cells apart)"),
         (["loop.root=x"], "(loop.root tells no cells apart)"),
         (["experiment=x", "inner.eps=1"], "inner.eps=1 is for published tables; give one"),
