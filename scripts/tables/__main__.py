@@ -45,7 +45,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         nargs="*",
         metavar="key=value",
         help="root=<folder of the runs, default runs>, paper=, table=, scale=, experiment=, overrides of every cell "
-        "such as inner.eps=1e-8; without them everything",
+        "such as inner.eps=1e-8, where its paper has the key; without them everything",
     )
     parser.add_argument("--format", choices=FORMATS, default="term", help="default: term")
     parser.add_argument(
