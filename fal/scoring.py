@@ -1,6 +1,6 @@
 """Who is classified right under which attack -> items, and numbers of classes and clients, with intervals."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from common.run.items import Item, OfAll
 from common.run.results import Interval
 from common.tables.estimates import Jackknife
+from common.tables.intervals import wilson
 from common.tables.summary import summarise as summarised
 from fal.objective import SELECTION
 
@@ -48,8 +49,9 @@ def items_of(judged: Judged, y: Tensor, split: str) -> list[Item]:
 def of_classes(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
     """Accuracy of the worst class, of the worst client and of the lowest fifth of the clients.
 
-    A client's accuracy is that on its own mixture of the classes: sum_k p_ck accuracy_k. Classes without an image count
-    nowhere.
+    Each is sum_k w_k accuracy_k: of one class, of a client's own mixture of the classes, of the mean of some clients'.
+    Classes without an image count nowhere, and neither do clients who have no other. As a share each is one of
+    1 / sum_k (w_k^2 / n_k) images, with n_k of class k.
 
     Args:
         right: [items], 0 or 1.
@@ -59,30 +61,35 @@ def of_classes(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
     classes = counts.shape[1]
     wins = torch.zeros(classes, dtype=torch.float64).index_add(0, y, right.double())
     sizes = torch.bincount(y, minlength=classes).double()
-
-    def clients(accuracy: Tensor) -> Tensor:
-        own = counts.double() * ~accuracy.isnan()
-        return ((own * accuracy.nan_to_num()).sum(1) / own.sum(1)).nan_to_num(1.0).sort().values
-
-    lowest = max(1, round(LOWEST * len(counts)))
-    numbers: dict[str, Callable[[Tensor], float]] = {
-        "worst_class": lambda accuracy: float(accuracy.nan_to_num(1.0).min()),
-        "worst_client": lambda accuracy: float(clients(accuracy)[0]),
-        "lowest_fifth": lambda accuracy: float(clients(accuracy)[:lowest].mean()),
-    }
+    each = list(zip(y.tolist(), right.int().tolist(), strict=True))
+    without = {}  # an item leaves in one of two ways: right or wrong
+    for label in set(y.tolist()):
+        gone = torch.eye(classes, dtype=torch.float64)[label]
+        for win in (0, 1):
+            without[label, win] = _numbers(wins - win * gone, sizes - gone, counts)
     found = {}
-    for name, number in numbers.items():
-        without = {}  # an item leaves in one of two ways: right or wrong
-        for label in set(y.tolist()):
-            for win in (0, 1):
-                less = wins.clone(), sizes.clone()
-                less[0][label] -= win
-                less[1][label] -= 1
-                without[label, win] = number(less[0] / less[1])
-        each = zip(y.tolist(), right.int().tolist(), strict=True)
-        found[name] = OfAll(
-            number(wins / sizes), {f"image {place}": without[label, win] for place, (label, win) in enumerate(each)}
-        )
+    for name, (value, of) in _numbers(wins, sizes, counts).items():
+        groups = {f"image {place}": without[left][name][0] for place, left in enumerate(each)}
+        found[name] = OfAll(value, groups, of)
+    return found
+
+
+def _numbers(wins: Tensor, sizes: Tensor, counts: Tensor) -> dict[str, tuple[float, float | None]]:
+    """Name -> sum_k w_k accuracy_k, and of how many images it is a share."""
+    accuracy = wins / sizes
+    own = counts.double() * ~accuracy.isnan()
+    mixed = own / own.sum(1, keepdim=True)  # a client who counts nowhere has no mixture
+    order = (mixed @ accuracy.nan_to_num()).argsort(stable=True)
+    worst = accuracy == accuracy[~accuracy.isnan()].min()
+    chosen = {
+        "worst_class": torch.eye(len(sizes), dtype=torch.float64)[torch.where(worst, sizes, torch.inf).argmin()],
+        "worst_client": mixed[order[0]],
+        "lowest_fifth": mixed[order[: max(1, round(LOWEST * len(counts)))]].nanmean(0),
+    }
+    found: dict[str, tuple[float, float | None]] = {}
+    for name, w in chosen.items():
+        value = float((w @ accuracy.nan_to_num()).nan_to_num(1.0).clamp(max=1.0))
+        found[name] = value, None if w.isnan().any() else float(1 / (w.square() / sizes.clamp(min=1)).sum())
     return found
 
 
@@ -95,5 +102,8 @@ def summarise(items: list[Item], of_all: Mapping[str, OfAll], confidence: float)
     for name, number in of_all.items():
         half = width * float((Jackknife.of(number.value, number.without).moves ** 2).sum()) ** 0.5
         low, high = max(0.0, number.value - half), min(1.0, number.value + half)
+        if number.count is not None:
+            least = wilson(number.value, number.count, width)
+            low, high = min(low, least[0]), max(high, least[1])
         found[name] = Interval(number.value, len(number.without), low, high)
     return found

@@ -98,12 +98,17 @@ class OfAll:
     value: float
     without: Mapping[str, float]
     """Group -> the number without the items of that group; of these its error is made."""
+    count: float | None = None
+    """Of a share: of how many independent items it is one. Its interval is then Wilson's at the least, so that one of
+    nothing but wrong answers, which no group moves, has a width."""
 
     def __post_init__(self) -> None:
         if len(self.without) < 2 or not all(map(isfinite, (self.value, *self.without.values()))):
             raise ValueError(
                 f"{len(self.without)} groups: of two and more, all with finite numbers, an error can be made"
             )
+        if self.count is not None and not (self.count > 0 and 0 <= self.value <= 1):
+            raise ValueError(f"{self.value:.4g} of {self.count:g} items is no share of 1")
 
 
 def slice_of(metric: str) -> tuple[str, str, str]:
@@ -143,7 +148,8 @@ def write_of_all(folder: Path, found: Mapping[str, OfAll]) -> None:
     Raises:
         OSError: as `write_atomic`.
     """
-    write_atomic(folder / SETS, json.dumps({metric: asdict(each) for metric, each in found.items()}, indent=2) + "\n")
+    said = {m: {key: kept for key, kept in asdict(each).items() if kept is not None} for m, each in found.items()}
+    write_atomic(folder / SETS, json.dumps(said, indent=2) + "\n")
 
 
 def read_of_all(folder: Path) -> dict[str, OfAll]:

@@ -64,12 +64,14 @@ class Jackknife:
     groups: tuple[str, ...]
     value: float
     without: Array
+    count: float | None = None
+    """Of a share: of how many independent items it is one."""
 
     @classmethod
-    def of(cls, value: float, without: Mapping[str, float]) -> "Jackknife":
-        """The number of all, and by group the number without it."""
+    def of(cls, value: float, without: Mapping[str, float], count: float | None = None) -> "Jackknife":
+        """The number of all, by group the number without it, and of a share how many items it is one of."""
         groups = tuple(sorted(without))
-        return cls(groups, value, np.array([without[group] for group in groups]))
+        return cls(groups, value, np.array([without[group] for group in groups]), count)
 
     @property
     def moves(self) -> Array:

@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.run.progress import shown
 from common.tables.cells import FILE, Cell, Measure, Overrides, Published, Role, Table
 from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
-from common.tables.intervals import Kind, is_share, share_interval
+from common.tables.intervals import Kind, is_share, share_interval, wilson
 from common.tables.runs import Run, scores_of
 
 WIDTH = 1.96
@@ -212,8 +212,14 @@ def _check_shares(cell: Cell, measure: Measure, runs: Sequence[Scores | Jackknif
 
 def _reach(runs: Sequence[Scores | Jackknife]) -> tuple[float, float]:
     """How far Wilson's interval of the pooled items reaches below and above their share: nothing but right answers vary
-    in no sample and yet are not certain. Zeros where an item is more than right or wrong.
+    in no sample and yet are not certain. Zeros where an item is more than right or wrong. Of a share that only all
+    items together have it is that of the mean at the mean number of items: the seeds share them.
     """
+    counts = [run.count for run in runs if isinstance(run, Jackknife) and run.count is not None]
+    if len(counts) == len(runs):
+        share = sum(run.value for run in runs) / len(runs)
+        low, high = wilson(share, sum(counts) / len(counts), WIDTH)
+        return share - low, high - share
     scores = [run for run in runs if isinstance(run, Scores)]
     if len(scores) < len(runs) or any((run.parts % 1).any() for run in scores):
         return 0.0, 0.0

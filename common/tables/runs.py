@@ -96,7 +96,7 @@ def scores_of(run: Run, metric: str) -> Scores | Jackknife | None:
     """
     with reading(run.folder):
         if (whole := read_of_all(run.folder).get(metric)) is not None:
-            return Jackknife.of(whole.value, whole.without)
+            return Jackknife.of(whole.value, whole.without, whole.count)
         name, chosen, value = slice_of(metric)
         items = [item for item in read_items(run.folder) if name in item.scores and item.counts(chosen, value)]
         found = Scores.of((item.group, *item.scores[name]) for item in items)

@@ -101,6 +101,7 @@ def test_a_run_without_the_file_is_named(tmp_path: Path) -> None:
 def test_numbers_of_all_items_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert read_of_all(tmp_path) == {}
     found = {"fvd": OfAll(151.5, {"a": 150.0, "b": 160.25}), "fvd@gap_4": OfAll(3.0, {"a": 3.0, "c": 3.5})}
+    found["worst"] = OfAll(0.0, {"a": 0.0, "b": 0.0}, count=20.5)
     write_of_all(tmp_path, found)
     assert read_of_all(tmp_path) == found
     (tmp_path / "sets.json").write_text('{"fvd": {"value": 1}}')
@@ -126,3 +127,9 @@ def test_an_item_that_readers_would_take_in_different_ways_is_refused(more: dict
 def test_a_number_of_all_items_without_an_error_is_refused(found: tuple[float, dict[str, float]]) -> None:
     with pytest.raises(ValueError, match="an error can be made"):
         OfAll(*found)
+
+
+@pytest.mark.parametrize("value, count", [(1.5, 10.0), (-0.1, 10.0), (0.5, 0.0)])
+def test_a_number_that_is_no_share_of_so_many_items_is_refused(value: float, count: float) -> None:
+    with pytest.raises(ValueError, match="is no share of 1"):
+        OfAll(value, {"a": value, "b": value}, count)

@@ -17,6 +17,7 @@ from common.tables import published, sweep
 from common.tables.cells import Overrides
 from common.tables.comparison import rows_of, tables_of
 from common.tables.estimates import Scores
+from common.tables.intervals import wilson
 from common.tables.join import Joined, Verdict, join
 from common.tables.runs import Run, read_runs, scores_of
 from common.tables.summary import interval_of
@@ -291,6 +292,7 @@ tables:
       FVD: {metric: fvd, unit: "", higher_is_better: false}
       cuts: {metric: cuts, unit: "", kind: count, higher_is_better: false}
       robust: {metric: pgd20, unit: "%"}
+      worst: {metric: worst, unit: "%"}
     rows:
       Base: {overrides: [method=ft_icr], source: seen, values: {PSNR: 20, FVD: 300}}
       Ours: {overrides: [method=reckoning], against: Base, source: seen, values: {PSNR: 25, FVD: 200}}
@@ -308,7 +310,8 @@ def video(root: Path, method: str, better: float, seed: int) -> None:
         scores |= {"cuts": (clip % 3, 1), "pgd20": (1, 1)}
         items.append(Item(f"c{clip}", f"c{clip}", scores, {"gap": 4 if clip % 2 else 2}))
     distances = {f"c{clip}": 300 - 50 * better + (clip % 7 - 3) * 0.5 + 0.05 * noise.normal() for clip in range(CLIPS)}
-    write_of_all(folder, {"fvd": OfAll(sum(distances.values()) / CLIPS, distances)})
+    worst = OfAll(0.0, dict.fromkeys(distances, 0.0), count=10)  # ten clips of a class, all of them wrong
+    write_of_all(folder, {"fvd": OfAll(sum(distances.values()) / CLIPS, distances), "worst": worst})
     results.write(folder, results.read(folder), [item.to_json() for item in items])
 
 
@@ -326,6 +329,8 @@ def test_columns_go_up_and_down_side_by_side_and_their_intervals_are_those_of_th
     assert cells["Ours", "gap 4"].verdict is Verdict.better, "its order is not known, and it goes up"
     robust = cells["Ours", "robust"]
     assert robust.value == robust.high == 100.0 and 80 < robust.low < 95, "a share, even where the table's unit is dB"
+    worst = cells["Ours", "worst"]
+    assert (worst.low, worst.high) == pytest.approx((0.0, 100 * wilson(0.0, 10, 1.96)[1])), "seeds share the clips"
     assert all(cell.counted for cell in joined.cells)
 
 
@@ -342,7 +347,7 @@ def test_columns_of_different_units_say_theirs_in_every_format(tmp_path: Path) -
     video(tmp_path, "reckoning", 2.0, 0)
     grid = grid_of(filled(tmp_path, text=VIDEO))
     assert grid.head[3] == "reproduced" and {line[0] for line in grid.body} == {
-        "PSNR dB ↑", "gap 4 dB ↑", "FVD ↓", "cuts ↓", "robust % ↑"
+        "PSNR dB ↑", "gap 4 dB ↑", "FVD ↓", "cuts ↓", "robust % ↑", "worst % ↑"
     }  # fmt: skip
     assert all("PSNR dB ↑" in render(grid, form) for form in ("term", "md", "csv"))
     assert r"PSNR dB $\uparrow$ &" in render(grid, "latex")
