@@ -9,25 +9,21 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from common.engine.derivatives import gradient
 from common.engine.weights import Weights
 from fal.adversary.apgd import best_of
 from fal.adversary.ascent import ASCENTS
-from fal.adversary.balls import Ball, ball_of, normals
+from fal.adversary.balls import Ball, ball_of
 from fal.adversary.config import AttackConfig, Kind, Start
 from fal.adversary.gains import Classifier, Differentiated, Gain
 from fal.adversary.path import Path, choose
+from fal.adversary.starts import STARTS
 
 __all__ = ["AttackConfig", "Ball", "Classifier", "Draws", "Gain", "attack", "ball_of"]
 
 Draws = Callable[[int], Tensor]
 """Restart -> numbers from [0, 1) of the shape of x, the same at every call."""
-NORMAL = 0.001
-"""Standard deviation of `start=normal`."""
-BLOCKS = 4
-"""Blocks of `start=blocks` along a side."""
 
 
 @torch.no_grad()
@@ -111,8 +107,4 @@ def _start(path: Path, ball: Ball, start: Start, draws: Draws, restart: int) -> 
     if start is Start.none:
         return x
     draw = draws(restart).to(x)[path["rows"]]
-    if start is Start.normal:
-        return ball.project(x + NORMAL * normals(draw), x)
-    if start is Start.blocks:
-        draw = interpolate(draw[..., :BLOCKS, :BLOCKS], size=x.shape[2:]).round()  # 0 and 1 are the rim of any ball
-    return ball.start(x, draw)
+    return STARTS[start](x, draw, ball)

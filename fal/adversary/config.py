@@ -54,6 +54,9 @@ class Start(StrEnum):
     blocks = "blocks"
     """At the rim, 4 x 4 blocks of an image each up or down in all: gradients from there find what those from uniform
     starts miss, much as the stripes that Square starts from (1912.00049)."""
+    patch = "patch"
+    """At the rim, all of it in one square of an image a third to two thirds as wide. In l2 a uniform start moves every
+    pixel by next to nothing and ends where the clean image does; a square leaves the flat ground around it."""
 
 
 @dataclass

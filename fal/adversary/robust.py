@@ -12,6 +12,9 @@ from fal.adversary.config import AttackConfig, Kind, Loss, Norm, Start
 from fal.adversary.gains import LABEL_GAINS, Classifier
 from fal.attack import Ball, Draws, attack, ball_of
 
+PATCHES = 15
+"""Starts from patches, of each of two losses: what the first few do not find the next ones do."""
+
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
@@ -99,16 +102,19 @@ def aa_lite(
     """AA-lite, for `worst_of`: nearly what AutoAttack finds (arXiv 2003.01690), much sooner.
 
     Its APGD on cross-entropy and towards the likeliest other classes, and in place of its Square, which takes longest,
-    APGD on the margin from blocks. It is made for linf: in l2 Square finds many points that these do not. Of fewer than
-    four classes, which the targeted loss cannot compare, the second attack climbs the margin; without `blocks`, which
-    vectors do not have, the third starts anywhere.
+    APGD from far starts: in linf on the margin from blocks, in l2 a few steps from many patches. Of fewer than four
+    classes, which the targeted loss cannot compare, the second attack climbs the margin; without `blocks`, which
+    vectors do not have, the last starts anywhere.
     """
     aimed, start = Loss.targeted_dlr if classes >= 4 else Loss.cw, Start.blocks if blocks else Start.random
-    return (
+    near = (
         AttackConfig(Kind.apgd, norm, eps, steps),
         AttackConfig(Kind.apgd, norm, eps, steps, restarts=targets, loss=aimed),
-        AttackConfig(Kind.apgd, norm, eps, max(1, steps // 2), restarts=5, loss=Loss.cw, start=start),
     )
+    if norm is Norm.l2 and blocks:
+        few = AttackConfig(Kind.apgd, norm, eps, max(1, steps // 5), restarts=PATCHES, start=Start.patch)
+        return *near, few, replace(few, loss=Loss.cw)
+    return *near, AttackConfig(Kind.apgd, norm, eps, max(1, steps // 2), restarts=5, loss=Loss.cw, start=start)
 
 
 def check_pixels(x: Tensor) -> None:

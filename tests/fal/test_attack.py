@@ -20,6 +20,7 @@ from fal.adversary.gains import (
     margin_gain,
     targeted_dlr_gain,
 )
+from fal.adversary.starts import STARTS
 from fal.attack import attack
 from tests.fal.pictures import CLASSES, draws_of, learnt, pictures
 
@@ -197,6 +198,26 @@ def test_starts() -> None:
         "one sign a block of 2 x 2 pixels"
     )
     torch.testing.assert_close(start(Start.blocks, L2(0.4)).flatten(1).norm(dim=1), torch.full((50,), 0.4))
+
+
+def test_a_patch_is_a_square_at_the_rim_of_its_items_own_numbers() -> None:
+    """A pixel at a channel's edge of the box stays there, so dark squares go up and bright ones down."""
+    x = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1).expand(200, 3, 20, 24).contiguous()
+    draw = draws_of(x)(0)
+    for ball, pixel in ((Linf(0.1), lambda side, channels: 0.1), (L2(2.0), lambda s, c: 2 / s / c**0.5)):
+        moved = STARTS[Start.patch](x, draw, ball) - x
+        for each in moved:
+            rows, columns = (each.any(0).any(axis) for axis in (1, 0))
+            side = int(rows.sum())
+            assert 6 <= side <= 14 and abs(side - int(columns.sum())) <= 1, "a third to two thirds of 20"
+            inside = each[:, rows][:, :, columns]
+            assert (inside.amax((1, 2)) == inside.amin((1, 2))).all() and inside.count_nonzero() == each.count_nonzero()
+            area = int(rows.sum()) * int(columns.sum())
+            torch.testing.assert_close(inside[1].abs().max().item(), pixel(area**0.5, 3), rtol=1e-4, atol=0)
+        ups = moved.amax((2, 3)) > 0
+        assert ups[:, 0].all() and not ups[:, 2].any() and 60 < ups[:, 1].sum() < 140
+        some = torch.randperm(200, generator=torch.Generator().manual_seed(0))[:17]
+        assert torch.equal(STARTS[Start.patch](x[some], draw[some], ball) - x[some], moved[some])
 
 
 def test_gains_are_those_of_their_equations() -> None:

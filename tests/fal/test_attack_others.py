@@ -133,9 +133,13 @@ def test_apgd_beside_autoattacks(
     assert abs(robust(network, found, y) - robust(network, points, y)) <= 0.5
 
 
-def test_aa_lite_is_close_above_autoattack(data_root: Path, test_images: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("norm, eps", [(Norm.linf, EPS), (Norm.l2, 1.0), (Norm.l2, 1.5)])
+def test_aa_lite_is_close_above_autoattack(
+    data_root: Path, test_images: tuple[Tensor, Tensor], norm: Norm, eps: float
+) -> None:
+    """In l2 it is below: AutoAttack itself says that it cannot be relied on where its Square finds so much."""
     pytest.importorskip("pyautoattack", reason="needs the extra: pip install -e '.[aa]'")
     x, y = (each[:500] for each in test_images)
     network = trained(data_root, True)
-    lite = robust(network, worst_of(network, x, y, aa_lite(Norm.linf, EPS), draws_of(x)), y)
-    assert lite - robust(network, autoattacked(network, x, y, norm=Norm.linf, eps=EPS), y) <= 1.0
+    lite = robust(network, worst_of(network, x, y, aa_lite(norm, eps), draws_of(x)), y)
+    assert lite - robust(network, autoattacked(network, x, y, norm=norm, eps=eps), y) <= 1.0

@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import UserError
 from fal.adversary.autoattack import autoattacked
 from fal.adversary.balls import Linf
-from fal.adversary.config import AttackConfig, Loss, Norm, Start
+from fal.adversary.config import AttackConfig, Kind, Loss, Norm, Start
 from fal.adversary.robust import aa_lite, attacked, evaluating, is_right, worst_of
 from fal.sanity import sanity
 from tests.fal.pictures import CLASSES, draws_of, learnt, pictures
@@ -48,6 +49,36 @@ def test_the_worst_of_several_is_below_each_of_them() -> None:
         assert together.sum() <= alone.sum()
     moved = worst_of(learnt(), x, y, attacks, draws_of(x)) - x
     assert moved.abs().max() <= 0.06 + 1e-6 and not moved[~is_right(learnt(), x, y)].any()
+
+
+class Flat(nn.Module):
+    """Class 0, unless 9 x 9 pixels are by 0.1 brighter than the grey that all images are: flat ground up to there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        other = 50 * (F.avg_pool2d(x, 9, 1) - 0.35).relu().amax((1, 2, 3))
+        return torch.stack([torch.ones_like(other), other, *other.new_tensor([0.0, -1, -2]).expand(len(x), 3).T], 1)
+
+
+def test_in_l2_patches_leave_the_flat_ground_around_images() -> None:
+    """A gradient that is 0 all around an image leads nowhere, from other starts as little as from there."""
+    x, y, network = torch.full((30, 1, 28, 28), 0.25), torch.zeros(30, dtype=torch.long), Flat()
+    lite = aa_lite(Norm.l2, 1.5, steps=10, classes=5)
+    assert is_right(network, worst_of(network, x, y, lite[:2], draws_of(x)), y).all()
+    blocks = AttackConfig(Kind.apgd, Norm.l2, 1.5, 10, restarts=10, loss=Loss.cw, start=Start.blocks)
+    assert is_right(network, worst_of(network, x, y, [blocks], draws_of(x)), y).all()
+    points = worst_of(network, x, y, lite, draws_of(x))
+    assert not is_right(network, points, y).any()
+    assert (points - x).flatten(1).norm(dim=1).max() <= 1.5 + 1e-6
+
+
+def test_what_is_found_of_an_image_is_of_its_own_numbers_whatever_else_is_attacked() -> None:
+    x, y = pictures(60, seed=7)
+    lite = aa_lite(Norm.l2, 0.3, steps=10)
+    points = worst_of(learnt(), x, y, lite, draws_of(x))
+    assert 0 < is_right(learnt(), points, y).double().mean() < 0.9
+    some = torch.arange(60).flip(0)[::3]
+    alone = worst_of(learnt(), x[some], y[some], lite, lambda restart: draws_of(x)(restart)[some])
+    torch.testing.assert_close(alone, points[some], rtol=0, atol=1e-5)
 
 
 def test_targets_are_the_likeliest_other_classes_in_turn() -> None:
