@@ -95,8 +95,10 @@ class TrainConfig(RunConfig):
             raise UserError("attack.norm=cap: it is for the inputs of fal.theory; use linf or l2")
         if attack.loss is Loss.targeted_dlr:
             raise UserError("attack.loss=targeted_dlr in training: it is for test time; use ce, cw, dlr or kl")
-        if attack.start is Start.blocks and self.data.source == "clusters":
-            raise UserError("attack.start=blocks with data.source=clusters: vectors have no blocks; use start=random")
+        if attack.start in (Start.blocks, Start.patch) and self.data.source == "clusters":
+            raise UserError(
+                f"attack.start={attack.start} with data.source=clusters: it is for images; use start=random"
+            )
         if eps is not None and eps > 1 and attack.norm is Norm.linf:
             raise UserError(
                 f"evaluation.eps={eps:g} with attack.norm=linf: pixels go from 0 to 1, so use a value up to 1; {eps:g} "

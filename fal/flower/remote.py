@@ -7,6 +7,7 @@ whichever of several tries it belongs to. Flower's own strategies go on with wha
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +21,12 @@ from fal.flower.messages import Card, Order, refused, updates_in
 log = logging.getLogger(__name__)
 SHOWN = 20
 """Clients that a message names."""
+AWAY = "no node with it has come"
+"""What is known of a client before its node is."""
+DOOR = (
+    "a node whose log repeats `Connection attempt failed` and gives no reason goes to another address or port, or "
+    "without TLS (--insecure)"
+)
 
 
 class Grid(Protocol):
@@ -72,10 +79,12 @@ class Remote:
                 return {client: found[client] for client in works if client in found}
             lacking = self.named(works.keys() - found.keys(), why)
             log.warning("round %d, try %d of %d: no update of %s", number, attempt + 1, 1 + self.patience, lacking)
+        strangers = f"; {DOOR}" if AWAY in lacking else ""
         raise UserError(
             f"round {number} has {len(found)} updates of the {wanted} it needs after {1 + self.patience} tries of "
             f"engine.round_seconds={self.engine.round_seconds:g}: none of {lacking}; start their nodes and give the "
             "same command again, which continues with this round, or set federation.minimum or federation.patience"
+            f"{strangers}"
         )
 
     def send(self, start: Global, works: Mapping[int, Work], number: int, waiting: dict[str, int], end: float) -> None:
@@ -153,7 +162,9 @@ class Remote:
         own = sorted(clients or self.nodes.get(node, []))
         return f"node {node} (clients {', '.join(map(str, own[:SHOWN]))})" if own else f"node {node}"
 
-    def named(self, clients: Collection[int], why: Mapping[int, str]) -> str:
+    def named(self, clients: AbstractSet[int], why: Mapping[int, str]) -> str:
         """Clients in words, with what is known of why."""
-        shown = [f"client {c}" + (f" ({why[c]})" if c in why else "") for c in sorted(clients)[:SHOWN]]
+        come = {client for own in self.nodes.values() for client in own}
+        known = {**dict.fromkeys(clients - come, AWAY), **why}
+        shown = [f"client {c}" + (f" ({known[c]})" if c in known else "") for c in sorted(clients)[:SHOWN]]
         return ", ".join(shown) + (f" and {len(clients) - SHOWN} more" if len(clients) > SHOWN else "")

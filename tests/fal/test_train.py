@@ -87,12 +87,20 @@ def test_vectors_and_few_classes_are_attacked_in_all_ways(tmp_path: Path, more: 
         ("attack.norm=cap", "attack.norm=cap: it is for the inputs of fal.theory"),
         ("attack.loss=targeted_dlr", "attack.loss=targeted_dlr in training"),
         ("evaluation.eps=25.5", "25.5 of 255 is evaluation.eps=0.1"),
+        (
+            "data=clusters data.classes=2 attack.start=patch",
+            "attack.start=patch with data.source=clusters: it is for images",
+        ),
+        (
+            "data=clusters data.classes=2 attack.start=blocks",
+            "attack.start=blocks with data.source=clusters: it is for images",
+        ),
     ],
 )
 def test_attacks_that_cannot_work_are_refused_before_a_round(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, told: str
 ) -> None:
-    assert train(tmp_path, word) == 2
+    assert train(tmp_path, *word.split()) == 2
     assert told in capsys.readouterr().err and not list(tmp_path.rglob("metrics.jsonl"))
 
 

@@ -126,6 +126,16 @@ def test_a_part_of_the_answers_is_no_round_and_only_what_is_missing_is_asked_aga
     assert nodes.sent[2:] == [(10, "train", [0, 2]), (11, "train", [1, 3]), (11, "train", [1, 3])]
 
 
+def test_a_node_that_never_came_is_told_apart_from_one_that_does_not_answer() -> None:
+    nodes = Nodes(fault=lost(10))
+    nodes.there = lambda: [10]
+    with pytest.raises(UserError, match=r"client 0, client 1 \(no node with it has come\), client 2, .*--insecure"):
+        nodes.rounds()
+    with pytest.raises(UserError) as error:
+        Nodes(fault=lost(10)).rounds()
+    assert "--insecure" not in str(error.value)
+
+
 def test_fewer_updates_are_a_round_where_the_minimum_says_so() -> None:
     found = federation(stack=False)
     found.remote = Nodes(fault=lost(11)).remote(minimum=2)
