@@ -58,9 +58,12 @@ def check_gradient(run: Run, parts: Parts, outer: Outer, inner: InnerConfig, pro
     finally:
         seeding.set_rng_state(state)
         forget_peak_memory(run.device)
+    rough = (
+        "" if found.metasmoothness > 0 else "; a full step leads past what it tells: use a lower outer.lr or a warm-up"
+    )
     log.info(
-        "outer gradient of %d problem(s): cosine %.4f to that in float64, %.3f to that one outer step away",
-        len(chosen), found.cosine, found.metasmoothness,
+        "outer gradient of %d problem(s): cosine %.4f to that in float64, %.3f to that one outer step away%s",
+        len(chosen), found.cosine, found.metasmoothness, rough,
     )  # fmt: skip
     if not found.sound:
         log.warning(

@@ -17,7 +17,7 @@ from common.run.results import DAMAGED, PREDICTIONS, SETS
 KEPT = 96
 """Runs whose items stay in memory: what is asked of them comes row by row."""
 NUMBERS = {int, float}
-NAMED = ("id", "group", "scores", "slices", "further")
+NAMED = frozenset({"id", "group", "scores", "slices", "further"})
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,11 @@ class Item:
                 )
             if "@" in metric:
                 raise ValueError(f"metric {metric!r} of item {self.id}: a name without @ is needed")
-        if strange := [name for name in self.more if name in NAMED]:
-            raise ValueError(f"item {self.id}: {strange[0]!r} is a field of every item and none of its extras")
-        if strange := [name for name in self.slices if "_" in name or "@" in name]:
-            raise ValueError(f"slice {strange[0]!r} of item {self.id}: a name without _ and @ is needed")
+        if strange := NAMED & self.more.keys():
+            raise ValueError(f"item {self.id}: {min(strange)!r} is a field of every item and none of its extras")
+        for name in self.slices:
+            if "_" in name or "@" in name:
+                raise ValueError(f"slice {name!r} of item {self.id}: a name without _ and @ is needed")
         if self.further and self.further not in self.slices:
             raise ValueError(f"item {self.id} is of a further pass over {self.further!r}, which is none of its slices")
 
@@ -73,16 +74,17 @@ class Item:
         Raises:
             ValueError: the line lacks something, or has it in another form.
         """
-        if lacking := [name for name in NAMED[:3] if name not in record]:
-            raise ValueError(f"no {lacking[0]!r}")
+        try:
+            own, group, given = record["id"], record["group"], record["scores"]
+        except KeyError as error:
+            raise ValueError(f"no {error}") from error
         scores = {}
-        for metric, pair in record["scores"].items():
+        for metric, pair in given.items():
             if type(pair) is not list or len(pair) != 2 or type(pair[0]) not in NUMBERS or type(pair[1]) not in NUMBERS:
                 raise ValueError(f"{metric} is {pair!r}, a part and a whole are needed")
             scores[metric] = (pair[0], pair[1])
         more = {name: value for name, value in record.items() if name not in NAMED}
-        where = record.get("slices", {})
-        return cls(str(record["id"]), str(record["group"]), scores, where, record.get("further", ""), more)
+        return cls(str(own), str(group), scores, record.get("slices", {}), record.get("further", ""), more)
 
     def counts(self, slice_name: str = "", value: str = "") -> bool:
         """Does a metric of the whole split count it, or one of the items whose slice has the value?"""

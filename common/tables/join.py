@@ -1,12 +1,10 @@
 """Published cells joined with the runs that fill them: values, intervals, verdicts."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 
@@ -15,12 +13,13 @@ from common.run.progress import shown
 from common.tables.cells import FILE, Cell, Measure, Overrides, Published, Role, Table
 from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
 from common.tables.intervals import Kind, is_share, share_interval, wilson
+from common.tables.kept import digest_of
 from common.tables.runs import Run, scores_of
 
 WIDTH = 1.96
 """Half the width of a 95 % interval, in standard deviations."""
-Settings = Callable[[Overrides], dict[str, Any]]
-"""Overrides of a cell's run -> the settings that its hash covers, by dotted key, but for the seed."""
+Settings = Callable[[Overrides], str]
+"""Overrides of a cell's run -> digest of the settings that its hash covers, but for the seed (`kept.digest_of`)."""
 
 
 class Verdict(StrEnum):
@@ -98,13 +97,13 @@ def join(table: Table, runs: Iterable[Run], settings: Settings, scale: str) -> J
     """Fill every cell of `table` from finished runs with equal settings, whatever their folders are called."""
     there: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
-        there[_key(run.keys)].setdefault(run.results.seed, run)
+        there[digest_of(run.keys)].setdefault(run.results.seed, run)
     found: dict[Overrides, dict[int, Run]] = {}
     used: dict[str, Run] = {}
     cells = list(table.cells())
     needed = list(dict.fromkeys(words for cell in cells for words in (*cell.runs, *cell.minus)))
     for words in shown(needed, f"{table.paper} {table.name}, settings"):
-        found[words] = there.get(_key(settings(words)), {})
+        found[words] = there.get(settings(words), {})
         used |= {str(run.folder): run for run in found[words].values()}
     samples = {
         (cell.row, cell.column): _sample(cell, table.measure(cell.column), found)
@@ -112,10 +111,6 @@ def join(table: Table, runs: Iterable[Run], settings: Settings, scale: str) -> J
     }
     filled = [_filled(table, cell, samples, found, scale) for cell in cells]
     return Joined(table, scale, filled, list(used.values()), found)
-
-
-def _key(keys: Mapping[str, Any]) -> str:
-    return json.dumps(keys, sort_keys=True)
 
 
 def _filled(

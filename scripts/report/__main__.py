@@ -25,7 +25,7 @@ from common.tables.runs import Run, read_runs
 from scripts.report import axes, cost, curves, media, rates, summary, tables
 from scripts.report.colours import Colours
 from scripts.report.page import Block, Figure, Page, Section, render
-from scripts.tables.published_tables import all_tables, every_paper, overrides_of
+from scripts.tables.published_tables import all_tables, every_paper, kept_settings, overrides_of
 from scripts.words import mistakes_told, split_off, values_of
 
 KEYS = {"root": "runs", "paper": "", "output": "report.html"}
@@ -62,7 +62,8 @@ def page_of(root: Path, paper: str, command: str, overrides: Overrides = ()) -> 
     runs, unfinished = read_runs(root, paper or None, None) if root.is_dir() else ([], [])
     named = {each.name for each in papers}
     runs = [run for run in runs if run.results.paper in named]
-    return without_damaged(runs, lambda kept: _page(root, papers, kept, unfinished, command, overrides))
+    with kept_settings(root):
+        return without_damaged(runs, lambda kept: _page(root, papers, kept, unfinished, command, overrides))
 
 
 def _page(

@@ -3,10 +3,10 @@
 import importlib
 import shlex
 from collections.abc import Sequence, Sized
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from common.errors import UserError
 from common.fields import counts, fields_along
@@ -15,6 +15,7 @@ from common.tables import published, sweep
 from common.tables.cells import FILE, Overrides, Source, Table, key_of, merged
 from common.tables.damaged import without_damaged
 from common.tables.join import Filled, Joined, Verdict, join
+from common.tables.kept import Which, digest_of, kept
 from common.tables.published import Paper
 from common.tables.runs import Run, read_runs
 from scripts.tables.grids import Grid
@@ -35,8 +36,8 @@ MEASURED = ("s", "GB")
 """Units of numbers whose runs want the machine to themselves."""
 USUAL = Path("runs")
 """Where training puts its runs."""
-_composed: dict[tuple[str, str, str, Overrides], dict[str, Any]] = {}
-"""Settings by paper, command, scale and words: tables share some, and composing takes a while."""
+_composed: dict[Which, str] = {}
+"""Digests of settings: tables share some, and composing takes a while."""
 
 
 def every_paper() -> list[str]:
@@ -90,7 +91,13 @@ def joined_tables(
     """
     wanted = tables_named([published.read(paper) for paper in papers], name)
     runs = read_runs(root, None, None)[0] if root.is_dir() else []
-    return without_damaged(runs, lambda kept: _joined(kept, papers, wanted, name, scale, words))
+    with kept_settings(root):
+        return without_damaged(runs, lambda kept: _joined(kept, papers, wanted, name, scale, words))
+
+
+def kept_settings(root: Path) -> AbstractContextManager[None]:
+    """Within this block only those settings are composed that were not before for runs below `root`."""
+    return kept(root, PAPERS, _composed)
 
 
 def _joined(
@@ -144,7 +151,7 @@ def all_tables(runs: Sequence[Run], papers: Sequence[Paper], words: Overrides = 
 
 
 def _empty(table: Table, scale: str) -> Joined:
-    return join(table.at(scale), [], lambda words: {}, scale)
+    return join(table.at(scale), [], lambda words: "", scale)
 
 
 def _fitting(table: Table, runs: Sequence[Run], scale: str) -> list[Run]:
@@ -163,15 +170,15 @@ def fill(table: Table, runs: Sequence[Run], scale: str, words: Overrides = ()) -
     schema = _schema(table.paper, table.command) if words else object
     given = [word for word in words if _knows(schema, key_of(word))]
     with ExitStack() as stack:
-        compose = stack.enter_context(sweep.composing(table.paper, table.command))
+        compose = cache(lambda: stack.enter_context(sweep.composing(table.paper, table.command)))
 
-        def settings(own: Overrides) -> dict[str, Any]:
+        def settings(own: Overrides) -> str:
             words = tuple(merged(given, own))
             which = (table.paper, table.command, scale, words)
             if which not in _composed:
                 with sweep.naming(table, own):
-                    keys = sweep.keys_of(compose([f"scale={scale}", *words]))
-                _composed[which] = {key: value for key, value in keys.items() if key != "seed"}
+                    keys = sweep.keys_of(compose()([f"scale={scale}", *words]))
+                _composed[which] = digest_of({key: value for key, value in keys.items() if key != "seed"})
             return _composed[which]
 
         return join(table.at(scale), runs, settings, scale)

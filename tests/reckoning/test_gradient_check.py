@@ -40,7 +40,7 @@ def test_a_run_says_whether_its_outer_gradient_is_determined_and_trains_as_witho
     assert mini.train(tmp_path / "checked") == 0
     folder = only(tmp_path / "checked")
     (line,) = said_in(folder)
-    assert "outer gradient of 2 problem(s): cosine " in line and line.endswith("to that one outer step away")
+    assert "outer gradient of 2 problem(s): cosine " in line and "to that one outer step away" in line
     found = results.read(folder)
     assert found.gradient_cosine == pytest.approx(1.0, abs=0.2) and -1 <= (found.metasmoothness or 0) <= 1
     assert not (folder / gradient_record.GRADIENT).exists(), "the results have its numbers"
@@ -68,6 +68,16 @@ def test_numbers_that_the_check_draws_are_none_of_the_training_and_dropout_is_of
     assert mini.train(tmp_path) == 0
     assert modes and not any(modes)
     assert records(only(tmp_path)) == records(trained)
+
+
+@pytest.mark.parametrize(("away", "rough"), [(0.4, False), (-0.03, True)])
+def test_a_gradient_that_turns_within_one_outer_step_is_told_with_the_way_out(
+    mini: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: float, rough: bool
+) -> None:
+    monkeypatch.setattr(gradient_check, "conditioning", lambda *_: Conditioning(1.0, away))
+    assert mini.train(tmp_path) == 0
+    (line,) = said_in(only(tmp_path))
+    assert ("use a lower outer.lr or a warm-up" in line) is rough
 
 
 def test_a_continued_run_is_not_checked_again_and_keeps_the_numbers(

@@ -19,6 +19,7 @@ from common.tables.comparison import rows_of, tables_of
 from common.tables.estimates import Scores
 from common.tables.intervals import wilson
 from common.tables.join import Joined, Verdict, join
+from common.tables.kept import digest_of
 from common.tables.runs import Run, read_runs, scores_of
 from common.tables.summary import interval_of
 from scripts.tables.__main__ import parse
@@ -47,8 +48,8 @@ def filled(root: Path, order: int = 90, scale: str = "cpu", text: str = TABLE) -
     runs = read_runs(root, None, None)[0]
     own = {run.results.method: run.keys for run in runs}
 
-    def settings(words: Overrides) -> dict[str, Any]:
-        return own.get(words[-1].partition("=")[2], {"none": words})
+    def settings(words: Overrides) -> str:
+        return digest_of(own.get(words[-1].partition("=")[2], {"none": words}))
 
     return join(table, runs, settings, scale)
 
@@ -93,7 +94,9 @@ tables:
     rows: {Ours: {overrides: [method=reckoning]}}
 """
     runs = read_runs(tmp_path, None, None)[0]
-    one, both = join(published.parse("reckoning", text).table("demo"), runs, lambda words: runs[0].keys, "cpu").cells
+    one, both = join(
+        published.parse("reckoning", text).table("demo"), runs, lambda words: digest_of(runs[0].keys), "cpu"
+    ).cells
     assert both.value == both.high == 100.0
     assert both.low is not None and one.low is not None and one.low < both.low < 96
 
@@ -255,7 +258,7 @@ def test_rows_that_cannot_run_show_what_was_published(tmp_path: Path) -> None:
     contexts(tmp_path, "ft_icr")
     table = published.parse("reckoning", SLICES).table("demo")
     assert len(table.jobs()) == 3 and len(table.at("cpu").jobs()) == 2 and len(table.at("paper").jobs()) == 3
-    joined = join(table.at("cpu"), read_runs(tmp_path, None, None)[0], lambda words: {}, "cpu")
+    joined = join(table.at("cpu"), read_runs(tmp_path, None, None)[0], lambda words: "", "cpu")
     lines = {(line[1], line[0]): line for line in grid_of(joined).body}
     assert lines["Closed", "1K"][2:4] == ["12.5", ""] and lines["Closed", "1K"][-1] == ""
     assert lines["Closed", "2K"][2] == "out of memory" and lines["Large", "1K"][2] == "99.0"
