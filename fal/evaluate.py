@@ -69,7 +69,7 @@ def measure(
     images, federation = parts.splits[split], parts.federation
     network, best = federation.local.network, federation.server.state
     if config.evaluation.sanity:
-        check(network.module(*best), images, config.attack, config.evaluation)
+        check(network.modules(*best)[0], images, config.attack, config.evaluation)
     found = judged(network, {"best": best, "last": last}, recent, images, config.attack, config.evaluation)
     items, of_all = items_of(found, images.y, split), of_classes(found.best[ROBUST], images.y, parts.counts)
     return summarise(items, of_all, config.evaluation.confidence), items, of_all

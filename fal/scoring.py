@@ -19,7 +19,8 @@ LOWEST = 0.2
 """Share of the clients whose mean is the lowest fifth."""
 
 Right = Mapping[str, Tensor]
-"""Metric -> who of the split is classified right, [items], 0 or 1."""
+"""Metric -> who of the split is classified right by which model, [models, items], 0 or 1; one model in a federation, in
+local training one a client."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def items_of(judged: Judged, y: Tensor, split: str) -> list[Item]:
     """An item an image; those of the last and of recent rounds are further passes over the split."""
     found = []
     for right, which in ((judged.best, ""), (judged.last, LAST), (judged.recent, RECENT)):
-        named = {metric: values.tolist() for metric, values in right.items()}
+        named = {metric: (v[0] if len(v) == 1 else v.double().mean(0)).tolist() for metric, v in right.items()}
         for place, label in enumerate(y.tolist()):
             scores = {metric: (values[place], 1) for metric, values in named.items()}
             slices: dict[str, str | int] = {"class": label} | ({"round": which} if which else {})
@@ -48,17 +49,18 @@ def items_of(judged: Judged, y: Tensor, split: str) -> list[Item]:
 def of_classes(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
     """Accuracy of the worst class, of the worst client and of the lowest fifth of the clients.
 
-    A client's accuracy is that on its own mixture of the classes: sum_k p_ck accuracy_k. Classes without an image count
-    nowhere.
+    A client's accuracy is that on its own mixture of the classes, sum_k p_ck accuracy_k, by its own model where it has
+    one. Classes without an image count nowhere, and that of several models is their mean.
 
     Args:
-        right: [items], 0 or 1.
+        right: [items] or [models, items], 0 or 1.
         y: labels [items].
         counts: images of each client and class, [clients, classes].
     """
-    classes = counts.shape[1]
-    wins = torch.zeros(classes, dtype=torch.float64).index_add(0, y, right.double())
+    classes, right = counts.shape[1], right.view(-1, len(y)).int()
+    wins = torch.zeros(len(right), classes, dtype=torch.float64).index_add(1, y, right.double())
     sizes = torch.bincount(y, minlength=classes).double()
+    each = list(zip(y.tolist(), map(tuple, right.T.tolist()), strict=True))
 
     def clients(accuracy: Tensor) -> Tensor:
         own = counts.double() * ~accuracy.isnan()
@@ -66,23 +68,19 @@ def of_classes(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
 
     lowest = max(1, round(LOWEST * len(counts)))
     numbers: dict[str, Callable[[Tensor], float]] = {
-        "worst_class": lambda accuracy: float(accuracy.nan_to_num(1.0).min()),
+        "worst_class": lambda accuracy: float(accuracy.mean(0).nan_to_num(1.0).min()),
         "worst_client": lambda accuracy: float(clients(accuracy)[0]),
         "lowest_fifth": lambda accuracy: float(clients(accuracy)[:lowest].mean()),
     }
     found = {}
     for name, number in numbers.items():
-        without = {}  # an item leaves in one of two ways: right or wrong
-        for label in set(y.tolist()):
-            for win in (0, 1):
-                less = wins.clone(), sizes.clone()
-                less[0][label] -= win
-                less[1][label] -= 1
-                without[label, win] = number(less[0] / less[1])
-        each = zip(y.tolist(), right.int().tolist(), strict=True)
-        found[name] = OfAll(
-            number(wins / sizes), {f"image {place}": without[label, win] for place, (label, win) in enumerate(each)}
-        )
+        without = {}  # an item leaves with its label, right or wrong by each model
+        for label, won in set(each):
+            less = wins.clone(), sizes.clone()
+            less[0][:, label] -= torch.tensor(won, dtype=torch.float64)
+            less[1][label] -= 1
+            without[label, won] = number(less[0] / less[1])
+        found[name] = OfAll(number(wins / sizes), {f"image {place}": without[kind] for place, kind in enumerate(each)})
     return found
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fal.scoring import of_classes, summarise
+from fal.scoring import Judged, items_of, of_classes, summarise
 
 RIGHT = torch.tensor([1, 1, 0, 1, 0, 0])
 Y = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -22,6 +22,16 @@ def test_two_images_are_enough() -> None:
     assert {name: each.value for name, each in found.items()} == {
         "worst_class": 0.0, "worst_client": 0.0, "lowest_fifth": 0.0
     }  # fmt: skip
+
+
+def test_a_client_with_a_model_of_its_own_is_judged_by_that() -> None:
+    counts, right = torch.tensor([[4, 0], [0, 2]]), torch.stack([RIGHT, 1 - RIGHT])
+    found = {name: each.value for name, each in of_classes(right, Y, counts).items()}
+    assert found == pytest.approx({"worst_class": 0.5, "worst_client": 2 / 3, "lowest_fifth": 2 / 3})
+    without = of_classes(right, Y, counts)["worst_client"].without
+    assert without["image 0"] == pytest.approx(0.5) and without["image 3"] == pytest.approx(2 / 3)
+    shown = [item.scores["pgd"] for item in items_of(Judged(*[{"pgd": right}] * 3), Y, "test")]
+    assert set(shown) == {(0.5, 1)}
 
 
 def test_intervals_are_as_wide_as_confidence_asks() -> None:
