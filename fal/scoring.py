@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, mean
 
 import torch
 from torch import Tensor
@@ -49,18 +49,17 @@ def items_of(judged: Judged, y: Tensor, split: str) -> list[Item]:
 def of_classes(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
     """Accuracy of the worst class, of the worst client and of the lowest fifth of the clients.
 
-    A client's accuracy is that on its own mixture of the classes, sum_k p_ck accuracy_k, by its own model where it has
-    one. Classes without an image count nowhere, and that of several models is their mean.
+    A client's accuracy is that on its own mixture of the classes: sum_k p_ck accuracy_k. Classes without an image count
+    nowhere.
 
     Args:
-        right: [items] or [models, items], 0 or 1.
+        right: [items], 0 or 1.
         y: labels [items].
         counts: images of each client and class, [clients, classes].
     """
-    classes, right = counts.shape[1], right.view(-1, len(y)).int()
-    wins = torch.zeros(len(right), classes, dtype=torch.float64).index_add(1, y, right.double())
+    classes = counts.shape[1]
+    wins = torch.zeros(classes, dtype=torch.float64).index_add(0, y, right.double())
     sizes = torch.bincount(y, minlength=classes).double()
-    each = list(zip(y.tolist(), map(tuple, right.T.tolist()), strict=True))
 
     def clients(accuracy: Tensor) -> Tensor:
         own = counts.double() * ~accuracy.isnan()
@@ -68,19 +67,43 @@ def of_classes(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
 
     lowest = max(1, round(LOWEST * len(counts)))
     numbers: dict[str, Callable[[Tensor], float]] = {
-        "worst_class": lambda accuracy: float(accuracy.mean(0).nan_to_num(1.0).min()),
+        "worst_class": lambda accuracy: float(accuracy.nan_to_num(1.0).min()),
         "worst_client": lambda accuracy: float(clients(accuracy)[0]),
         "lowest_fifth": lambda accuracy: float(clients(accuracy)[:lowest].mean()),
     }
     found = {}
     for name, number in numbers.items():
-        without = {}  # an item leaves with its label, right or wrong by each model
-        for label, won in set(each):
-            less = wins.clone(), sizes.clone()
-            less[0][:, label] -= torch.tensor(won, dtype=torch.float64)
-            less[1][label] -= 1
-            without[label, won] = number(less[0] / less[1])
-        found[name] = OfAll(number(wins / sizes), {f"image {place}": without[kind] for place, kind in enumerate(each)})
+        without = {}  # an item leaves in one of two ways: right or wrong
+        for label in set(y.tolist()):
+            for win in (0, 1):
+                less = wins.clone(), sizes.clone()
+                less[0][label] -= win
+                less[1][label] -= 1
+                without[label, win] = number(less[0] / less[1])
+        each = zip(y.tolist(), right.int().tolist(), strict=True)
+        found[name] = OfAll(
+            number(wins / sizes), {f"image {place}": without[label, win] for place, (label, win) in enumerate(each)}
+        )
+    return found
+
+
+def of_models(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
+    """The same where each client may have a model, right [models, items]: a client is judged by its own, and the
+    worst class is the mean over the models, each with its own."""
+    if len(right) == 1:
+        return of_classes(right[0], y, counts)
+    each = [of_classes(own, y, counts[client : client + 1]) for client, own in enumerate(right)]
+    lowest = max(1, round(LOWEST * len(each)))
+    ways: dict[str, tuple[str, Callable[[list[float]], float]]] = {
+        "worst_class": ("worst_class", mean),
+        "worst_client": ("worst_client", min),
+        "lowest_fifth": ("worst_client", lambda values: mean(sorted(values)[:lowest])),
+    }
+    found = {}
+    for name, (of, way) in ways.items():
+        numbers = [its[of] for its in each]
+        groups = {group: way([its.without[group] for its in numbers]) for group in numbers[0].without}
+        found[name] = OfAll(way([its.value for its in numbers]), groups)
     return found
 
 
