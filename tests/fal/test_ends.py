@@ -11,6 +11,7 @@ from common.errors import UserError
 from fal.alarm import Alarm
 from fal.alone import Alone
 from fal.build import build
+from fal.scoring import Judged, items_of, of_classes, of_models
 from fal.states import ServerState
 from tests.fal.small import apart, federation, optimiser
 
@@ -101,6 +102,31 @@ def test_propagation_without_batch_norm_is_refused(composed: Callable[..., Any])
     config = composed(*WORDS, "method=fedrbn", "model=cnn_9k", "model.norm=group")
     with pytest.raises(UserError, match="method.able=0.5 with model.norm=group: .* use model.norm=batch"):
         build(config, torch.device("cpu"), torch.float32)
+
+
+# ---- their numbers
+
+RIGHT = torch.tensor([1, 1, 0, 1, 0, 0])
+Y = torch.tensor([0, 0, 0, 1, 1, 1])
+
+
+def test_a_client_with_a_model_of_its_own_is_judged_by_that() -> None:
+    """By class: model 0 is right on 2/3 and 1/3, model 1 on 1/3 and 2/3."""
+    counts, right = torch.tensor([[4, 0], [1, 1]]), torch.stack([RIGHT, 1 - RIGHT])
+    found = of_models(right, Y, counts)
+    expected = {"worst_class": 1 / 3, "worst_client": 0.5, "lowest_fifth": 0.5}
+    assert {name: each.value for name, each in found.items()} == pytest.approx(expected)
+    assert found["worst_client"].without["image 2"] == pytest.approx((0 + 2 / 3) / 2)
+    alone = of_models(right[:1], Y, counts)
+    assert {name: each.value for name, each in alone.items()} == {
+        name: each.value for name, each in of_classes(RIGHT, Y, counts).items()
+    }
+
+
+def test_items_of_several_models_are_right_by_a_share() -> None:
+    right = torch.stack([RIGHT, 1 - RIGHT, torch.ones_like(RIGHT), torch.ones_like(RIGHT)])
+    shown = [item.scores["pgd"] for item in items_of(Judged(*[{"pgd": right}] * 3), Y, "test")]
+    assert set(shown) == {(0.75, 1)}
 
 
 # ---- the alarm

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fal.scoring import Judged, items_of, of_classes, of_models, summarise
+from fal.scoring import of_classes, summarise
 
 RIGHT = torch.tensor([1, 1, 0, 1, 0, 0])
 Y = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -22,25 +22,6 @@ def test_two_images_are_enough() -> None:
     assert {name: each.value for name, each in found.items()} == {
         "worst_class": 0.0, "worst_client": 0.0, "lowest_fifth": 0.0
     }  # fmt: skip
-
-
-def test_a_client_with_a_model_of_its_own_is_judged_by_that() -> None:
-    """By class: model 0 is right on 2/3 and 1/3, model 1 on 1/3 and 2/3."""
-    counts, right = torch.tensor([[4, 0], [1, 1]]), torch.stack([RIGHT, 1 - RIGHT])
-    found = of_models(right, Y, counts)
-    expected = {"worst_class": 1 / 3, "worst_client": 0.5, "lowest_fifth": 0.5}
-    assert {name: each.value for name, each in found.items()} == pytest.approx(expected)
-    assert found["worst_client"].without["image 2"] == pytest.approx((0 + 2 / 3) / 2)
-    alone = of_models(right[:1], Y, counts)
-    assert {name: each.value for name, each in alone.items()} == {
-        name: each.value for name, each in of_classes(RIGHT, Y, counts).items()
-    }
-
-
-def test_items_of_several_models_are_right_by_a_share() -> None:
-    right = torch.stack([RIGHT, 1 - RIGHT, torch.ones_like(RIGHT), torch.ones_like(RIGHT)])
-    shown = [item.scores["pgd"] for item in items_of(Judged(*[{"pgd": right}] * 3), Y, "test")]
-    assert set(shown) == {(0.75, 1)}
 
 
 def test_intervals_are_as_wide_as_confidence_asks() -> None:
