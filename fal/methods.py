@@ -138,7 +138,10 @@ class Local:
         return attack(own, folded, ball, self.attack, draws, early_exit=leaves).view(shape)
 
     def _leaving(self, weights: Weights, y: Tensor, batch: Batch, reference: tuple[Tensor, ...]) -> Classifier:
-        """What an attack climbs by whose items leave, y [*clients, items]; of a stack, some sooner than others."""
+        """What an attack climbs by whose items leave, y [*clients, items]; of a stack, some sooner than others.
+
+        Shapes change on the way, so that its gradient is not traced into a program.
+        """
 
         def logits(points: Tensor, *whose: Tensor) -> Tensor:
             if not whose:

@@ -13,6 +13,7 @@ from fal.federation import Federation
 from fal.methods import spread_out
 from fal.network import ATTACKED
 from fal.settings import FederationConfig
+from fal.trust import Aggregator, AggregatorConfig
 from tests.fal.small import Quadratic, apart, federation, images, net, optimiser, trained
 
 EXACT = 1e-12
@@ -28,6 +29,22 @@ def same_in_a_stack(name: str, rounds: int = 2, **settings: Any) -> Federation:
     assert apart(stacked.server.weights, loop.server.weights) < EXACT
     assert not loop.server.buffers or apart(stacked.server.buffers, loop.server.buffers) < EXACT
     return stacked
+
+
+@pytest.mark.parametrize("name", ["dbfat", "fedrbn", "free"])
+@pytest.mark.parametrize(
+    ("rule", "aggregator"),
+    [
+        ("scaffold", AggregatorConfig(Aggregator.median)),
+        ("feddyn", AggregatorConfig(Aggregator.krum, byzantine=0)),
+        ("fednova", AggregatorConfig(Aggregator.trimmed_mean, trimmed=1)),
+        ("fedprox", AggregatorConfig(Aggregator.geometric_median, iterations=5)),
+    ],
+)
+def test_any_method_goes_with_any_optimiser_and_rule(name: str, rule: str, aggregator: AggregatorConfig) -> None:
+    attack = ONE_STEP if name == "free" else AttackConfig(eps=0.1, steps=3)
+    found = same_in_a_stack(name, kind="bn", attack=attack, optimised=optimiser(rule, lr=0.05), aggregator=aggregator)
+    assert all(w.isfinite().all() for w in found.server.weights.values())
 
 
 # ---- FedDynAT

@@ -1,6 +1,8 @@
 """The two ends of every table: clients that train each by itself, and one model on all of their images."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,12 +10,15 @@ import torch
 
 from common.engine.weights import stack_of, unstack
 from common.errors import UserError
+from common.run.items import read_items
 from fal.alarm import Alarm
 from fal.alone import Alone
 from fal.build import build
 from fal.scoring import Judged, items_of, of_classes, of_models
 from fal.states import ServerState
+from tests.fal.runs import train
 from tests.fal.small import apart, federation, optimiser
+from tests.runs import only_run, run_here
 
 EXACT = 1e-12
 WORDS = [
@@ -102,6 +107,18 @@ def test_propagation_without_batch_norm_is_refused(composed: Callable[..., Any])
     config = composed(*WORDS, "method=fedrbn", "model=cnn_9k", "model.norm=group")
     with pytest.raises(UserError, match="method.able=0.5 with model.norm=group: .* use model.norm=batch"):
         build(config, torch.device("cpu"), torch.float32)
+
+
+def test_a_local_run_is_evaluated_again_as_it_was(tmp_path: Path) -> None:
+    from fal.evaluate import main
+
+    assert train(tmp_path, "method=local_at", "federation.rounds=2") == 0
+    folder = only_run(tmp_path)
+    assert run_here(main, f"run={folder}") == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert json.loads((folder / "evaluation-test.json").read_text()) == results["test"]
+    shares = {item.scores["natural"][0] for item in read_items(folder) if item.counts()}
+    assert shares <= {0.0, 0.25, 0.5, 0.75, 1.0} and shares - {0.0, 1.0}, "means over four models"
 
 
 # ---- their numbers
