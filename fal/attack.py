@@ -41,8 +41,8 @@ def attack(
         ball: where the points may go. Its radius counts; `config.eps` only sets the length of a step.
         config: kind, number and length of steps, restarts, start. `config.loss` is for whoever makes the gain.
         draws: random numbers of the starts; not asked with `start=none`.
-        early_exit: an item leaves as soon as it is misclassified, at x, at the start or on its way, with that point.
-            For test time; the gain must be a `Classifier`.
+        early_exit: an item leaves as soon as it is misclassified, at x, at the start or on its way, with that point;
+            the gain must be a `Classifier`.
 
     Raises:
         ValueError: `early_exit` with a gain that does not know whom it has fooled.

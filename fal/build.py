@@ -9,18 +9,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from common.engine.weights import stack_of
 from common.errors import UserError
+from fal.alone import Alone
 from fal.byzantine import Byzantine
 from fal.config import TrainConfig
 from fal.data import load
-from fal.federation import Federation, clients_of
+from fal.federation import Federation
 from fal.images.images import Images
 from fal.methods import Local
 from fal.model import build as build_network
 from fal.network import Network
 from fal.partition import matrix, partition, seen, validation_clients
+from fal.settings import Training
 from fal.sharing.config import Kind, PartitionConfig
-from fal.states import fresh_states
+from fal.states import ServerState, fresh_states
+from fal.workload import clients_of
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +48,23 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     splits, parts = _shared(load(config.data), config.partition, config.seed)
     train = splits["train"]
     counts = matrix(train.y, parts, train.classes)
-    clients = clients_of(parts, train.y, train.classes, dtype, config.federation.batch)
+    training, all_clients = config.method.training, [torch.cat(parts).sort().values]
+    own = all_clients if training is Training.centralised else parts
+    clients = clients_of(own, train.y, train.classes, dtype, config.federation.batch, len(parts) // len(own))
     network = Network(
         build_network(config.model, *train.shape, train.classes, config.seed).to(device, dtype),
-        compiled=config.federation.compile,
-    )
+        compiled=config.federation.compile, dual=config.method.able is not None,
+    )  # fmt: skip
+    if network.dual and not network.batch_norm:
+        raise UserError(
+            f"method.able={config.method.able:g} with model.norm={config.model.norm}: it propagates statistics of "
+            "batch norm; use model.norm=batch"
+        )
     _check_norm(network, config.federation.batch or min(len(client.indices) for client in clients))
-    states = fresh_states(network, config.optimiser, [client.number for client in clients], dtype, device)
+    server, states = fresh_states(network, config.optimiser, [client.number for client in clients], dtype, device)
+    if training is Training.local:
+        weights, buffers = (stack_of([each] * len(clients)) for each in server.state)
+        server = ServerState(weights, buffers)
     if outside := config.federation.extensions(config.optimiser):
         log.info("outside the theorem: %s", ", ".join(outside))
     x, y = train.x.to(device, dtype), train.y.to(device)
@@ -59,10 +73,10 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
         if config.byzantine.clients
         else None
     )
-    federation = Federation(
+    federation = (Alone if training is Training.local else Federation)(
         Local(network, config.method, config.attack, train.bounded), (x, y),
         [replace(each, indices=each.indices.to(device), log_counts=each.log_counts.to(device)) for each in clients],
-        config.federation, config.optimiser, config.aggregator, config.seed, *states, byzantine,
+        config.federation, config.optimiser, config.aggregator, config.seed, server, states, byzantine,
     )  # fmt: skip
     return Parts(splits, federation, counts)
 

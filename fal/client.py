@@ -7,7 +7,7 @@ dU <- W - U
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -16,9 +16,10 @@ from common.engine.inner import adapt
 from common.engine.rules import SGD, Momentum, UpdateRule
 from common.engine.settings import Unroll
 from common.engine.weights import Weights, stack, stack_of, unstack
+from fal.free import Free
 from fal.keys import Key
 from fal.methods import Batch, Local
-from fal.settings import Optimiser, OptimiserConfig, Refresh
+from fal.settings import Objective, Optimiser, OptimiserConfig, Refresh
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Global:
     """Running statistics of batch norm."""
     variate: Weights = field(default_factory=dict)
     """SCAFFOLD's c; empty for others."""
+    each: bool = False
+    """Is it a stack, of a model for each of several works?"""
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,21 @@ class Work:
     last_epoch: int
     """Number of the steps that are the last pass over the client's items."""
     variate: Weights = field(default_factory=dict)
-    """SCAFFOLD's c_i, the client's state."""
+    """SCAFFOLD's c_i or FedDyn's gradient, the client's state."""
     y: Tensor | None = None
     """Labels of the client's own making, in place of those of the data."""
+    attacks: bool = True
+    """Can the client afford attacks? Else it trains on clean points."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Works of one shape can be stacked."""
+        """Sizes of the batches."""
         return tuple(len(batch) for batch in self.batches)
+
+    @property
+    def kind(self) -> tuple[bool, tuple[int, ...]]:
+        """Works of one kind can be stacked."""
+        return self.attacks, self.shape
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,8 @@ class Update:
     adversarial_loss: float
     """Summed over the items of the last pass: what SFAT ranks by."""
     steps: int
+    gradients: int
+    """Gradients of a batch that were taken, by weights or by points; both in one backward pass are one."""
 
 
 Remote = Callable[[Global, Mapping[int, Work], int], Mapping[int, Update]]
@@ -76,30 +88,37 @@ Remote = Callable[[Global, Mapping[int, Work], int], Mapping[int, Update]]
 def client_step(
     local: Local, optimiser: OptimiserConfig, images: tuple[Tensor, Tensor], start: Global, works: Sequence[Work]
 ) -> list[Update]:
-    """The local steps of one client, or of several at once whose works have one shape; nothing given is written to.
+    """The local steps of one client, or of several at once whose works are of one kind; nothing given is written to.
 
     Args:
         local: the method's objective.
         optimiser: rate, momentum and corrections of the local steps.
         images: all points [all, ...] and labels [all] that `batches` point into.
-        start: the global weights.
-        works: one a client; a single one goes without the axis of a stack.
+        start: the weights that all begin with, or each with its own.
+        works: one a client, of one kind; a single one goes without the axis of a stack.
     """
     stacked, first = len(works) > 1, works[0]
-    rate = optimiser.lr
+    local, rate = local if first.attacks else replace(local, attacks=False), optimiser.lr
 
     def lifted(weights: Weights) -> Weights:
-        return stack(weights, len(works)) if stacked else weights
+        return stack(weights, len(works)) if stacked and not start.each else weights
 
-    own = [{name: b.clone() for name, b in start.buffers.items()} for _ in works]
-    buffers = stack_of(own) if stacked else own[0]  # batch norm moves them in place
+    origin, given, attacked_of = lifted(start.weights), lifted(start.buffers), _Memory()
+    buffers = {name: b.clone() for name, b in given.items()}  # batch norm moves them in place
     variates = [work.variate for work in works]
-    pull = _pull(optimiser, start, stack_of(variates) if stacked else variates[0], stacked)
-    origin, attacked_of = lifted(start.weights), _Memory()
+    pull = _pull(optimiser, origin, start.variate, stack_of(variates) if stacked else variates[0], stacked)
     sums: list[Tensor] = []
 
+    def batch_of(step: int) -> Batch:
+        return replace(_batch(works, images, step), origin={**origin, **given})
+
+    def taken(weights: Weights, batch: Batch, worst: Tensor) -> Tensor:
+        items = local.loss({**weights, **buffers}, batch, worst)
+        sums.append(items.detach().sum(-1))
+        return items.mean(-1) + pull(weights)
+
     def loss(weights: Weights, step: int) -> Tensor:
-        batch = _batch(works, images, step)
+        batch = batch_of(step)
         every_step = local.method.refresh is Refresh.step
         source = weights if every_step else origin
 
@@ -109,17 +128,16 @@ def client_step(
                 statistics = {name: b.clone() for name, b in buffers.items()}
             return local.attacked({**source, **statistics}, batch)
 
-        worst = attacked() if every_step else attacked_of(first.batches[step], attacked)
-        items = local.loss({**weights, **buffers}, batch, worst)
-        sums.append(items.detach().sum(-1))
-        return items.mean(-1) + pull(weights)
+        return taken(weights, batch, attacked() if every_step else attacked_of(first.batches[step], attacked))
 
+    free = Free(taken, batch_of, local) if local.method.objective is Objective.free else None
     steps = len(first.batches)
     found = adapt(
-        loss, origin, lambda step: [step], steps=steps, rule=_rule(optimiser), rates=rate, unroll=Unroll.none
+        free or loss, origin, lambda step: [step], steps=steps, rule=_rule(optimiser), rates=rate, unroll=Unroll.none
     ).weights  # fmt: skip
+    attacks = steps if local.method.refresh is Refresh.step else attacked_of.made
     sizes, updates = first.shape, []
-    deltas = {name: w - start.weights[name] for name, w in found.items()}
+    deltas = {name: w - origin[name] for name, w in found.items()}
     told_all = torch.stack(sums).view(steps, len(works)).T.tolist()
     for place, work in enumerate(works):
         delta, moved = (unstack(deltas, place), unstack(buffers, place)) if stacked else (deltas, buffers)
@@ -128,11 +146,12 @@ def client_step(
             Update(
                 delta,
                 moved,
-                _variate(optimiser, start, work, delta, steps * rate),
+                _variate(optimiser, start.variate, work, delta, steps * rate),
                 told[0] / sizes[0],
                 told[-1] / sizes[-1],
                 sum(told[-work.last_epoch :]),
                 steps,
+                steps + attacks * local.attack_gradients,
             )  # fmt: skip
         )
     return updates
@@ -142,12 +161,13 @@ class _Memory:
     """What a batch gave, while the same tensor of indices comes again."""
 
     def __init__(self) -> None:
+        self.made = 0
         self._of: Tensor | None = None
         self._found: Tensor | None = None
 
     def __call__(self, batch: Tensor, make: Callable[[], Tensor]) -> Tensor:
         if self._found is None or self._of is not batch:
-            self._of, self._found = batch, make()
+            self._of, self._found, self.made = batch, make(), self.made + 1
         return self._found
 
 
@@ -173,30 +193,38 @@ def _rule(optimiser: OptimiserConfig) -> UpdateRule:
 
 
 def _pull(
-    optimiser: OptimiserConfig, start: Global, variates: Weights, stacked: bool
+    optimiser: OptimiserConfig, origin: Weights, variate: Weights, variates: Weights, stacked: bool
 ) -> Callable[[Weights], Tensor | float]:
     """What is added to the loss [*clients], so that its gradient is the optimiser's correction.
 
     FedProx: mu / 2 |W - U|^2 (arXiv 1812.06127). SCAFFOLD: <c - c_i, W>, of gradient c - c_i (arXiv 1910.06378).
+    FedDyn: mu / 2 |W - U|^2 - <g_i, W> (arXiv 2111.04263).
     """
 
     def summed(parts: list[Tensor]) -> Tensor:
         return torch.stack([part.flatten(int(stacked)).sum(-1) for part in parts]).sum(0)
 
+    def near(weights: Weights) -> Tensor:
+        return (optimiser.mu or 0.0) / 2 * summed([(w - origin[name]).square() for name, w in weights.items()])
+
     if optimiser.name is Optimiser.fedprox:
-        mu = optimiser.mu or 0.0
-        return lambda weights: mu / 2 * summed([(w - start.weights[name]).square() for name, w in weights.items()])
+        return near
+    if optimiser.name is Optimiser.feddyn:
+        return lambda weights: near(weights) - summed([w * variates[name] for name, w in weights.items()])
     if optimiser.name is Optimiser.scaffold:
-        correction = {name: c - variates[name] for name, c in start.variate.items()}
+        correction = {name: c - variates[name] for name, c in variate.items()}
         return lambda weights: summed([w * correction[name] for name, w in weights.items()])
     return lambda weights: 0.0
 
 
-def _variate(optimiser: OptimiserConfig, start: Global, work: Work, delta: Weights, path: float) -> Weights:
-    """SCAFFOLD's new c_i = c_i - c + (U - W) / (K eta_local), its option II."""
-    if optimiser.name is not Optimiser.scaffold:
-        return {}
-    return {name: own - start.variate[name] - delta[name] / path for name, own in work.variate.items()}
+def _variate(optimiser: OptimiserConfig, variate: Weights, work: Work, delta: Weights, path: float) -> Weights:
+    """The client's state after the round: SCAFFOLD's new c_i = c_i - c + (U - W) / (K eta_local), its option II;
+    FedDyn's g_i - mu (W - U)."""
+    if optimiser.name is Optimiser.scaffold:
+        return {name: own - variate[name] - delta[name] / path for name, own in work.variate.items()}
+    if optimiser.name is Optimiser.feddyn:
+        return {name: own - (optimiser.mu or 0.0) * delta[name] for name, own in work.variate.items()}
+    return {}
 
 
 def effective_steps(steps: int, optimiser: OptimiserConfig) -> float:

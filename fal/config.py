@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from common.errors import UserError
 from common.fields import UNHASHED
 from common.run.schema import RunConfig
-from fal.adversary.config import AttackConfig, Loss, Norm, Start
-from fal.flower.config import EngineConfig
+from fal.adversary.config import AttackConfig, Kind, Loss, Norm, Start
+from fal.flower.config import Engine, EngineConfig
 from fal.images.config import DataConfig
 from fal.networks.config import ModelConfig
-from fal.settings import FederationConfig, MethodConfig, Objective, OptimiserConfig
+from fal.settings import FederationConfig, MethodConfig, Objective, Optimiser, OptimiserConfig, Training
 from fal.sharing.config import PartitionConfig
 from fal.theory_config import TheoryConfig
 from fal.toy_config import ToyConfig
-from fal.trust import AggregatorConfig, ByzantineConfig
+from fal.trust import Aggregator, AggregatorConfig, ByzantineConfig
 
 
 @dataclass
@@ -79,6 +79,7 @@ class TrainConfig(RunConfig):
             UserError: an attack that is not for these data, or evaluation attacks less than training does.
         """
         self._check_attack()
+        self._check_training()
         if self.method.objective is Objective.clean or self.evaluation.allow_weaker:
             return
         for key in ("eps", "steps", "restarts"):
@@ -88,6 +89,26 @@ class TrainConfig(RunConfig):
                     f"evaluation.{key}={asked} with attack.{key}={trained}: the test would attack less than training "
                     f"did; use evaluation.{key}={trained} or more, or evaluation.allow_weaker=true"
                 )
+
+    def _check_training(self) -> None:
+        training, free = self.method.training, self.method.objective is Objective.free
+        if training is not Training.federated and self.engine.name is not Engine.inprocess:
+            raise UserError(f"engine={self.engine.name} with method.training={training}: use engine=inprocess")
+        idle = {
+            "optimiser": self.optimiser.name is not Optimiser.fedavg, "method.slack": self.method.slack,
+            "aggregator": self.aggregator.name is not Aggregator.mean, "method.eta_global": self.method.eta_global != 1,
+            "byzantine": self.byzantine.clients > 0,
+        }  # fmt: skip
+        if training is Training.local and (keys := [key for key, on in idle.items() if on]):
+            raise UserError(
+                f"{', '.join(keys)} with method.training=local: nothing is exchanged, so it changes nothing; leave it"
+            )
+        if free and (self.attack.kind is not Kind.fgsm or self.attack.start is not Start.none):
+            raise UserError(
+                f"attack.kind={self.attack.kind}, attack.start={self.attack.start} with method.objective=free: its "
+                "points begin where they are and climb one step at a time; use attack.kind=fgsm, attack.steps=1, "
+                "attack.start=none"
+            )
 
     def _check_attack(self) -> None:
         attack, eps = self.attack, self.evaluation.eps

@@ -64,14 +64,14 @@ def measure(
     The server of `parts` holds the selected weights; `last` and `recent` are those of the last rounds.
     """
     from fal.judge import ROBUST, check, judged
-    from fal.scoring import items_of, of_classes, summarise
+    from fal.scoring import items_of, of_models, summarise
 
     images, federation = parts.splits[split], parts.federation
     network, best = federation.local.network, federation.server.state
     if config.evaluation.sanity:
-        check(network.module(*best), images, config.attack, config.evaluation)
+        check(network.modules(*best)[0], images, config.attack, config.evaluation)
     found = judged(network, {"best": best, "last": last}, recent, images, config.attack, config.evaluation)
-    items, of_all = items_of(found, images.y, split), of_classes(found.best[ROBUST], images.y, parts.counts)
+    items, of_all = items_of(found, images.y, split), of_models(found.best[ROBUST], images.y, parts.counts)
     return summarise(items, of_all, config.evaluation.confidence), items, of_all
 
 

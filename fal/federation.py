@@ -1,11 +1,10 @@
 """The federation: who takes part in a round, in which chunks clients train, and what the server makes of it."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil
+from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from common.engine.weights import Weights, averaged, stack_of
@@ -15,42 +14,14 @@ from fal.byzantine import Byzantine
 from fal.client import Global, Remote, Update, Work, client_step, effective_steps
 from fal.keys import Key
 from fal.methods import Local
-from fal.settings import ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
+from fal.network import ATTACKED
+from fal.settings import STATEFUL, ClientWeights, FederationConfig, MethodConfig, Optimiser, OptimiserConfig
 from fal.states import ClientStates, ServerState
 from fal.trust import Aggregator, AggregatorConfig
+from fal.workload import Client, batches_of
 
 log = logging.getLogger(__name__)
 SERVER = "server"
-
-
-@dataclass(frozen=True)
-class Client:
-    """A client's data."""
-
-    number: int
-    indices: Tensor
-    """Of its items, into the train split."""
-    log_counts: Tensor
-    """[classes]: of its labels; absent classes count as 1."""
-
-
-def clients_of(parts: Sequence[Tensor], y: Tensor, classes: int, dtype: torch.dtype, batch: int) -> list[Client]:
-    """The clients of a partition.
-
-    Raises:
-        UserError: one has no item, or fewer than a batch.
-    """
-    found = []
-    for number, indices in enumerate(parts):
-        if len(indices) < max(1, batch):
-            raise UserError(
-                f"client {number} has {len(indices)} of the {len(y)} items and federation.batch={batch}: every client "
-                "needs a full batch; use a smaller federation.batch, fewer partition.clients, or a larger "
-                "partition.minimum"
-            )
-        counts = torch.bincount(y[indices], minlength=classes).clamp(min=1)
-        found.append(Client(number, indices, counts.to(dtype).log()))
-    return found
 
 
 @dataclass(frozen=True)
@@ -117,6 +88,13 @@ class Federation:
         """Of the local objective."""
         return self.local.method
 
+    @cached_property
+    def able(self) -> frozenset[int]:
+        """Clients that can afford attacks, one at least; the same ones in every round."""
+        share, count = self.method.able, len(self.clients)
+        chosen = Key(self.seed, 0, SERVER).permutation(0, "able", count).tolist()
+        return frozenset(chosen if share is None else chosen[: max(1, round(share * count))])
+
     def chosen(self, number: int) -> list[Client]:
         """The clients of a round, in the order of their numbers, without those that drop out."""
         key = Key(self.seed, number, SERVER)
@@ -131,21 +109,13 @@ class Federation:
     def work(self, client: Client, number: int) -> Work | None:
         """What a client does in a round; None: it is slow and gets no step done."""
         key = Key(self.seed, number, client.number)
-        size = len(client.indices)
-        batch = self.config.batch or size
-        each = size // batch
-        steps = self.config.local_steps or max(1, round(self.config.local_epochs * each))
-        if self.config.stragglers and float(key.uniform(0, "slow", (1,))) < self.config.stragglers:
-            steps = int(self.config.deadline * steps)
-        if not steps:
+        batches, last = batches_of(
+            client.indices, self.config, key, number, replays=self.method.replays or 1, shares=client.shares
+        )
+        if not batches:
             return None
-        if batch == size:
-            batches = [client.indices] * steps
-        else:
-            orders = [key.permutation(epoch, "order", size) for epoch in range(ceil(steps / each))]
-            batches = [part for order in orders for part in client.indices[order[: each * batch]].split(batch)][:steps]
         variate = self.states.variates.get(client.number, {})
-        work = Work(key, batches, client.log_counts, min(steps, each), variate)
+        work = Work(key, batches, client.log_counts, last, variate, attacks=client.number in self.able)
         return work if self.byzantine is None else self.byzantine.disguised(client.number, work)
 
     def optimiser_of(self, number: int) -> OptimiserConfig:
@@ -155,27 +125,32 @@ class Federation:
 
     def train(self, works: Mapping[int, Work], number: int) -> Iterable[tuple[int, Update]]:
         """The updates of the clients, one after the other in the order of groups of works that have one shape."""
-        start = Global(self.server.weights, self.server.buffers, self.server.variate)
         if self.remote is not None:
-            yield from self.remote(start, works, number).items()
+            yield from self.remote(self.start([*works]), works, number).items()
             return
-        groups: dict[tuple[int, ...], list[int]] = {}
+        groups: dict[Hashable, list[int]] = {}
         for client, work in works.items():
-            groups.setdefault(work.shape, []).append(client)
+            groups.setdefault(work.kind, []).append(client)
         optimiser = self.optimiser_of(number)
         for group in groups.values():
             size = self.chunk(works[group[0]], len(group))
             for at in range(0, len(group), size):
                 few = group[at : at + size]
                 own = [works[client] for client in few]
-                yield from zip(few, client_step(self.local, optimiser, self.images, start, own), strict=True)
+                found = client_step(self.local, optimiser, self.images, self.start(few), own)
+                yield from zip(few, found, strict=True)
+
+    def start(self, clients: Sequence[int]) -> Global:
+        """What these clients begin a round with; FedDyn's server keeps its variate to itself."""
+        variate = self.server.variate if self.optimiser.name is Optimiser.scaffold else {}
+        return Global(*self.server.state, variate)
 
     def chunk(self, work: Work, clients: int) -> int:
         """How many clients with works of this shape go at once."""
         if not self.config.stack or clients == 1:
             return 1
-        part = self.images[0][work.batches[0]], self.images[1][work.batches[0]]
-        return self.local.network.chunk(self.server.weights, self.server.buffers, part, clients)
+        part, start = (self.images[0][work.batches[0]], self.images[1][work.batches[0]]), self.start([0])
+        return self.local.network.chunk(start.weights, start.buffers, part, clients)
 
     def round(self, number: int) -> Round:
         """Train the clients of round `number`, move the server if enough updates come: by seed, number and state alone.
@@ -215,7 +190,7 @@ class Federation:
         if self.byzantine is not None:
             updates = self.byzantine.tampered(dict(updates), number).items()
         for client, update in updates:
-            if reason := self.server.fault(update):
+            if reason := self.server.fault(update, self.start([client])):
                 found.left_out[client] = reason
                 continue
             found.norms[client] = server.norm(update.delta)
@@ -261,12 +236,18 @@ class Federation:
             change = server.combined(self.aggregator, list(map(self.direction, updates)), shares, state.weights)
             buffers = averaged(stack_of([update.buffers for update in updates]), plain)
         state.weights = {name: w + rate * change[name].to(w) for name, w in state.weights.items()}
+        if self.method.able is not None:
+            able = sum(share for share, client in zip(plain, found.updates, strict=True) if client in self.able)
+            buffers = server.propagated(state.buffers, buffers, able, ATTACKED)
         state.buffers = buffers
-        if self.optimiser.name is Optimiser.scaffold:
+        if self.optimiser.name in STATEFUL:
             self.move_variates(found.updates)
+        if self.optimiser.name is Optimiser.feddyn:
+            mu = self.optimiser.mu or 1.0
+            state.weights = {name: w - state.variate[name] / mu for name, w in state.weights.items()}
 
     def move_variates(self, found: Mapping[int, Update]) -> None:
-        """SCAFFOLD: c <- c + (1 / N) sum over the round's clients of (c_i new - c_i), N all clients."""
+        """SCAFFOLD's c, FedDyn's h: c <- c + (1 / N) sum over the round's clients of (c_i new - c_i), N all clients."""
         share = 1 / len(self.clients)
         for client, update in found.items():
             before = self.states.variates[client]
@@ -281,14 +262,15 @@ class Federation:
         return 1.0 if uniform else float(len(self.clients[client].indices))
 
     def measured(self, found: Collected) -> dict[str, float]:
-        """Means over the round's clients, the largest drift, and bytes both ways."""
+        """Means over the round's clients, the largest drift, and bytes both ways as the algorithm needs them."""
         updates = list(found.updates.values())
         size = sum(w.numel() * w.element_size() for w in (*self.server.weights.values(), *self.server.buffers.values()))
-        each = 2 if self.optimiser.name is Optimiser.scaffold else 1
+        each = 2 if self.optimiser.name is Optimiser.scaffold else 1  # FedDyn's variates stay where they are
         mean = 1 / len(updates)
         return {
             "loss_first": mean * sum(update.loss_first for update in updates),
             "loss_last": mean * sum(update.loss_last for update in updates),
             "drift": max(found.norms[client] for client in found.updates),
+            "gradients": mean * sum(update.gradients for update in updates),
             "bytes": float(2 * each * size * len(updates)),
         }

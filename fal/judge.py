@@ -64,6 +64,15 @@ def judge(
     return {metric: torch.cat(parts) for metric, parts in found.items()}
 
 
+def judge_each(
+    models: Sequence[nn.Module], images: Images, trained: AttackConfig, asked: EvaluationConfig,
+    metrics: Sequence[str], first: int = 0,
+) -> Right:  # fmt: skip
+    """The same of several models, [models, items], under the same starts."""
+    found = [judge(model, images, trained, asked, metrics, first) for model in models]
+    return {metric: torch.stack([each[metric] for each in found]) for metric in metrics}
+
+
 def judged(
     network: Network, rounds: dict[str, tuple[Weights, Weights]], recent: Sequence[tuple[Weights, Weights]],
     images: Images, trained: AttackConfig, asked: EvaluationConfig,
@@ -82,7 +91,7 @@ def judged(
     once = [NATURAL, ROBUST]
 
     def right(state: tuple[Weights, Weights], metrics: Sequence[str]) -> Right:
-        return judge(network.module(*state), images, trained, asked, metrics)
+        return judge_each(network.modules(*state), images, trained, asked, metrics)
 
     best = right(rounds["best"], every)
     last = best if _same(rounds["last"], rounds["best"]) else right(rounds["last"], every)

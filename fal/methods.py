@@ -4,7 +4,7 @@ Every formula holds for one client and for a stack of clients, whose tensors hav
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from common.engine.weights import Weights
 from fal import objective
 from fal.adversary.balls import ball_of
 from fal.adversary.config import AttackConfig, Loss
-from fal.adversary.gains import LABEL_GAINS, Differentiated, Gain, kl_gain
+from fal.adversary.gains import LABEL_GAINS, Classifier, Differentiated, Gain, kl_gain
 from fal.attack import attack
 from fal.network import Network
 from fal.settings import MethodConfig, Objective
@@ -33,6 +33,8 @@ class Batch:
     log_counts: Tensor
     """Of the classes among the client's items, absent ones counted as 1: [*clients, classes]."""
     draws: Draws
+    origin: Weights = field(default_factory=dict)
+    """The global weights and buffers that the round began with."""
 
     @property
     def stacked(self) -> bool:
@@ -49,10 +51,19 @@ class Local:
     attack: AttackConfig
     bounded: bool = True
     """Are all numbers of the points in [0, 1], and stay there?"""
+    attacks: bool = True
+    """False: the objective of a client that cannot afford attacks, cross-entropy at clean points."""
 
-    def logits(self, weights: Weights, x: Tensor, batch: Batch) -> Tensor:
+    @property
+    def attack_gradients(self) -> int:
+        """Gradients by points alone that the attack on a batch takes."""
+        plain = not self.attacks or self.method.objective in (Objective.clean, Objective.free)
+        return 0 if plain or self.method.fraction == 0 else self.attack.steps * self.attack.restarts
+
+    def logits(self, weights: Weights, x: Tensor, batch: Batch, *, attacked: bool = False) -> Tensor:
         """As the loss sees them, in training mode."""
-        return self._seen(self.network(weights, x, stacked=batch.stacked), batch.log_counts)
+        seen = self.network(weights, x, stacked=batch.stacked, attacked=attacked)
+        return self._seen(seen, batch.log_counts)
 
     def _seen(self, logits: Tensor, log_counts: Tensor) -> Tensor:
         if self.method.scale is None:
@@ -62,14 +73,19 @@ class Local:
     def loss(self, weights: Weights, batch: Batch, attacked: Tensor) -> Tensor:
         """Of every item [*clients, items], given the attacked points of the batch."""
         kind, beta = self.method.objective, self.method.beta or 0.0
-        worst = self.logits(weights, attacked, batch)
-        if kind in (Objective.clean, Objective.adversarial, Objective.calibrated):
+        if not self.attacks:
+            return objective.cross_entropy(self.logits(weights, batch.x, batch), batch.y)
+        worst = self.logits(weights, attacked, batch, attacked=True)
+        if kind in (Objective.clean, Objective.adversarial, Objective.calibrated, Objective.free):
             return objective.cross_entropy(worst, batch.y)
         natural = self.logits(weights, batch.x, batch)
         if kind is Objective.trades:
             return objective.trades(natural, worst, batch.y, beta)
         if kind is Objective.mart:
             return objective.mart(natural, worst, batch.y, beta)
+        if kind is Objective.dbfat:
+            whole = self.network(batch.origin, batch.x, training=False, stacked=batch.stacked).detach()
+            return objective.dbfat(natural, worst, whole, batch.y, beta, self.method.gamma or 0.0)
         share = self.method.adversarial_share or 0.0
         return share * objective.cross_entropy(worst, batch.y) + (1 - share) * objective.cross_entropy(natural, batch.y)
 
@@ -80,7 +96,7 @@ class Local:
         """
         fraction = 1.0 if self.method.fraction is None else self.method.fraction
         count = round(fraction * batch.y.shape[-1])
-        if self.method.objective is Objective.clean or count == 0:
+        if self.method.objective is Objective.clean or count == 0 or not self.attacks:
             return batch.x
         items, rest = batch.y.dim() - 1, batch.y.shape[-1] - count
         x, y = batch.x.narrow(items, 0, count), batch.y.narrow(items, 0, count)
@@ -95,7 +111,7 @@ class Local:
 
         def logits(points: Tensor, log_counts: Tensor, *tensors: Tensor) -> Tensor:
             own = dict(zip(names, tensors, strict=True))
-            seen = self.network(own, points.view(shape), training=training, stacked=stacked)
+            seen = self.network(own, points.view(shape), training=training, stacked=stacked, attacked=True)
             return self._seen(seen, log_counts).flatten(0, clients)
 
         def gain(points: Tensor, target: Tensor, *by: Tensor) -> Tensor:
@@ -113,7 +129,43 @@ class Local:
             return gain(points, target, *by)
 
         own: Gain = plain
-        if not (training and self.network.buffers):  # which batch norm would write to
+        if self.method.early_exit:
+            own = self._leaving(weights, y, batch, (target,) if divergence else ())
+        elif not (training and self.network.buffers):  # which batch norm would write to
             program = self.network.programs.of(what, gain, folded, target, *by)
             own = Differentiated(plain, lambda points: program(points, target, *by))
-        return attack(own, folded, ball_of(self.attack, bounded=self.bounded), self.attack, draws).view(shape)
+        ball, leaves = ball_of(self.attack, bounded=self.bounded), self.method.early_exit
+        return attack(own, folded, ball, self.attack, draws, early_exit=leaves).view(shape)
+
+    def _leaving(self, weights: Weights, y: Tensor, batch: Batch, reference: tuple[Tensor, ...]) -> Classifier:
+        """What an attack climbs by whose items leave, y [*clients, items]; of a stack, some sooner than others.
+
+        Shapes change on the way, so that its gradient is not traced into a program.
+        """
+
+        def logits(points: Tensor, *whose: Tensor) -> Tensor:
+            if not whose:
+                return self._seen(self.network(weights, points, training=False, attacked=True), batch.log_counts)
+            spread, places = spread_out(points, whose[0], len(y))
+            seen = self.network(weights, spread, training=False, stacked=True, attacked=True)
+            return self._seen(seen, batch.log_counts)[places]
+
+        def loss(logits: Tensor, labels: Tensor, *reference: Tensor) -> Tensor:
+            return kl_gain(logits, *reference) if reference else LABEL_GAINS[self.attack.loss](logits, labels)
+
+        whose = torch.arange(len(y), device=y.device).repeat_interleave(y.shape[-1]) if batch.stacked else None
+        return Classifier(logits, y.flatten(), loss, reference, whose)
+
+
+def spread_out(points: Tensor, whose: Tensor, clients: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Items [items, ...] in a row for each client, [clients, most items, ...], filled up with 0; and where they stand.
+
+    Args:
+        points: the items.
+        whose: client of each, [items], ascending.
+        clients: how many there are; some may have no item.
+    """
+    counts = torch.bincount(whose, minlength=clients)
+    places = whose, torch.arange(len(whose), device=whose.device) - (counts.cumsum(0) - counts)[whose]
+    empty = points.new_zeros(clients, int(counts.max()), *points.shape[1:])
+    return empty.index_put(places, points), places

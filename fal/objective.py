@@ -4,6 +4,7 @@
     calibrated logits         s f_W(x) + log n_c, n_c the client's counts of the classes          CalFAT
     TRADES                    CE(f(x), y) + beta KL(f(x) || f(x~))
     MART                      BCE(f(x~), y) + beta KL(f(x) || f(x~)) (1 - p_y(x))
+    DBFAT                     w CE(f(x~), y) + beta KL(f(x) || f(x~)) + gamma KL(f_U(x) || f(x~)), U the global weights
 
 Logits have the shape [*clients, items, classes] and labels [*clients, items], with or without the axis of a stack.
 """
@@ -47,3 +48,23 @@ def mart(natural: Tensor, attacked: Tensor, y: Tensor, beta: float) -> Tensor:
     boosted = cross_entropy(attacked, y) - torch.log1p(-others.clamp(max=1 - 1e-6))
     doubt = 1 - natural.softmax(-1).gather(-1, at).squeeze(-1)
     return boosted + beta * divergence(natural, attacked) * doubt
+
+
+def dbfat(natural: Tensor, attacked: Tensor, whole: Tensor, y: Tensor, beta: float, gamma: float) -> Tensor:
+    """Of every item: cross-entropy at the attacked point by its weight, and divergence of the prediction there from the
+    client's own at the clean point and from the global model's, whose logits are `whole`."""
+    regular = beta * divergence(natural, attacked) + gamma * divergence(whole, attacked)
+    return boundary_weights(attacked, y) * cross_entropy(attacked, y) + regular
+
+
+def boundary_weights(attacked: Tensor, y: Tensor) -> Tensor:
+    """DBFAT's weights [*clients, items] of mean 1, without graph: exp(-m) over its mean in the batch.
+
+    m in [-1, 1] is how much more probable the label is than the likeliest other class at the attacked point, so that
+    items near the decision boundary and beyond it count up to e^2 times as much as those far inside. The paper's own
+    form was not reached.
+    """
+    at, probabilities = y.unsqueeze(-1), attacked.detach().softmax(-1)
+    others = probabilities.scatter(-1, at, 0.0).amax(-1)
+    weights = (others - probabilities.gather(-1, at).squeeze(-1)).exp()
+    return weights / weights.mean(-1, keepdim=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, mean
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ LOWEST = 0.2
 """Share of the clients whose mean is the lowest fifth."""
 
 Right = Mapping[str, Tensor]
-"""Metric -> who of the split is classified right, [items], 0 or 1."""
+"""Metric -> who of the split is classified right by which model, [models, items], 0 or 1; one model in a federation, in
+local training one a client."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def items_of(judged: Judged, y: Tensor, split: str) -> list[Item]:
     """An item an image; those of the last and of recent rounds are further passes over the split."""
     found = []
     for right, which in ((judged.best, ""), (judged.last, LAST), (judged.recent, RECENT)):
-        named = {metric: values.tolist() for metric, values in right.items()}
+        named = {metric: (v[0] if len(v) == 1 else v.double().mean(0)).tolist() for metric, v in right.items()}
         for place, label in enumerate(y.tolist()):
             scores = {metric: (values[place], 1) for metric, values in named.items()}
             slices: dict[str, str | int] = {"class": label} | ({"round": which} if which else {})
@@ -90,6 +91,26 @@ def _numbers(wins: Tensor, sizes: Tensor, counts: Tensor) -> dict[str, tuple[flo
     for name, w in chosen.items():
         value = float((w @ accuracy.nan_to_num()).nan_to_num(1.0).clamp(max=1.0))
         found[name] = value, None if w.isnan().any() else float(1 / (w.square() / sizes.clamp(min=1)).sum())
+    return found
+
+
+def of_models(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
+    """The same where each client may have a model, right [models, items]: a client is judged by its own, and the
+    worst class is the mean over the models, each with its own."""
+    if len(right) == 1:
+        return of_classes(right[0], y, counts)
+    each = [of_classes(own, y, counts[client : client + 1]) for client, own in enumerate(right)]
+    lowest = max(1, round(LOWEST * len(each)))
+    ways: dict[str, tuple[str, Callable[[list[float]], float]]] = {
+        "worst_class": ("worst_class", mean),
+        "worst_client": ("worst_client", min),
+        "lowest_fifth": ("worst_client", lambda values: mean(sorted(values)[:lowest])),
+    }
+    found = {}
+    for name, (of, way) in ways.items():
+        numbers = [its[of] for its in each]
+        groups = {group: way([its.without[group] for its in numbers]) for group in numbers[0].without}
+        found[name] = OfAll(way([its.value for its in numbers]), groups)
     return found
 
 

@@ -188,6 +188,23 @@ class Sum:
         return {name: w / self.parts if w.is_floating_point() else w for name, w in self.total.items()}
 
 
+def propagated(before: Weights, mean: Weights, able: float, names: str) -> Weights:
+    """FedRBN: buffers whose names begin with `names` as the mean over the clients that moved them, others as they are.
+
+    Args:
+        before: what all clients began with.
+        mean: over all clients; those that cannot afford attacks have sent back what they began with.
+        able: share of those that can; with 0 nothing has moved.
+    """
+
+    def own(name: str, w: Tensor) -> Tensor:
+        if not name.startswith(names) or not w.is_floating_point() or not able:
+            return w
+        return before[name] + (w - before[name]) / able
+
+    return {name: own(name, w) for name, w in mean.items()}
+
+
 # ---- what is refused
 
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from math import inf
 
 from common.errors import UserError
-from common.fields import UNHASHED
+from common.fields import HASHED_IF_SET, UNHASHED
 
 
 class Objective(StrEnum):
@@ -17,6 +17,8 @@ class Objective(StrEnum):
     mixed = "mixed"
     trades = "trades"
     mart = "mart"
+    dbfat = "dbfat"
+    free = "free"
 
 
 class Refresh(StrEnum):
@@ -35,13 +37,28 @@ class Form(StrEnum):
     """As the released code adds them up: less than 1 whenever the first client is not the one that is favoured."""
 
 
+class Training(StrEnum):
+    """Where models are trained: in a federation, or at one of the two ends that it is compared with."""
+
+    federated = "federated"
+    centralised = "centralised"
+    """All clients' items at one place, in as many local steps as all of them take."""
+    local = "local"
+    """Every client by itself; nothing is exchanged, and what is reported are means over their models."""
+
+
 OWNERS = {
     "fraction": {Objective.adversarial},
     "scale": {Objective.calibrated},
     "adversarial_share": {Objective.mixed},
-    "beta": {Objective.trades, Objective.mart},
+    "able": {Objective.mixed},
+    "beta": {Objective.trades, Objective.mart, Objective.dbfat},
+    "gamma": {Objective.dbfat},
+    "replays": {Objective.free},
 }
 """Key of `method` -> objectives that read it."""
+OPTIONAL = ("fraction", "able")
+"""Those of them that may be null."""
 SLACK = ("alpha", "favoured", "form")
 """Keys of `method` that belong to SFAT's weights."""
 
@@ -68,13 +85,23 @@ class MethodConfig:
     """CalFAT: factor of the logits before the log-prior is added."""
     adversarial_share: float | None = None
     """Weight of the attacked batch beside the clean one."""
+    able: float | None = field(default=None, metadata=HASHED_IF_SET)
+    """FedRBN: share of the clients that can afford attacks, the others train on clean points. Batch norm then has
+    statistics of its own for attacked points, which the able propagate to the others. Null: all are, with one set."""
     beta: float | None = None
-    """Weight of the divergence term of TRADES and MART."""
+    """Weight of the divergence term of TRADES, MART and DBFAT."""
+    gamma: float | None = field(default=None, metadata=HASHED_IF_SET)
+    """DBFAT: weight of the divergence from the global model's predictions."""
+    replays: int | None = field(default=None, metadata=HASHED_IF_SET)
+    """Free training: how often a batch is taken in a row; each time the points climb by one step, too."""
     alpha: float | None = None
     """SFAT: the paper's alpha; favoured clients weigh (1 + alpha) / (1 - alpha)."""
     favoured: int | None = None
     """SFAT: how many clients, those with the smallest adversarial loss."""
     form: Form | None = None
+    training: Training = field(default=Training.federated, metadata=HASHED_IF_SET)
+    early_exit: bool = field(default=False, metadata=HASHED_IF_SET)
+    """In training an item leaves the attack as soon as it is misclassified, with the point that it has come to."""
 
     def __post_init__(self) -> None:
         """Refuse keys of other methods and values out of range.
@@ -93,22 +120,38 @@ class MethodConfig:
                 f"method.alpha={self.alpha:g}: the paper's alpha lies in (0, 1) and the weight is "
                 f"(1 + alpha) / (1 - alpha){hint}"
             )
-        if self.favoured is not None and self.favoured < 1:
-            raise UserError(f"method.favoured={self.favoured}: use 1 client or more")
-        for key in ("fraction", "adversarial_share"):
+        for key, what in (("favoured", "client"), ("replays", "step")):
+            if (count := getattr(self, key)) is not None and count < 1:
+                raise UserError(f"method.{key}={count}: use 1 {what} or more")
+        for key in ("fraction", "adversarial_share", "able"):
             value = getattr(self, key)
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"method.{key}={value:g}: it is a share; use 0 to 1")
-        for key in ("scale", "eta_global", "eta_local", "beta"):
+        for key in ("scale", "eta_global", "eta_local", "beta", "gamma"):
             value = getattr(self, key)
             if value is not None and not 0 < value < inf:
                 raise UserError(f"method.{key}={value:g}: use a number above 0")
+        self._check_attack()
+
+    def _check_attack(self) -> None:
+        if self.early_exit and (self.batch_statistics or self.objective in (Objective.clean, Objective.free)):
+            raise UserError(
+                f"method.early_exit=true with method.objective={self.objective}, method.batch_statistics="
+                f"{str(self.batch_statistics).lower()}: it is for attacks of several steps, on a network that judges "
+                "each item by itself; use false"
+            )
+        if self.objective is Objective.free and (self.refresh is not Refresh.step or self.batch_statistics):
+            raise UserError(
+                f"method.objective=free with method.refresh={self.refresh}, method.batch_statistics="
+                f"{str(self.batch_statistics).lower()}: its points climb with every local step, by the gradient of the "
+                "training step; use step and false"
+            )
 
     def _check_owned(self, key: str, owned: bool, owner: str) -> None:
         value = getattr(self, key)
         if value is not None and not owned:
             raise UserError(f"method.{key}={value} with {owner} (method={self.name}), which does not read it; use null")
-        if value is None and owned and key != "fraction":
+        if value is None and owned and key not in OPTIONAL:
             raise UserError(f"method.{key}=null with {owner} (method={self.name}), which needs it; give a number")
 
 
@@ -119,6 +162,11 @@ class Optimiser(StrEnum):
     fedprox = "fedprox"
     scaffold = "scaffold"
     fednova = "fednova"
+    feddyn = "feddyn"
+
+
+STATEFUL = (Optimiser.scaffold, Optimiser.feddyn)
+"""Those whose clients keep a correction from round to round."""
 
 
 @dataclass
@@ -132,7 +180,7 @@ class OptimiserConfig:
     momentum: float = 0.0
     weight_decay: float = 0.0
     mu: float | None = None
-    """FedProx: mu / 2 * squared distance to the global weights is added to the loss."""
+    """FedProx and FedDyn: mu / 2 * squared distance to the global weights is added to the loss."""
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations.
@@ -149,10 +197,14 @@ class OptimiserConfig:
                 f"optimiser.momentum={self.momentum:g}, optimiser.weight_decay={self.weight_decay:g}: momentum lies in "
                 "[0, 1), weight decay is 0 or more"
             )
-        if (self.mu is not None) != (self.name is Optimiser.fedprox):
-            raise UserError(f"optimiser.mu={self.mu} with optimiser={self.name}: fedprox needs it, no other reads it")
+        if (self.mu is not None) != (self.name in (Optimiser.fedprox, Optimiser.feddyn)):
+            raise UserError(
+                f"optimiser.mu={self.mu} with optimiser={self.name}: fedprox and feddyn need it, no other reads it"
+            )
         if self.mu is not None and not 0 <= self.mu < inf:
             raise UserError(f"optimiser.mu={self.mu:g}: use 0 (plain FedAvg) or more")
+        if self.name is Optimiser.feddyn and not self.mu:
+            raise UserError("optimiser.mu=0 with optimiser=feddyn, whose server divides by it: use a number above 0")
         if self.name is Optimiser.scaffold and self.momentum:
             raise UserError(
                 f"optimiser=scaffold with optimiser.momentum={self.momentum:g}: its variates are means of plain "
@@ -179,6 +231,9 @@ class FederationConfig:
     """Passes of a client over its items in a round; a fraction is that share of one, at least one step."""
     local_steps: int = 0
     """The same number of steps for every client in place of passes; 0 counts passes."""
+    anneal: float = field(default=1.0, metadata=HASHED_IF_SET)
+    """Factor of the local work, passes or steps, every `anneal_every` rounds (FedDynAT)."""
+    anneal_every: int = field(default=10, metadata=HASHED_IF_SET)
     weights: ClientWeights = ClientWeights.uniform
     participation: float = 1.0
     """Share of the clients that a round takes."""
@@ -205,23 +260,24 @@ class FederationConfig:
         Raises:
             UserError: a value is out of range.
         """
-        if (
-            self.rounds < 1
-            or self.batch < 0
-            or min(self.local_steps, self.max_rejected, self.minimum, self.patience) < 0
-        ):
-            raise UserError(
-                f"federation.rounds={self.rounds}, batch={self.batch}, local_steps={self.local_steps}, "
-                f"max_rejected={self.max_rejected}, minimum={self.minimum}, patience={self.patience}: use 1 round "
-                "or more, and no negative number"
-            )
+        least = {"rounds": 1, "batch": 0, "local_steps": 0, "max_rejected": 0, "minimum": 0, "patience": 0}
+        for key, smallest in {**least, "anneal_every": 1}.items():
+            if getattr(self, key) < smallest:
+                raise UserError(f"federation.{key}={getattr(self, key)}: use {smallest} or more")
         if not self.local_epochs > 0:
             raise UserError(f"federation.local_epochs={self.local_epochs:g}: use a number above 0")
+        if not 0 < self.anneal <= 1:
+            raise UserError(f"federation.anneal={self.anneal:g}: it is a factor; use a number above 0, at most 1")
         for key in ("participation", "stragglers", "deadline", "dropouts"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UserError(f"federation.{key}={getattr(self, key):g}: it is a share; use 0 to 1")
         if self.dropouts == 1:
             raise UserError("federation.dropouts=1: no client would ever send an update; use a chance below 1")
+
+    def steps(self, each: int, number: int, shares: int = 1) -> int:
+        """Local steps in round `number`, at least one, at `each` a pass over the items, those of so many clients."""
+        left = self.anneal ** ((number - 1) // self.anneal_every)
+        return max(1, round((shares * self.local_steps or self.local_epochs * each) * left))
 
     def extensions(self, optimiser: OptimiserConfig) -> list[str]:
         """What is switched on that the theorem does not cover (sheet, 1.5), in words."""
@@ -233,6 +289,7 @@ class FederationConfig:
             "clients weighed by size": self.weights is ClientWeights.size,
             "momentum": optimiser.momentum > 0,
             "a falling learning rate": optimiser.decay < 1,
+            "falling local work": self.anneal < 1,
             "weight decay": optimiser.weight_decay > 0,
             str(optimiser.name): optimiser.name is not Optimiser.fedavg,
         }

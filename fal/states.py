@@ -10,9 +10,9 @@ from common.engine.weights import Weights
 from common.errors import UserError
 from common.run.checkpoint import Shards
 from fal import server
-from fal.client import Update
+from fal.client import Global, Update
 from fal.network import Network
-from fal.settings import Optimiser, OptimiserConfig
+from fal.settings import STATEFUL, OptimiserConfig
 
 
 @dataclass
@@ -22,7 +22,7 @@ class ServerState:
     weights: Weights
     buffers: Weights
     variate: Weights = field(default_factory=dict)
-    """SCAFFOLD's c."""
+    """SCAFFOLD's c, FedDyn's h."""
     rejected: int = 0
     """Updates left out so far."""
 
@@ -31,9 +31,9 @@ class ServerState:
         """What predicts: weights and buffers. Rounds put new tensors in their place."""
         return self.weights, self.buffers
 
-    def fault(self, update: Update) -> str:
-        """Why an update of a client cannot be used, in words; empty: it can."""
-        parts = (update.delta, self.weights), (update.buffers, self.buffers), (update.variate, self.variate)
+    def fault(self, update: Update, start: Global) -> str:
+        """Why an update of a client that began with `start` cannot be used, in words; empty: it can."""
+        parts = (update.delta, start.weights), (update.buffers, start.buffers), (update.variate, self.variate)
         return next(filter(None, (server.fault(part, like) for part, like in parts if part or like)), "")
 
     def state_dict(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class ServerState:
 
 
 class ClientStates:
-    """SCAFFOLD's variates of the clients, each a file of its own in a checkpoint; empty for other optimisers."""
+    """Variates of SCAFFOLD's or FedDyn's clients, each a file of its own in a checkpoint; none for other optimisers."""
 
     def __init__(self, variates: dict[int, Weights]) -> None:
         """`variates`: of every client."""
@@ -68,7 +68,7 @@ class ClientStates:
         if {int(name) for name in state} != self.variates.keys():
             raise UserError(
                 f"partition.clients={len(self.variates)}: the checkpoint has variates of {len(state)} clients; a run "
-                "of SCAFFOLD is continued with the clients it began with"
+                "of SCAFFOLD or FedDyn is continued with the clients it began with"
             )
         self.variates = {int(name): dict(weights) for name, weights in state.items()}
 
@@ -76,11 +76,11 @@ class ClientStates:
 def fresh_states(
     network: Network, optimiser: OptimiserConfig, clients: Sequence[int], dtype: torch.dtype, device: torch.device
 ) -> tuple[ServerState, ClientStates]:
-    """Before the first round: the network's own weights, and SCAFFOLD's variates of the `clients` at 0."""
+    """Before the first round: the network's own weights, and variates of the `clients` at 0 where there are any."""
     weights, buffers = network.start()
     weights = {name: w.to(device, dtype) for name, w in weights.items()}
     buffers = {name: b.to(device, dtype) if b.is_floating_point() else b.to(device) for name, b in buffers.items()}
-    if optimiser.name is not Optimiser.scaffold:
+    if optimiser.name not in STATEFUL:
         return ServerState(weights, buffers), ClientStates({})
     zero = {name: torch.zeros_like(w) for name, w in weights.items()}
     return ServerState(weights, buffers, zero), ClientStates({client: zero for client in clients})

@@ -22,6 +22,7 @@ from fal.flower.config import Engine
 if TYPE_CHECKING:
     from common.run.results import Results
     from common.run.run import Run
+    from fal.alarm import Alarm
     from fal.build import Parts
     from fal.client import Remote
 
@@ -46,6 +47,7 @@ def train(config: TrainConfig, folder: Path, remote: Remote | None = None) -> Re
     from common.run.items import write_of_all
     from common.run.run import Run, RunIdentity
     from fal import data
+    from fal.alarm import Alarm
     from fal.build import build
     from fal.evaluate import measure
     from fal.objective import SELECTION
@@ -65,7 +67,7 @@ def train(config: TrainConfig, folder: Path, remote: Remote | None = None) -> Re
         parts = build(config, run.device, run.dtype)
         run.fix(data.digests(parts.splits))  # continued on these only
         parts.federation.remote = remote
-        federation, recent = parts.federation, Recent(config.evaluation.recent)
+        federation, recent, alarm = parts.federation, Recent(config.evaluation.recent), Alarm(config)
         run.track("server", federation.server)
         run.track("clients", federation.states)
         run.track("recent", recent)
@@ -76,7 +78,7 @@ def train(config: TrainConfig, folder: Path, remote: Remote | None = None) -> Re
             if run.due(config.loop.log_every):
                 run.log(step, "train", clients=found.clients, left_out=len(found.left_out), **found.metrics, **run.cost)
             if run.due(config.loop.evaluate_every):
-                run.select(evaluate_dev(run, parts, config))  # keeps the best; out of patience, ends
+                run.select(evaluate_dev(run, parts, config, alarm))  # keeps the best; out of patience, ends
             run.save_if_due(step)  # also on a stop signal
 
         last = federation.server.state
@@ -86,16 +88,16 @@ def train(config: TrainConfig, folder: Path, remote: Remote | None = None) -> Re
         return run.finish(metrics, items)
 
 
-def evaluate_dev(run: Run, parts: Parts, config: TrainConfig) -> float:
-    """Accuracy on dev under PGD, logged beside the natural one."""
-    from fal.judge import NATURAL, judge
+def evaluate_dev(run: Run, parts: Parts, config: TrainConfig, alarm: Alarm) -> float:
+    """Accuracy on dev under PGD, logged beside the natural one and what the alarm looks at; means over models."""
+    from fal.judge import NATURAL, judge_each
     from fal.objective import SELECTION
 
-    network = parts.federation.local.network.module(*parts.federation.server.state)
-    metrics, asked = (NATURAL, SELECTION.metric), config.evaluation
-    right = judge(network, parts.splits["dev"], config.attack, asked, metrics, asked.dev)
+    models = parts.federation.local.network.modules(*parts.federation.server.state)
+    metrics, asked = (NATURAL, SELECTION.metric, *alarm.metrics), config.evaluation
+    right = judge_each(models, parts.splits["dev"], config.attack, asked, metrics, asked.dev)
     shown = {metric: float(values.double().mean()) for metric, values in right.items()}
-    run.log(run.step, "dev", **shown)
+    run.log(run.step, "dev", **shown, **alarm.look(run.step, shown))
     return shown[SELECTION.metric]
 
 

@@ -1,7 +1,7 @@
 """What an adversary maximises: functions of logits, one value an item."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -81,24 +81,27 @@ class Differentiated:
 class Classifier:
     """The gain of a classifier, which knows whom it has fooled and can go on with some of its items."""
 
-    logits: Callable[[Tensor], Tensor]
-    """Points [items, ...] -> [items, classes], of each item by itself."""
+    logits: Callable[..., Tensor]
+    """Points [items, ...] -> [items, classes], of each item by itself; of a stack it takes `whose`, too."""
     labels: Tensor
     loss: LogitLoss
     also: tuple[Tensor, ...] = ()
     """What else the loss is by, an entry an item."""
+    whose: Tensor | None = None
+    """Of a stack of clients, whose each item is, [items]."""
 
     def __call__(self, points: Tensor) -> Tensor:
         return self.judged(points)[0]
 
     def judged(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """The gain, and who is misclassified, of one forward pass."""
-        logits = self.logits(points)
+        logits = self.logits(points) if self.whose is None else self.logits(points, self.whose)
         return self.loss(logits, self.labels, *self.also), logits.detach().argmax(-1) != self.labels
 
     def of(self, rows: Tensor) -> "Classifier":
         """Of these items alone."""
-        return Classifier(self.logits, self.labels[rows], self.loss, tuple(each[rows] for each in self.also))
+        whose = None if self.whose is None else self.whose[rows]
+        return replace(self, labels=self.labels[rows], also=tuple(each[rows] for each in self.also), whose=whose)
 
 
 def _check_classes(logits: Tensor, least: int, loss: Loss) -> None:

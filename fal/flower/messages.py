@@ -48,7 +48,8 @@ class Order:
         said = record.config_records[ORDER]
         clients = [int(client) for client in said["clients"]]
         variates = {client: _get(record, f"{client}.variate", device) for client in clients}
-        start = Global(*(_get(record, name, device) for name in ("weights", "buffers", "variate")))
+        weights, buffers, variate = (_get(record, name, device) for name in ("weights", "buffers", "variate"))
+        start = Global(weights, buffers, variate)
         return cls(int(said["round"]), clients, start, {c: w for c, w in variates.items() if w})
 
 

@@ -18,7 +18,7 @@ from fal.adversary.gains import LABEL_GAINS, Classifier
 from fal.attack import attack, ball_of
 from fal.client import Work
 from fal.data import load
-from fal.federation import Federation, clients_of
+from fal.federation import Federation
 from fal.images.config import DataConfig
 from fal.keys import Key
 from fal.methods import Local
@@ -28,6 +28,7 @@ from fal.networks.config import ModelConfig
 from fal.settings import FederationConfig, MethodConfig, Objective, OptimiserConfig
 from fal.states import fresh_states
 from fal.trust import AggregatorConfig
+from fal.workload import clients_of
 from scripts.benchmark.fal_groups import CHUNK, COMPILED, EARLY, LEAN, LOOP, STACK, USUAL, Case
 from scripts.benchmark.fal_others import Loops
 from scripts.benchmark.measuring import allocated_peak, peak_of, seconds_of, settle

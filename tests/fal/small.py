@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from common.engine.weights import Weights
 from fal.adversary.config import AttackConfig
-from fal.federation import Federation, clients_of
-from fal.methods import Local
+from fal.federation import Federation
+from fal.methods import Batch, Local
 from fal.network import Network
 from fal.settings import FederationConfig, Form, MethodConfig, Objective, Optimiser, OptimiserConfig
 from fal.states import fresh_states
 from fal.trust import AggregatorConfig
+from fal.workload import clients_of
 
 CLASSES, ITEMS = 3, 24
 ATTACK = AttackConfig(eps=0.1, steps=3)
@@ -30,6 +31,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "mixed": {"objective": Objective.mixed, "adversarial_share": 0.5},
     "trades": {"objective": Objective.trades, "beta": 6.0},
     "mart": {"objective": Objective.mart, "beta": 5.0},
+    "dbfat": {"objective": Objective.dbfat, "beta": 1.5, "gamma": 1.0},
+    "fedrbn": {"objective": Objective.mixed, "adversarial_share": 0.5, "able": 0.5},
+    "free": {"objective": Objective.free, "replays": 2},
 }  # fmt: skip
 
 
@@ -40,7 +44,7 @@ def method(name: str, **more: Any) -> MethodConfig:
 
 def optimiser(name: str = "fedavg", **more: Any) -> OptimiserConfig:
     """An optimiser with a rate of 0.3."""
-    own = {"mu": 0.1} if name == "fedprox" else {}
+    own = {"mu": 0.1} if name in ("fedprox", "feddyn") else {}
     return OptimiserConfig(**{"name": Optimiser(name), "lr": 0.3, **own, **more})
 
 
@@ -79,13 +83,33 @@ def federation(
     """Of `parts`, or of so many equal ones; `changed` keys of the method, `settings` of the federation."""
     x, y = data or images()
     parts = list(torch.arange(len(y)).chunk(parts)) if isinstance(parts, int) else parts
-    network = Network(module or net(kind))
-    local = Local(network, method(name, **(changed or {})), copy(attack))
+    of = method(name, **(changed or {}))
+    network = Network(module or net(kind), dual=of.able is not None)
+    local = Local(network, of, copy(attack))
     config = FederationConfig(**{"local_steps": 3, **settings})
     clients = clients_of(parts, y, CLASSES, x.dtype, config.batch)
     rule = optimised or optimiser()
     states = fresh_states(network, rule, [client.number for client in clients], x.dtype, x.device)
     return Federation(local, (x, y), clients, config, rule, aggregator or AggregatorConfig(), seed, *states)
+
+
+class Quadratic:
+    """|w - a|^2 / 2 in place of a network's loss, of a single weight `w`; every label has its own a."""
+
+    attack_gradients = 0
+
+    def __init__(self, found: Federation, targets: Sequence[float]) -> None:
+        self.method, self.targets = found.method, torch.tensor(targets, dtype=torch.float64)
+        zero = {"w": torch.zeros(1, dtype=torch.float64)}
+        found.local, found.server.weights, found.server.variate = self, zero, zero  # type: ignore[assignment]
+        found.states.variates = {client.number: zero for client in found.clients}
+        found.config.stack = False
+
+    def attacked(self, _: Weights, batch: Batch) -> Tensor:
+        return batch.x
+
+    def loss(self, weights: Weights, batch: Batch, _: Tensor) -> Tensor:
+        return (weights["w"] - self.targets[batch.y]).square() / 2
 
 
 def trained(found: Federation, rounds: int = 3) -> Weights:

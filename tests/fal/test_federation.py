@@ -102,7 +102,7 @@ def test_a_wrong_update_is_named_left_out_and_counted(
         found.round(3)
 
 
-@pytest.mark.parametrize("rule", ["fedavg", "fednova", "scaffold"])
+@pytest.mark.parametrize("rule", ["fedavg", "fednova", "scaffold", "feddyn"])
 def test_updates_that_are_added_up_as_they_come_give_what_kept_ones_give(
     rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +170,7 @@ def test_the_network_is_never_written_to() -> None:
     assert not torch.equal(found.server.buffers["1.running_mean"], held["1.running_mean"])
 
 
-@pytest.mark.parametrize("kind", ["fedavg", "scaffold"])
+@pytest.mark.parametrize("kind", ["fedavg", "scaffold", "feddyn"])
 def test_a_federation_that_is_put_back_goes_on_with_the_same_bits(kind: str) -> None:
     settings: dict[str, Any] = {"optimised": optimiser(kind), "participation": 0.5, "batch": 3, "kind": "bn"}
     straight, stopped, again = (federation("sfat", 6, **settings) for _ in range(3))
@@ -197,6 +197,8 @@ def test_scaffold_is_continued_with_the_clients_it_began_with() -> None:
         ({"dropouts": 1.5}, "federation.dropouts=1.5: it is a share"),
         ({"rounds": 0}, "federation.rounds=0"),
         ({"local_epochs": 0.0}, "federation.local_epochs=0: use a number above 0"),
+        ({"anneal": 1.5}, "federation.anneal=1.5: it is a factor"),
+        ({"anneal_every": 0}, "federation.anneal_every=0: use 1 or more"),
     ],
 )
 def test_impossible_federations_are_refused(settings: dict[str, Any], message: str) -> None:

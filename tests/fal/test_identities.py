@@ -14,7 +14,7 @@ from fal.client import Global, Work, client_step
 from fal.keys import Key
 from fal.settings import Form, Refresh
 from fal.trust import Aggregator, AggregatorConfig
-from tests.fal.small import CLASSES, apart, federation, images, method, net, optimiser, trained
+from tests.fal.small import CLASSES, Quadratic, apart, federation, images, method, net, optimiser, trained
 
 EXACT = 1e-12
 CLEAN_START = AttackConfig(eps=0.1, steps=3, start=Start.none)
@@ -106,7 +106,7 @@ def test_the_order_of_clients_does_not_matter() -> None:
     assert apart(trained(again), expected) < EXACT
 
 
-@pytest.mark.parametrize("name", ["fedavg", "fat", "fal", "calfat", "sfat", "mixed", "trades", "mart"])
+@pytest.mark.parametrize("name", ["fedavg", "fat", "fal", "calfat", "sfat", "mixed", "trades", "mart", "dbfat"])
 @pytest.mark.parametrize("kind", ["mlp", "cnn", "bn", "gn"])
 def test_a_stack_is_the_loop(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {
@@ -137,7 +137,7 @@ def test_an_attack_on_batch_statistics_is_another_and_leaves_the_running_ones() 
     assert apart(run(True, True), run(False, True)) > 1e-4
 
 
-@pytest.mark.parametrize("name", ["fedprox", "scaffold", "fednova"])
+@pytest.mark.parametrize("name", ["fedprox", "scaffold", "fednova", "feddyn"])
 def test_a_stack_is_the_loop_for_every_optimiser(name: str) -> None:
     loop = federation("fat", 4, optimised=optimiser(name), batch=3, stack=False)
     stacked = federation("fat", 4, optimised=optimiser(name), batch=3)
@@ -276,23 +276,7 @@ def test_scaffolds_server_variate_moves_by_the_difference_of_the_clients() -> No
     data = torch.zeros(2, 1, dtype=torch.float64), torch.tensor([0, 1])
     rule = optimiser("scaffold", lr=0.5)
     found = federation("fat", 2, data=data, module=nn.Linear(1, 1).double(), optimised=rule, local_steps=2)
-    targets = torch.tensor([1.0, -3.0], dtype=torch.float64)
-
-    class Hand:
-        method = found.method
-
-        def attacked(self, _: Weights, batch: Any) -> Tensor:
-            return batch.x
-
-        def loss(self, weights: Weights, batch: Any, __: Tensor) -> Tensor:
-            w = weights["w"].unsqueeze(-1) if batch.y.dim() == 2 else weights["w"]
-            return (w - targets[batch.y]).square().flatten(batch.y.dim() - 1).view(batch.y.shape) / 2
-
-    found.local = Hand()  # type: ignore[assignment]
-    zero = {"w": torch.zeros(1, dtype=torch.float64)}
-    found.server.weights, found.server.variate = zero, zero
-    found.states.variates = {0: zero, 1: zero}
-    found.config.stack = False
+    Quadratic(found, [1.0, -3.0])
     for number, (w, c, c_1, c_2) in enumerate(
         [(-3 / 4, 3 / 4, -3 / 4, 9 / 4), (-15 / 16, 3 / 16, -27 / 16, 33 / 16)], 1
     ):

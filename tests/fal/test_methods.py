@@ -12,7 +12,7 @@ from fal import objective
 from fal.adversary.config import AttackConfig, Loss, Start
 from fal.methods import Batch, Local
 from fal.network import Network
-from fal.settings import MethodConfig, Objective, Optimiser, OptimiserConfig
+from fal.settings import MethodConfig, Objective, Optimiser, OptimiserConfig, Refresh
 from tests.fal.small import ATTACK, CLASSES, images, method, net
 
 
@@ -34,6 +34,18 @@ def test_losses_are_their_formulas() -> None:
     others = q.masked_fill(F.one_hot(Y, CLASSES).bool(), 0).amax(1)
     expected = -own.log() - (1 - others).log() + 5 * kl * (1 - p[torch.arange(5), Y])
     torch.testing.assert_close(objective.mart(natural, worst, Y, 5.0), expected)
+
+
+def test_dbfat_weighs_items_by_how_near_the_boundary_they_are() -> None:
+    natural, worst, whole = logits(0), logits(1), logits(2)
+    q = worst.softmax(1)
+    margin = q[torch.arange(5), Y] - q.masked_fill(F.one_hot(Y, CLASSES).bool(), 0).amax(1)
+    weights = objective.boundary_weights(worst, Y)
+    assert weights.mean() == pytest.approx(1) and (weights.argsort(descending=True) == margin.argsort()).all()
+    torch.testing.assert_close(weights[0] / weights[1], (margin[1] - margin[0]).exp())
+    kl = objective.divergence(natural, worst), objective.divergence(whole, worst)
+    expected = weights * F.cross_entropy(worst, Y, reduction="none") + 1.5 * kl[0] + 0.5 * kl[1]
+    torch.testing.assert_close(objective.dbfat(natural, worst, whole, Y, 1.5, 0.5), expected)
 
 
 def batch(count: int = 6) -> Batch:
@@ -99,6 +111,12 @@ def test_what_a_mixed_loss_mixes() -> None:
         ({"fraction": 1.5}, "method.fraction=1.5: it is a share; use 0 to 1"),
         ({"eta_global": 0.0}, "method.eta_global=0: use a number above 0"),
         ({"eta_global": float("nan")}, "method.eta_global=nan: use a number above 0"),
+        ({"able": 0.5}, "method.able=0.5 with method.objective=adversarial"),
+        ({"objective": Objective.free}, "method.replays=null with method.objective=free"),
+        ({"objective": Objective.free, "replays": 0}, "method.replays=0: use 1 step or more"),
+        ({"objective": Objective.clean, "early_exit": True}, "method.early_exit=true with method.objective=clean"),
+        ({"batch_statistics": True, "early_exit": True}, "method.early_exit=true with .*batch_statistics=true"),
+        ({"objective": Objective.free, "replays": 2, "refresh": Refresh.round}, "free with method.refresh=round"),
         ({"objective": Objective.trades, "beta": -1.0}, "method.beta=-1: use a number above 0"),
     ],
 )
@@ -123,9 +141,10 @@ def test_the_flag_of_the_released_code_is_no_alpha(alpha: float, message: str) -
     ("settings", "message"),
     [
         ({"name": Optimiser.scaffold, "momentum": 0.9}, "optimiser=scaffold with optimiser.momentum=0.9.*momentum=0"),
-        ({"mu": 0.1}, "optimiser.mu=0.1 with optimiser=fedavg: fedprox needs it, no other reads it"),
+        ({"mu": 0.1}, "optimiser.mu=0.1 with optimiser=fedavg: fedprox and feddyn need it, no other reads it"),
         ({"name": Optimiser.fedprox}, "optimiser.mu=None with optimiser=fedprox"),
         ({"lr": 0.0}, "optimiser.lr=0: use a number above 0"),
+        ({"name": Optimiser.feddyn, "mu": 0.0}, "optimiser.mu=0 with optimiser=feddyn, whose server divides by it"),
         ({"name": Optimiser.fedprox, "mu": -1.0}, "optimiser.mu=-1: use 0 .plain FedAvg. or more"),
     ],
 )

@@ -33,7 +33,8 @@ def results_of(root: Path) -> Any:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_is_attacked(tmp_path: Path, method: str) -> None:
-    steps = ["attack.steps=1"] if method == "fgsm_rs" else []
+    steps = ["attack.steps=1"] if method in ("fgsm_rs", "free") else []
+    steps += ["model=cnn_9k", "model.channels=[4]", "model.hidden=[]"] if method == "fedrbn" else []  # with batch norm
     assert train(tmp_path, f"method={method}", "federation.rounds=2", *steps) == 0
     results, folder = results_of(tmp_path), only_run(tmp_path)
     assert (results["paper"], results["method"]) == ("fal", method)

@@ -37,14 +37,14 @@ def test_an_order_comes_as_it_was_sent() -> None:
 
 def test_updates_come_as_they_were_sent() -> None:
     sent = {
-        2: Update(WEIGHTS, COUNTS, {}, 0.1, 1 / 3, 2.0**-1074, 12),
-        5: Update(WEIGHTS, {}, WEIGHTS, 0.0, 1.0, 2.0, 1),
+        2: Update(WEIGHTS, COUNTS, {}, 0.1, 1 / 3, 2.0**-1074, 12, 60),
+        5: Update(WEIGHTS, {}, WEIGHTS, 0.0, 1.0, 2.0, 1, 1),
     }
     found = updates_in(of_updates(sent.items()), [2, 4, 5], CPU)
     assert found.keys() == sent.keys()
     for client, update in sent.items():
         assert all(same(getattr(found[client], key), getattr(update, key)) for key in ("delta", "buffers", "variate"))
-        for key in ("loss_first", "loss_last", "adversarial_loss", "steps"):
+        for key in ("loss_first", "loss_last", "adversarial_loss", "steps", "gradients"):
             assert getattr(found[client], key) == getattr(update, key)
 
 
