@@ -1,6 +1,6 @@
 """Who is classified right under which attack -> items, and numbers of classes and clients, with intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist, mean
 
