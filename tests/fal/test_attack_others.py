@@ -137,7 +137,6 @@ def test_apgd_beside_autoattacks(
 def test_aa_lite_is_close_above_autoattack(
     data_root: Path, test_images: tuple[Tensor, Tensor], norm: Norm, eps: float
 ) -> None:
-    """In l2 it is below: AutoAttack itself says that it cannot be relied on where its Square finds so much."""
     pytest.importorskip("pyautoattack", reason="needs the extra: pip install -e '.[aa]'")
     x, y = (each[:500] for each in test_images)
     network = trained(data_root, True)
