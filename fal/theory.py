@@ -2,7 +2,7 @@
 
 python -m fal.theory +experiment=separability                     rounds to target against gamma
 python -m fal.theory +experiment=local_steps seeds=2              local steps, heterogeneity, rules for eta_local
-python -m fal.theory -m +experiment=static,time,width hydra/launcher=local
+python -m fal.theory -m +sweep=tables hydra/launcher=local        all tables; python -m fal.theorem.printed prints them
 
 A run folder like any other: `results.json` has the fitted exponents and the cells' means with intervals over seeds,
 `table.md` the table, `table.jsonl` every value of every seed, `records.jsonl` the coordinates of the fact sheet's

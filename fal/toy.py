@@ -3,6 +3,7 @@
 python -m fal.toy                                     the rates 1e-5 and 1e-3
 python -m fal.toy local_steps=1 summed=true           what the paper leaves open is a key
 python -m fal.toy scales='[2.5,0.85]' rates='[0.01]' stable.halvings=0
+python -m fal.toy -m +sweep=open hydra/launcher=local    each of those keys changed alone
 
 A run folder like that of `python -m fal.theory`; the figures show data, decision regions and curves.
 """
@@ -65,10 +66,8 @@ def study(config: ToyConfig, folder: Path) -> Results:
             figures[f"regions_rate_{rate:g}"] = toy_figures.regions(config, sets, curves, rate)
         for name, figure in figures.items():
             figure.savefig(run.folder / media.FOLDER / f"{name}.png", dpi=110)
-        columns = [f"{split}_{moment}" for moment in config.moments for split in ("train", "test")]
-        columns += ["robust", "largest_stable"] if config.stable.halvings else ["robust"]
-        title = "Toy experiment: accuracy after some rounds, under attack at the end, and the largest stable rate"
-        return run.finish(report(run.folder, title, cells, columns, config.confidence, (), config.references))
+        shown = (toy.TITLE, cells, toy.columns_of(config), config.confidence, (), config.references)
+        return run.finish(report(run.folder, *shown))
 
 
 @entry("pkg://conf.fal.toy")

@@ -124,13 +124,20 @@ def test_help_says_what_a_command_does_with_two_examples_and_every_choice(
     assert told == groups_of(command) and not errors
 
 
-SWEEPS = [(paper, path.stem) for paper in PAPERS for path in (CONF / paper).rglob("sweep/*.yaml")]
+def command_at(path: Path) -> str:
+    """Whose choice a file in a group is: that of the command whose folder the group stands in, usually the training."""
+    return "train" if path.parents[2] == CONF else path.parents[1].name
 
 
-@pytest.mark.parametrize(("paper", "name"), SWEEPS)
-def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, name: str) -> None:
+SWEEPS = [
+    (paper, command_at(path), path.stem) for paper in PAPERS for path in sorted((CONF / paper).rglob("sweep/*.yaml"))
+]
+
+
+@pytest.mark.parametrize(("paper", "command", "name"), SWEEPS)
+def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, command: str, name: str) -> None:
     tables = published.read(paper).tables if (CONF.parent / paper / published.FILE).exists() else {}
-    command = tables[name].command if name in tables else "train"
+    command = tables[name].command if name in tables else command
     *_, hydra = composed(paper, f"+sweep={name}", command=command)
     assert hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     if "table" in hydra.sweeper:
@@ -152,7 +159,7 @@ def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, 
 @pytest.mark.parametrize("paper", [paper for paper in PAPERS if (CONF.parent / paper / published.FILE).exists()])
 def test_every_table_is_a_sweep(paper: str) -> None:
     with_runs = {name for name, table in published.read(paper).tables.items() if table.jobs()}
-    assert with_runs == {name for its, name in SWEEPS if its == paper and name in published.read(paper).tables}
+    assert with_runs == {name for its, _, name in SWEEPS if its == paper and name in published.read(paper).tables}
 
 
 KEPT = sorted((CONF.parent / "docs" / "results").glob("*.runs.tar.xz"))
@@ -167,10 +174,13 @@ def test_todays_schema_finds_every_kept_run(archive: Path) -> None:
             if name in ("FINISHED", "config.yaml") and (content := tar.extractfile(member)):
                 files.setdefault(folder, {})[name] = content.read()
     assert len(files) >= {"reckoning": 350, "perk": 102}.get(paper, 1)
+    studies = {path.stem: command_at(path) for path in (CONF / paper).glob("*/experiment/*.yaml")} | {
+        "run_time": "cost"
+    }
     for folder, its in files.items():
         config = yaml.safe_load(its["config.yaml"])
         schema = schema_of(paper, config)
-        command = "cost" if "/run_time/" in folder else "train"
+        command = studies.get(folder.split("/")[1], "train")
         assert schema is importlib.import_module(f"{paper}.config").SCHEMAS[command], folder
         assert config_hash(config, schema) == its["FINISHED"].decode().strip(), folder
 

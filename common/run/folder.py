@@ -16,6 +16,8 @@ from common.run.files import is_at, sync_file, write_atomic
 
 CONFIG, ENVIRONMENT, LOG = "config.yaml", "environment.json", "log.txt"
 METRICS, CHECKPOINTS = "metrics.jsonl", "checkpoints"
+TABLE = "table.jsonl"
+"""Of a study, a run that answers no items: what it found in each of its cells, a line a cell."""
 ABSENT, LOCK = "absent", ".lock"
 FORMS = {"command": str, "started": str, "run": dict, "starts": list}
 """Of what is read again in `environment.json`, where it is there: earlier versions wrote less."""

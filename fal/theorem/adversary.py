@@ -10,7 +10,6 @@ from common.errors import UserError
 from fal.adversary.balls import Cap
 from fal.adversary.config import AttackConfig, Kind, Norm, Start
 from fal.attack import attack
-from fal.certify import exact_arc
 from fal.theorem.config import AdversaryConfig, AdversaryName
 from fal.theorem.network import Network
 
@@ -35,7 +34,7 @@ def adversary_of(network: Network, rho: float, config: AdversaryConfig) -> Adver
         return lambda weights, x, y, moment: x.expand(len(network.start), *x.shape[1:])
     half = Cap(rho).widest
     if name is AdversaryName.exact:
-        return lambda weights, x, y, moment: exact_arc(weights, network.outer, network.bias, x, y, half)[0]
+        return lambda weights, x, y, moment: network.worst(weights, x, y, half)[0]
     if name is AdversaryName.grid:
         return _grid(network, half, config.angles)
     return _climbing(network, rho, config)

@@ -1,9 +1,10 @@
 """Keys of the theorem's problem, network, adversary and algorithm (fact sheet, sections 1 and 2)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from common.errors import UserError
+from common.fields import HASHED_IF_SET
 
 
 class AdversaryName(StrEnum):
@@ -78,6 +79,8 @@ class NetworkConfig:
     """m."""
     bend: float = 0.0
     """0: absolute loss; above it, where the Huber loss becomes linear."""
+    pseudo: bool = field(default=False, metadata=HASHED_IF_SET)
+    """Train the pseudo-network in its place, as the theorem's online argument does (section 1.6)."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.

@@ -8,10 +8,12 @@ from fal.theorem.federated import Round
 from fal.theorem.network import Loss, Network
 from fal.theorem.points import Points
 from fal.theorem.regret import Regret
+from fal.theorem.static import kernel, limit_kernel
 
 
 def coordinates(network: Network, points: Points, loss: Loss, weights: Tensor, attacked: Tensor) -> dict[str, Tensor]:
-    """Of every run [runs]: losses, distances, coupling gaps, flips and the gradient gap at the weights [runs, m, d].
+    """Of every run [runs]: losses, distances, coupling gaps, flips, the gradient gap and how far the surrogate kernel
+    is from its limit of wide networks, at the weights [runs, m, d].
 
     Args:
         network: of all runs.
@@ -38,6 +40,7 @@ def coordinates(network: Network, points: Points, loss: Loss, weights: Tensor, a
         "gap": (worst - pseudo).abs().amax((1, 2)),
         "flips": (now != before).double().mean((1, 2, 3)),
         "gradient_gap": gap.norm(dim=-1).sum((1, 2)) * m ** (-2 / 3),
+        "kernel_error": (kernel(now, attacked) - limit_kernel(attacked)).abs().amax((1, 2, 3)),
     }
 
 

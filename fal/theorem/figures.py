@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ANGLES = 720
+ACROSS = 3
+"""Panels of a row, of a table with many cells."""
 LEAST = 1e-6
 """Distances below it are drawn there."""
 RADII = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
@@ -29,11 +31,13 @@ BOUNDS = {"interval": "intervals", "crown": "CROWN", "exact": "exact", "pgd20": 
 LABEL = {1: "tab:red", -1: "tab:blue"}
 
 
-def _figure(width: float, height: float, panels: int) -> tuple[Figure, list[Axes]]:
+def _figure(width: float, height: float, across: int, panels: int | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure of `panels` panels (as many as `across` where not said) in rows of `across`."""
     from matplotlib.figure import Figure
 
+    panels = panels or across
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(np.atleast_1d(figure.subplots(1, panels)))
+    return figure, [figure.add_subplot(math.ceil(panels / across), across, at + 1) for at in range(panels)]
 
 
 def _curve(cell: Cell, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +49,8 @@ def _curve(cell: Cell, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def regret(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
     """Average regret against the best fixed U*, and what bounds it."""
-    figure, panels = _figure(6.2 * len(cells), 4.4, len(cells))
+    across = min(len(cells), ACROSS)
+    figure, panels = _figure(5.2 * across, 4.2 * math.ceil(len(cells) / across), across, len(cells))
     lines = {
         "regret": ("regret of g against U*", "tab:blue", "-"),
         "regret_bound_coupled": ("$R^2/2et + (e/2)G^2$ + coupling, measured", "tab:green", "--"),
@@ -57,18 +62,24 @@ def regret(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
             axes.plot(rounds, values.mean(1), style, color=colour, label=label)
             axes.fill_between(rounds, values.min(1), values.max(1), color=colour, alpha=0.2, linewidth=0)
         rounds, values = _curve(cell, "robust")
-        axes.plot(rounds[1:], values[1:].mean(1), ":", color="tab:blue", label="robust loss of f after round t")
+        axes.plot(rounds[1:], values[1:].mean(1), ":", color="tab:blue", label="robust loss after round t")
         distance, left = (np.mean(cell.values[name]) for name in ("fixed_distance", "fixed_robust"))  # type: ignore[arg-type]
-        step = float(cell.change.get("federated.step", config.federated.step))
+        step, pseudo = (
+            cell.change.get(key, usual)
+            for key, usual in (("federated.step", config.federated.step), ("network.pseudo", config.network.pseudo))
+        )
+        width, count = (int(cell.values[name][0] or 0) for name in ("width", "n"))
+        trained = "pseudo-network" if pseudo else "network"
         axes.set(
-            title=f"e = {step:g}: measured R = {distance:.1f}, robust loss of $g_{{U^*}}$ {left:.3f}",
+            title=f"{trained}, n = {count}, m = {width}, e = {step:g}\n"
+            f"R = {distance:.1f}, robust loss of $g_{{U^*}}$ {left:.3f}",
             xlabel="round t",
             ylabel="mean over rounds 1 .. t",
             xscale="log",
             yscale="log",
         )
         axes.grid(alpha=0.3, which="both")
-        axes.legend(fontsize="small")
+    panels[0].legend(fontsize="small")
     return figure
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fal.certify import Arcs, exact_arc
+
 
 @dataclass(frozen=True)
 class Network:
@@ -52,6 +54,12 @@ class Network:
         """Which ReLUs are on: bool [runs, clients, points, m]."""
         return self._before(weights, x) >= 0
 
+    def worst(self, weights: Tensor, x: Tensor, y: Tensor, half: float) -> tuple[Tensor, Tensor]:
+        """On the arc of `half` on either side of each x (d = 3): the point with the largest |prediction - y|
+        [runs, clients, points, 3], of x's precision, and that [runs, clients, points].
+        """
+        return exact_arc(weights, self.outer, self.bias, x, y, half)
+
     def gradient(self, active: Tensor, slopes: Tensor, x: Tensor) -> Tensor:
         """d/dW of the mean over points of a loss with `slopes` l' [runs, clients, points] at the predictions:
         [runs, clients, m, d]. With the ReLUs of the start it is the pseudo-network's.
@@ -64,6 +72,26 @@ class Network:
 
     def _summed(self, hidden: Tensor) -> Tensor:
         return (hidden @ self.outer[..., None])[..., 0]
+
+
+class Pseudo(Network):
+    """The pseudo-network in the place of the network (section 1.6): linear in W, so the proof's online argument holds
+    of it as it stands, at any width.
+    """
+
+    def predict(self, weights: Tensor, x: Tensor) -> Tensor:
+        return self.pseudo(weights, x)
+
+    def active(self, weights: Tensor, x: Tensor) -> Tensor:
+        return super().active(self.start, x)
+
+    def worst(self, weights: Tensor, x: Tensor, y: Tensor, half: float) -> tuple[Tensor, Tensor]:
+        """As of the network. It jumps at kinks, so the value is a supremum and the point beside the kink; float32 may
+        put it on the other side, at a cost of one neuron.
+        """
+        arcs = Arcs(self.start, self.bias, x, half)
+        angle, value = arcs.largest(arcs.waves(weights - self.start, torch.zeros_like(self.bias)), self.outer, y)
+        return arcs.at(angle).to(x.dtype), value
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fal.theorem.cells import judge_of, points_of
 from fal.theorem.config import AdversaryConfig, AdversaryName, FederatedConfig, LocalRate, ProblemConfig
 from fal.theorem.coordinates import Recorder
 from fal.theorem.federated import federated
-from fal.theorem.network import Loss, Network
+from fal.theorem.network import Loss, Network, Pseudo
 from fal.theorem.points import Points, Separation, separation
 
 COUPLED = 1.0
@@ -187,7 +187,8 @@ class _Ran:
 
 def _run(config: PlannerConfig, data: Given, step: float, rounds: int) -> _Ran:
     problem, seeds = data.problem, range(config.seed, config.seed + config.pilot.seeds)
-    network, loss = Network.draw(config.network.width, problem.dim, seeds), Loss(config.network.bend)
+    kind, loss = Pseudo if config.network.pseudo else Network, Loss(config.network.bend)
+    network = kind.draw(config.network.width, problem.dim, seeds)
     usual = AdversaryConfig(name=AdversaryName.exact if problem.dim == 3 else AdversaryName.pgd)
     algorithm = FederatedConfig(
         rounds=rounds, local_steps=config.local_steps, step=step, local_rate=LocalRate.width,

@@ -4,7 +4,8 @@ With e = eta_global eta_local K m^(1/3) and R = m^(1/6) ||U* - U(0)||_F, for eve
 
     (1/t) sum_(s<t) [ L(g_U(s); S~(s)) - L(g_U*; S~(s)) ]  <=  R^2 / (2 e t) + e / 2
 
-in the limit of wide networks; at a finite width the coupling of f and g adds to the right-hand side (`Regret`).
+in the limit of wide networks, and at any width if the pseudo-network g is what is trained. Of the real network at a
+finite width the coupling of f and g adds to the right-hand side (`Regret`).
 """
 
 from dataclasses import dataclass
@@ -86,28 +87,40 @@ class Regret:
         regret <= R^2 / (2 e t) + (e / 2) G^2 + coupling    with G^2 = m^(-1/3) mean_s ||h_s||_F^2 (at most 1 for K = 1)
 
     where h_s is the FL gradient, (U(s) - U(s+1)) / (eta_global eta_local K), and coupling the mean of
-    <grad L(g_U(s)) - h_s, U(s) - U*>: what the surrogate's gradient has over the one that the server got.
+    <grad L(g_U(s)) - h_s, U(s) - U*>: what the surrogate's gradient has over the one that the server got. Part of it
+    comes of slopes l' that f and g do not share, the rest of ReLUs that have switched since the start.
     """
 
     def __init__(self, network: Network, loss: Loss, fixed: Fixed, step: float) -> None:
         """`step` is e."""
         self.network, self.loss, self.fixed, self.step = network, loss, fixed, step
         self.rounds = 0
-        self._lost, self._coupling, self._square = (torch.zeros(len(fixed.distance)).double() for _ in range(3))
+        nothing = torch.zeros(len(fixed.distance)).double()
+        self._lost, self._coupling, self._slopes, self._square = (nothing.clone() for _ in range(4))
+        self._over, self._over_coupled = nothing - torch.inf, nothing - torch.inf
 
     def add(self, before: Tensor, after: Tensor, x: Tensor, y: Tensor) -> None:
         """Count a round: U(s), U(s + 1) [runs, m, d], S~(s) [runs, n, d] and its labels [n]."""
         own, best = (self.network.pseudo(w[:, None], x[:, None])[:, 0] for w in (before, self.fixed.weights))
+        said = self.network.predict(before[:, None], x[:, None])[:, 0]
+        slope, real = self.loss.slope(own - y), self.loss.slope(said - y)
         self.rounds += 1
         self._lost += (self.loss.value(own - y) - self.loss.value(best - y)).mean(-1)
         gradient = (before - after).double() * (self.network.width ** (1 / 3) / self.step)
         along = (gradient * (before - self.fixed.weights)).sum((1, 2))
-        self._coupling += (self.loss.slope(own - y) * (own - best)).mean(-1) - along
+        self._coupling += (slope * (own - best)).mean(-1) - along
+        self._slopes += ((slope - real) * (own - best)).mean(-1)
         self._square += gradient.square().sum((1, 2))
+        now = self._now()
+        self._over = torch.maximum(self._over, now["regret"] - now["regret_bound"])
+        self._over_coupled = torch.maximum(self._over_coupled, now["regret"] - now["regret_bound_coupled"])
 
     @property
     def measured(self) -> dict[str, Tensor]:
-        """After the rounds so far, of every run [runs]."""
+        """After the rounds so far, of every run [runs]; the two `over` are the largest of all rounds."""
+        return {**self._now(), "regret_over": self._over, "regret_over_coupled": self._over_coupled}
+
+    def _now(self) -> dict[str, Tensor]:
         t = max(self.rounds, 1)
         start = self.fixed.distance.square() / (2 * self.step * t)
         noise = self.step / 2 * self._square * self.network.width ** (-1 / 3) / t
@@ -115,6 +128,7 @@ class Regret:
             "regret": self._lost / t,
             "regret_bound": start + self.step / 2,
             "regret_coupling": self._coupling / t,
+            "regret_slopes": self._slopes / t,
             "regret_bound_coupled": start + noise + self._coupling / t,
         }
 

@@ -9,6 +9,7 @@ import torch
 
 from common.errors import UserError
 from common.run.files import write_atomic, write_json_lines
+from common.run.folder import TABLE
 from common.run.results import Interval
 from fal.theorem import tables
 from fal.theorem.cells import Cell
@@ -40,12 +41,11 @@ def report(
     """Write `records.jsonl`, `table.jsonl` and `table.md`, print the table; returns what `results.json` is to hold."""
     write_json_lines(folder / "records.jsonl", _records(cells))
     values = ({"cell": number, **cell.change, "values": cell.values} for number, cell in enumerate(cells))
-    write_json_lines(folder / "table.jsonl", values)
+    write_json_lines(folder / TABLE, values)
     fitted = [tables.fit(cells, each, confidence) for each in fits]
     told = tables.summary(fitted, [tables.compared(cells, each, confidence) for each in references])
     head, rows = tables.lines(cells, columns, confidence)
-    summary = "".join(f"- {line}\n" for line in told)
-    write_atomic(folder / "table.md", f"{title}\n\n{tables.markdown(head, rows)}\n{summary}")
+    write_atomic(folder / "table.md", tables.page(title, head, rows, told))
     _show(title, head, rows, told)
     return tables.metrics_of(cells, fitted, columns, confidence)
 

@@ -48,7 +48,7 @@ def static_lemmas(network: Network, x: Tensor, gap_at: float, flips_at: float) -
         "one_sided_gap": float(torch.stack(gaps).mean()),
         "flip_fraction": float(flipped.double().mean()),
         "start_output": float(start.abs().max()),
-        "kernel_error": float((kernel(before, x) - limit_kernel(x)).abs().max()),
+        "kernel_error": float((kernel(before >= 0, x) - limit_kernel(x)).abs().max()),
     }
 
 
@@ -57,13 +57,13 @@ def _curvature(before: Tensor, shift: Tensor) -> Tensor:
     return torch.relu(before + shift) - torch.relu(before) - shift * (before >= 0)
 
 
-def kernel(before: Tensor, x: Tensor) -> Tensor:
-    """<grad f(x), grad f(x')> / m^(1/3) from pre-activations [n, m]: [n, n]."""
-    on = (before >= 0).double()
-    return (x @ x.T).double() * (on @ on.T) / before.shape[1]
+def kernel(active: Tensor, x: Tensor) -> Tensor:
+    """<grad f(x), grad f(x')> / m^(1/3) [..., n, n] from the ReLUs that are on [..., n, m] and points [..., n, d]."""
+    on = active.double()
+    return (x @ x.mT).double() * (on @ on.mT) / active.shape[-1]
 
 
 def limit_kernel(x: Tensor) -> Tensor:
     """Its limit of wide networks: <x, x'> (pi - th) / (2 pi) with cos th = (1 + <x, x'>) / 2."""
-    inner = (x @ x.T).double().clamp(-1, 1)
+    inner = (x @ x.mT).double().clamp(-1, 1)
     return inner * (math.pi - torch.acos((1 + inner) / 2)) / (2 * math.pi)

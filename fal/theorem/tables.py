@@ -154,6 +154,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in ruled) + "\n"
 
 
+def page(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], told: Sequence[str]) -> str:
+    """The table in Markdown below its title, then a line for each of `told`."""
+    return f"{title}\n\n{markdown(head, rows)}\n" + "".join(f"- {line}\n" for line in told)
+
+
 def shown(values: Sequence[float | None] | None, confidence: float) -> str:
     """A mean over seeds and half the width of its interval; how many seeds have a value where not all do."""
     if values is None:

@@ -22,6 +22,14 @@ from fal.images.config import DataConfig
 from fal.images.generated import clusters
 from fal.toy_config import ToyConfig
 
+TITLE = "Toy experiment: accuracy after some rounds, under attack at the end, and the largest stable rate"
+
+
+def columns_of(config: ToyConfig) -> list[str]:
+    """What its table shows."""
+    columns = [f"{split}_{moment}" for moment in config.moments for split in ("train", "test")]
+    return columns + (["robust", "largest_stable"] if config.stable.halvings else ["robust"])
+
 
 @dataclass(frozen=True)
 class Sets:

@@ -11,13 +11,13 @@ from common import jsontext, yamltext
 from common.data.packed import DAMAGE, MEGABYTE, Bounds, opened
 from common.errors import UserError
 from common.run import rate_record, results
-from common.run.folder import CONFIG, ENVIRONMENT, METRICS
+from common.run.folder import CONFIG, ENVIRONMENT, METRICS, TABLE
 from common.run.items import Item
 from common.run.schema import schema_of
 from scripts.report.cost import CURVE
 
 NEEDED = (CONFIG, ENVIRONMENT, results.RESULTS, results.PREDICTIONS, results.FINISHED)
-FILES = (*NEEDED, results.SETS, METRICS, rate_record.RATES, CURVE)
+FILES = (*NEEDED, results.SETS, METRICS, TABLE, rate_record.RATES, CURVE)
 LARGEST_MB, MOST_RUNS = 512, 20_000
 """What an archive may unpack to, and how many runs it may hold."""
 MEMBER_MB = 64

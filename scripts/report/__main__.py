@@ -22,7 +22,7 @@ from common.tables.cells import Overrides
 from common.tables.damaged import without_damaged
 from common.tables.join import Joined
 from common.tables.runs import Run, read_runs
-from scripts.report import axes, cost, curves, media, rates, summary, tables
+from scripts.report import axes, cost, curves, media, rates, studies, summary, tables
 from scripts.report.colours import Colours
 from scripts.report.page import Block, Figure, Page, Section, render
 from scripts.tables.published_tables import all_tables, every_paper, kept_settings, overrides_of
@@ -87,6 +87,7 @@ def _page(
         Section("Tables", "tables", [_with_axis(each, made, colours, show) for each, made in blocks]),
         Section("Learning curves", "curves", _blocks(groups, "curves", root, show, colours), [drawn]),
         Section("Learned rates", "rates", _blocks(groups, "rates", root, show, colours), [rates.NOTE]),
+        Section("Studies", "studies", studies.blocks(runs), [studies.NOTE]),
         Section("Media", "media", media.blocks(runs), [media.NOTE]),
         Section("Cost", "cost", _costs(studied, groups, colours, show)),
         Section("Shortcut audit", "audit", _audit(runs, show)),

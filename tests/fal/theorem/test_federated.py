@@ -1,5 +1,6 @@
 """The algorithm: exact identities, and the batched loop against plain loops over runs, clients and steps."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from fal.theorem.adversary import adversary_of
 from fal.theorem.config import AdversaryConfig, AdversaryName, FederatedConfig, LocalRate, Refresh
 from fal.theorem.coordinates import Recorder
 from fal.theorem.federated import Round, federated
-from fal.theorem.network import Loss, Network
+from fal.theorem.network import Loss, Network, Pseudo
 from fal.theorem.points import Points, circle, partition
 from fal.theorem.regret import Regret, best_fixed
 
@@ -184,6 +185,25 @@ def test_regret_stays_below_its_bounds(local_steps: int) -> None:
     assert len(lost) == 100 and (lost > 0).all()
     assert (lost <= recorder.curve("regret_bound")).all()
     assert (lost <= recorder.curve("regret_bound_coupled") + 1e-5).all()
+    over = (lost - recorder.curve("regret_bound")).cummax(0).values
+    assert torch.equal(recorder.curve("regret_over"), over)
+    assert (recorder.curve("regret_over_coupled")[-1] <= 1e-5).all()
+
+
+@pytest.mark.parametrize("step", [0.2, 0.8, 3.2])
+def test_regret_of_the_pseudo_network_stays_below_the_plain_bound(step: float) -> None:
+    """Nothing couples there, so it holds at every t of every run, at steps at which the network breaks it, too."""
+    network, points = Pseudo.draw(128, 3, [0, 1], torch.float64), partition(*circle(8), 4)
+    rounds = math.ceil(100 / step)
+    fixed = best_fixed(network, points, Loss(), Cap(RHO).widest, step * rounds, 60)
+    regret, adversary = Regret(network, Loss(), fixed, step), adversary_of(network, RHO, AdversaryConfig())
+    recorder = Recorder(network, points, Loss(), adversary, step, rounds, regret)
+    federated(network, points, Loss(), adversary, FederatedConfig(rounds=rounds, step=step), recorder.watch)
+    last = {name: recorder.curve(name)[-1] for name in recorder.records[-1]}
+    assert (last["regret_over"] < 0).all() and (last["regret"] > 0).all()
+    assert (last["regret_coupling"].abs() < 1e-9).all() and (last["regret_slopes"] == 0).all()
+    assert (last["robust"] < recorder.curve("robust")[0]).all()
+    assert not any(last[name].any() for name in ("gap", "gap_linear", "flips", "gradient_gap"))
 
 
 def test_best_fixed_is_the_minimiser() -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fal.theorem import static
-from fal.theorem.network import Loss, Network
+from fal.theorem.network import Loss, Network, Pseudo
+from fal.theorem.points import on_circle
 
 SEEDS = range(3)
 
@@ -50,6 +51,19 @@ def test_pseudo_network_is_the_first_order_expansion() -> None:
     assert torch.allclose(network.pseudo(network.start + direction, x), slope, atol=1e-12)
     twice = network.pseudo(network.start + 2 * direction, x)
     assert torch.allclose(twice, 2 * network.pseudo(network.start + direction, x), atol=1e-12)
+
+
+def test_the_worst_case_of_the_pseudo_network_is_no_less_than_a_fine_grids() -> None:
+    network, weights, _ = setting(dim=3)
+    linear = Pseudo(network.outer, network.bias, network.start)
+    angle, half = torch.tensor([[0.3, 2.0], [-1.0, 3.0]], dtype=torch.float64), 0.2
+    y = torch.tensor([[1.0, -1.0], [1.0, -1.0]], dtype=torch.float64)
+    at, value = linear.worst(weights, on_circle(angle)[None], y[None], half)
+    around = on_circle(angle[..., None] + torch.linspace(-half, half, 2001, dtype=torch.float64)).flatten(1, 2)
+    tried = (network.pseudo(weights, around[None]).unflatten(2, (2, 2001)) - y[..., None]).abs().amax(-1)
+    assert (value >= tried - 1e-12).all() and torch.allclose(value, tried, atol=5e-3)
+    assert torch.allclose((linear.predict(weights, at) - y).abs(), value, atol=1e-6)
+    assert torch.equal(linear.active(weights, at), network.active(network.start, at))
 
 
 @pytest.mark.parametrize("bend", [0.0, 0.3])
@@ -105,5 +119,5 @@ def test_kernel_is_that_of_the_gradients() -> None:
     rows = [torch.autograd.grad(network.predict(start, x[None, None])[0, 0, i], start)[0].flatten() for i in range(4)]
     gram = torch.stack(rows) @ torch.stack(rows).T / 32 ** (1 / 3)
     before = x @ network.start[0, 0].T + network.bias[0]
-    assert torch.allclose(static.kernel(before, x), gram, atol=1e-12)
+    assert torch.allclose(static.kernel(before >= 0, x), gram, atol=1e-12)
     assert float(static.limit_kernel(x)[0, 0]) == pytest.approx(0.5) and math.isclose(float(x[0] @ x[0]), 1)
