@@ -110,7 +110,8 @@ def of_models(right: Tensor, y: Tensor, counts: Tensor) -> dict[str, OfAll]:
     for name, (of, way) in ways.items():
         numbers = [its[of] for its in each]
         groups = {group: way([its.without[group] for its in numbers]) for group in numbers[0].without}
-        found[name] = OfAll(way([its.value for its in numbers]), groups)
+        counted = [its.count for its in numbers if its.count is not None]
+        found[name] = OfAll(way([its.value for its in numbers]), groups, min(counted, default=None))
     return found
 
 
