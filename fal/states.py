@@ -31,9 +31,11 @@ class ServerState:
         """What predicts: weights and buffers. Rounds put new tensors in their place."""
         return self.weights, self.buffers
 
-    def fault(self, update: Update) -> str:
-        """Why an update of a client cannot be used, in words; empty: it can."""
-        parts = (update.delta, self.weights), (update.buffers, self.buffers), (update.variate, self.variate)
+    def fault(self, update: Update, length: float) -> str:
+        """Why an update of a client, whose change of weights is so long, cannot be used, in words; empty: it can."""
+        if reason := server.fault(update.delta, self.weights, length):
+            return reason
+        parts = (update.buffers, self.buffers), (update.variate, self.variate)
         return next(filter(None, (server.fault(part, like) for part, like in parts if part or like)), "")
 
     def state_dict(self) -> dict[str, Any]:
