@@ -48,6 +48,7 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     network = Network(
         build_network(config.model, *train.shape, train.classes, config.seed).to(device, dtype),
         compiled=config.federation.compile,
+        captured=config.runtime.capture,
     )
     _check_norm(network, config.federation.batch or min(len(client.indices) for client in clients))
     states = fresh_states(network, config.optimiser, [client.number for client in clients], dtype, device)

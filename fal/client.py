@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from common.engine.derivatives import plain_gradient
 from common.engine.inner import adapt
 from common.engine.rules import SGD, Momentum, UpdateRule
 from common.engine.settings import Unroll
@@ -72,6 +73,8 @@ class Update:
 Remote = Callable[[Global, Mapping[int, Work], int], Mapping[int, Update]]
 """Trains clients elsewhere, in the round of this number; fewer updates than works may come back."""
 
+Pull = Callable[[Weights], Tensor]
+
 
 def client_step(
     local: Local, optimiser: OptimiserConfig, images: tuple[Tensor, Tensor], start: Global, works: Sequence[Work]
@@ -95,32 +98,15 @@ def client_step(
     buffers = stack_of(own) if stacked else own[0]  # batch norm moves them in place
     variates = [work.variate for work in works]
     pull = _pull(optimiser, start, stack_of(variates) if stacked else variates[0], stacked)
-    origin, attacked_of = lifted(start.weights), _Memory()
-    sums: list[Tensor] = []
-
-    def loss(weights: Weights, step: int) -> Tensor:
-        batch = _batch(works, images, step)
-        every_step = local.method.refresh is Refresh.step
-        source = weights if every_step else origin
-
-        def attacked() -> Tensor:
-            statistics = buffers
-            if local.method.batch_statistics:  # which the attack must not move
-                statistics = {name: b.clone() for name, b in buffers.items()}
-            return local.attacked({**source, **statistics}, batch)
-
-        worst = attacked() if every_step else attacked_of(first.batches[step], attacked)
-        items = local.loss({**weights, **buffers}, batch, worst)
-        sums.append(items.detach().sum(-1))
-        return items.mean(-1) + pull(weights)
-
+    origin = lifted(start.weights)
+    loss = _Loss(local, images, works, origin, buffers, pull)
     steps = len(first.batches)
     found = adapt(
         loss, origin, lambda step: [step], steps=steps, rule=_rule(optimiser), rates=rate, unroll=Unroll.none
     ).weights  # fmt: skip
     sizes, updates = first.shape, []
-    deltas = {name: w - start.weights[name] for name, w in found.items()}
-    told_all = torch.stack(sums).view(steps, len(works)).T.tolist()
+    deltas = {name: w.sub_(start.weights[name]) for name, w in found.items()}  # nobody else has them
+    told_all = torch.stack(loss.sums).view(steps, len(works)).T.tolist()
     for place, work in enumerate(works):
         delta, moved = (unstack(deltas, place), unstack(buffers, place)) if stacked else (deltas, buffers)
         told = told_all[place]
@@ -136,6 +122,54 @@ def client_step(
             )  # fmt: skip
         )
     return updates
+
+
+class _Loss:
+    """What a stack of clients, or one, minimises in its local steps, with the gradient as a program where it can be."""
+
+    def __init__(
+        self,
+        local: Local,
+        images: tuple[Tensor, Tensor],
+        works: Sequence[Work],
+        origin: Weights,
+        buffers: Weights,
+        pull: Pull | None,
+    ) -> None:
+        """`origin`: the global weights as the clients hold them; `buffers`: theirs, which batch norm moves in place."""
+        self.local, self.images, self.works, self.pull = local, images, works, pull
+        self.origin, self.buffers, self.sums = origin, buffers, list[Tensor]()
+        self._attacked_of = _Memory()
+
+    def __call__(self, weights: Weights, step: int) -> Tensor:
+        """Of every client, after the attack."""
+        batch, worst = self._batch(weights, step)
+        items = self.local.loss({**weights, **self.buffers}, batch, worst)
+        self.sums.append(items.detach().sum(-1))
+        return items.mean(-1) + (self.pull(weights) if self.pull else 0.0)
+
+    def gradient(self, weights: Weights, step: int) -> tuple[list[Tensor], Tensor]:
+        """By the weights, and the loss, neither with a graph."""
+        if self.buffers or self.pull:
+            return plain_gradient(self, weights, step)
+        batch, worst = self._batch(weights, step)
+        gradients, items = self.local.differentiated(weights, batch, worst)
+        self.sums.append(items.sum(-1))
+        return gradients, items.mean(-1)
+
+    def _batch(self, weights: Weights, step: int) -> tuple[Batch, Tensor]:
+        """The items of a step, and their attacked points."""
+        batch = _batch(self.works, self.images, step)
+        every_step = self.local.method.refresh is Refresh.step
+        source = weights if every_step else self.origin
+
+        def attacked() -> Tensor:
+            statistics = self.buffers
+            if self.local.method.batch_statistics:  # which the attack must not move
+                statistics = {name: b.clone() for name, b in statistics.items()}
+            return self.local.attacked({**source, **statistics}, batch)
+
+        return batch, attacked() if every_step else self._attacked_of(self.works[0].batches[step], attacked)
 
 
 class _Memory:
@@ -172,10 +206,8 @@ def _rule(optimiser: OptimiserConfig) -> UpdateRule:
     return SGD(optimiser.weight_decay)
 
 
-def _pull(
-    optimiser: OptimiserConfig, start: Global, variates: Weights, stacked: bool
-) -> Callable[[Weights], Tensor | float]:
-    """What is added to the loss [*clients], so that its gradient is the optimiser's correction.
+def _pull(optimiser: OptimiserConfig, start: Global, variates: Weights, stacked: bool) -> Pull | None:
+    """What is added to the loss [*clients], so that its gradient is the optimiser's correction; None: nothing.
 
     FedProx: mu / 2 |W - U|^2 (arXiv 1812.06127). SCAFFOLD: <c - c_i, W>, of gradient c - c_i (arXiv 1910.06378).
     """
@@ -189,7 +221,7 @@ def _pull(
     if optimiser.name is Optimiser.scaffold:
         correction = {name: c - variates[name] for name, c in start.variate.items()}
         return lambda weights: summed([w * correction[name] for name, w in weights.items()])
-    return lambda weights: 0.0
+    return None
 
 
 def _variate(optimiser: OptimiserConfig, start: Global, work: Work, delta: Weights, path: float) -> Weights:

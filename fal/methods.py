@@ -5,10 +5,12 @@ Every formula holds for one client and for a stack of clients, whose tensors hav
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from common.engine.derivatives import gradient
 from common.engine.weights import Weights
 from fal import objective
 from fal.adversary.balls import ball_of
@@ -73,6 +75,29 @@ class Local:
         share = self.method.adversarial_share or 0.0
         return share * objective.cross_entropy(worst, batch.y) + (1 - share) * objective.cross_entropy(natural, batch.y)
 
+    def differentiated(self, weights: Weights, batch: Batch, attacked: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Gradient of the mean of `loss` over a client's items by its weights, and `loss`; neither with a graph.
+
+        For a network without buffers, which batch norm would write to.
+        """
+        names = list(weights)
+
+        def found(x: Tensor, y: Tensor, log_counts: Tensor, worst: Tensor, *tensors: Tensor) -> tuple[Any, Tensor]:
+            items = y
+
+            def mean(own: Weights, _: None) -> Tensor:
+                nonlocal items
+                items = self.loss(own, Batch(x, y, log_counts, batch.draws), worst)
+                return items.mean(-1)
+
+            gradients, _ = gradient(mean, dict(zip(names, tensors, strict=True)), (None,))
+            return gradients, items.detach()
+
+        method = self.method
+        what = ("loss", method.objective, method.scale, method.beta, method.adversarial_share, *names)
+        tensors = batch.x, batch.y, batch.log_counts, attacked, *weights.values()
+        return self.network.programs.of(what, found, *tensors)(*tensors)
+
     def attacked(self, weights: Weights, batch: Batch) -> Tensor:
         """The points that the loss is taken at, of the shape of `batch.x`; no gradient passes through them.
 
@@ -101,6 +126,10 @@ class Local:
         def gain(points: Tensor, target: Tensor, *by: Tensor) -> Tensor:
             return (kl_gain if divergence else LABEL_GAINS[self.attack.loss])(logits(points, *by), target)
 
+        def climbed(points: Tensor, *by: Tensor) -> tuple[Tensor, Tensor]:
+            (found,), value = gradient(lambda at, _: gain(at["x"], *by), {"x": points}, (None,))
+            return found, value
+
         def draws(restart: int) -> Tensor:
             return batch.draws(restart, tuple(shape[clients:])).flatten(0, clients).to(x)
 
@@ -114,6 +143,6 @@ class Local:
 
         own: Gain = plain
         if not (training and self.network.buffers):  # which batch norm would write to
-            program = self.network.programs.of(what, gain, folded, target, *by)
+            program = self.network.programs.of(what, climbed, folded, target, *by)
             own = Differentiated(plain, lambda points: program(points, target, *by))
         return attack(own, folded, ball_of(self.attack, bounded=self.bounded), self.attack, draws).view(shape)

@@ -22,12 +22,12 @@ class Network:
     The module is never written to. Its two modes are two modules, so that none is switched back and forth.
     """
 
-    def __init__(self, module: nn.Module, *, compiled: bool = False) -> None:
+    def __init__(self, module: nn.Module, *, compiled: bool = False, captured: bool = False) -> None:
         """`module` gives the start and is copied; clients' weights are leaves of their own.
 
-        `compiled`: attacks on it are.
+        `compiled`, `captured`: its gradients are (`fal.programs`).
         """
-        self.programs = Programs(compiled=compiled)
+        self.programs = Programs(compiled=compiled, captured=captured)
         self._chunks: dict[tuple[torch.Size, int], int] = {}
         self.modes = {mode: deepcopy(module).train(mode).requires_grad_(False) for mode in (True, False)}
         self.parameters, self.buffers = list(select(module)), list(buffers_of(module))
