@@ -56,8 +56,9 @@ def attack(
         rows = rows[~_look(gain, {"at": x}, climbs=False)]
     compares = config.kind is Kind.apgd or config.restarts > 1  # and so looks at the last point, too
     for restart in range(config.restarts):
-        here, path = _of(gain, rows), {"rows": rows, "x": x[rows]}
+        here, path = _of(gain, rows), {"rows": rows, "x": _rows(x, rows)}
         path["at"] = _start(path, ball, config.start, draws, restart)
+        project = ball.around(path["x"])
         for step in range(config.steps + compares):
             if not len(path["rows"]):
                 return found
@@ -65,14 +66,18 @@ def attack(
             if early_exit and fooled.any():
                 found[path["rows"][fooled]] = path["at"][fooled]
                 here, path = _of(here, ~fooled), {name: kept[~fooled] for name, kept in path.items()}
+                project = ball.around(path["x"])
             if step < config.steps:
-                ASCENTS[config.kind](path, step, ball, config)
+                ASCENTS[config.kind](path, step, ball, project, config)
         rows, points = path["rows"], path["at"]
         if compares:
             points, value = best_of(path) if config.kind is Kind.apgd else (points, path["gain"])
             better = value > highest[rows]
             points, highest[rows] = choose(better, points, found[rows]), torch.where(better, value, highest[rows])
-        found[rows] = points
+        if len(rows) < len(x):
+            found[rows] = points
+        else:
+            found = points
     return found
 
 
@@ -102,9 +107,14 @@ def _of(gain: Gain, rows: Tensor) -> Gain:
     return gain.of(rows) if isinstance(gain, Classifier) else gain
 
 
+def _rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Those rows, which are in order, of values; no copy where they are all."""
+    return values if len(rows) == len(values) else values[rows]
+
+
 def _start(path: Path, ball: Ball, start: Start, draws: Draws, restart: int) -> Tensor:
     x = path["x"]
     if start is Start.none:
         return x
-    draw = draws(restart).to(x)[path["rows"]]
+    draw = _rows(draws(restart).to(x), path["rows"])
     return STARTS[start](x, draw, ball)

@@ -53,7 +53,7 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     clients = clients_of(own, train.y, train.classes, dtype, config.federation.batch, len(parts) // len(own))
     network = Network(
         build_network(config.model, *train.shape, train.classes, config.seed).to(device, dtype),
-        compiled=config.federation.compile, dual=config.method.able is not None,
+        compiled=config.federation.compile, captured=config.runtime.capture, dual=config.method.able is not None,
     )  # fmt: skip
     if network.dual and not network.batch_norm:
         raise UserError(

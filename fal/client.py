@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from common.engine.derivatives import plain_gradient
 from common.engine.inner import adapt
 from common.engine.rules import SGD, Momentum, UpdateRule
 from common.engine.settings import Unroll
@@ -84,6 +85,8 @@ class Update:
 Remote = Callable[[Global, Mapping[int, Work], int], Mapping[int, Update]]
 """Trains clients elsewhere, in the round of this number; fewer updates than works may come back."""
 
+Pull = Callable[[Weights], Tensor]
+
 
 def client_step(
     local: Local, optimiser: OptimiserConfig, images: tuple[Tensor, Tensor], start: Global, works: Sequence[Work]
@@ -103,42 +106,20 @@ def client_step(
     def lifted(weights: Weights) -> Weights:
         return stack(weights, len(works)) if stacked and not start.each else weights
 
-    origin, given, attacked_of = lifted(start.weights), lifted(start.buffers), _Memory()
+    origin, given = lifted(start.weights), lifted(start.buffers)
     buffers = {name: b.clone() for name, b in given.items()}  # batch norm moves them in place
     variates = [work.variate for work in works]
     pull = _pull(optimiser, origin, start.variate, stack_of(variates) if stacked else variates[0], stacked)
-    sums: list[Tensor] = []
-
-    def batch_of(step: int) -> Batch:
-        return replace(_batch(works, images, step), origin={**origin, **given})
-
-    def taken(weights: Weights, batch: Batch, worst: Tensor) -> Tensor:
-        items = local.loss({**weights, **buffers}, batch, worst)
-        sums.append(items.detach().sum(-1))
-        return items.mean(-1) + pull(weights)
-
-    def loss(weights: Weights, step: int) -> Tensor:
-        batch = batch_of(step)
-        every_step = local.method.refresh is Refresh.step
-        source = weights if every_step else origin
-
-        def attacked() -> Tensor:
-            statistics = buffers
-            if local.method.batch_statistics:  # which the attack must not move
-                statistics = {name: b.clone() for name, b in buffers.items()}
-            return local.attacked({**source, **statistics}, batch)
-
-        return taken(weights, batch, attacked() if every_step else attacked_of(first.batches[step], attacked))
-
-    free = Free(taken, batch_of, local) if local.method.objective is Objective.free else None
+    loss = _Loss(local, images, works, origin, given, buffers, pull)
+    free = Free(loss.taken, loss.batch, local) if local.method.objective is Objective.free else None
     steps = len(first.batches)
     found = adapt(
         free or loss, origin, lambda step: [step], steps=steps, rule=_rule(optimiser), rates=rate, unroll=Unroll.none
     ).weights  # fmt: skip
-    attacks = steps if local.method.refresh is Refresh.step else attacked_of.made
+    attacks = steps if local.method.refresh is Refresh.step else loss.attacked_of.made
     sizes, updates = first.shape, []
-    deltas = {name: w - origin[name] for name, w in found.items()}
-    told_all = torch.stack(sums).view(steps, len(works)).T.tolist()
+    deltas = {name: w.sub_(origin[name]) for name, w in found.items()}  # nobody else has them
+    told_all = torch.stack(loss.sums).view(steps, len(works)).T.tolist()
     for place, work in enumerate(works):
         delta, moved = (unstack(deltas, place), unstack(buffers, place)) if stacked else (deltas, buffers)
         told = told_all[place]
@@ -155,6 +136,62 @@ def client_step(
             )  # fmt: skip
         )
     return updates
+
+
+class _Loss:
+    """What a stack of clients, or one, minimises in its local steps, with the gradient as a program where it can be."""
+
+    def __init__(
+        self,
+        local: Local,
+        images: tuple[Tensor, Tensor],
+        works: Sequence[Work],
+        origin: Weights,
+        given: Weights,
+        buffers: Weights,
+        pull: Pull | None,
+    ) -> None:
+        """`origin`, `given`: weights and buffers that clients begin with; `buffers`: theirs, which batch norm moves."""
+        self.local, self.images, self.works, self.pull = local, images, works, pull
+        self.origin, self.given, self.buffers, self.sums = origin, given, buffers, list[Tensor]()
+        self.attacked_of = _Memory()
+
+    def __call__(self, weights: Weights, step: int) -> Tensor:
+        """Of every client, after the attack."""
+        batch = self.batch(step)
+        return self.taken(weights, batch, self._worst(weights, batch, step))
+
+    def taken(self, weights: Weights, batch: Batch, worst: Tensor) -> Tensor:
+        """Of every client, at attacked points."""
+        items = self.local.loss({**weights, **self.buffers}, batch, worst)
+        self.sums.append(items.detach().sum(-1))
+        return items.mean(-1) + (self.pull(weights) if self.pull else 0.0)
+
+    def gradient(self, weights: Weights, step: int) -> tuple[list[Tensor], Tensor]:
+        """By the weights, and the loss, neither with a graph."""
+        if self.buffers or self.pull:
+            return plain_gradient(self, weights, step)
+        batch = self.batch(step)
+        gradients, items = self.local.differentiated(weights, batch, self._worst(weights, batch, step))
+        self.sums.append(items.sum(-1))
+        return gradients, items.mean(-1)
+
+    def batch(self, step: int) -> Batch:
+        """The items of a step."""
+        return replace(_batch(self.works, self.images, step), origin={**self.origin, **self.given})
+
+    def _worst(self, weights: Weights, batch: Batch, step: int) -> Tensor:
+        """Their attacked points."""
+        every_step = self.local.method.refresh is Refresh.step
+        source = weights if every_step else self.origin
+
+        def attacked() -> Tensor:
+            statistics = self.buffers
+            if self.local.method.batch_statistics:  # which the attack must not move
+                statistics = {name: b.clone() for name, b in statistics.items()}
+            return self.local.attacked({**source, **statistics}, batch)
+
+        return attacked() if every_step else self.attacked_of(self.works[0].batches[step], attacked)
 
 
 class _Memory:
@@ -194,8 +231,8 @@ def _rule(optimiser: OptimiserConfig) -> UpdateRule:
 
 def _pull(
     optimiser: OptimiserConfig, origin: Weights, variate: Weights, variates: Weights, stacked: bool
-) -> Callable[[Weights], Tensor | float]:
-    """What is added to the loss [*clients], so that its gradient is the optimiser's correction.
+) -> Pull | None:
+    """What is added to the loss [*clients], so that its gradient is the optimiser's correction; None: nothing.
 
     FedProx: mu / 2 |W - U|^2 (arXiv 1812.06127). SCAFFOLD: <c - c_i, W>, of gradient c - c_i (arXiv 1910.06378).
     FedDyn: mu / 2 |W - U|^2 - <g_i, W> (arXiv 2111.04263).
@@ -214,7 +251,7 @@ def _pull(
     if optimiser.name is Optimiser.scaffold:
         correction = {name: c - variates[name] for name, c in variate.items()}
         return lambda weights: summed([w * correction[name] for name, w in weights.items()])
-    return lambda weights: 0.0
+    return None
 
 
 def _variate(optimiser: OptimiserConfig, variate: Weights, work: Work, delta: Weights, path: float) -> Weights:

@@ -190,10 +190,11 @@ class Federation:
         if self.byzantine is not None:
             updates = self.byzantine.tampered(dict(updates), number).items()
         for client, update in updates:
-            if reason := self.server.fault(update, self.start([client])):
+            length = server.norm(update.delta)
+            if reason := self.server.fault(update, self.start([client]), length):
                 found.left_out[client] = reason
                 continue
-            found.norms[client] = server.norm(update.delta)
+            found.norms[client] = length
             if self.streams:
                 size = self.size(client)
                 found.changes.add(self.direction(update), size)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from common.engine.derivatives import Product, gradient
+from common.engine.derivatives import gradient
 from common.engine.weights import Weights
 from fal.adversary.balls import ball_of
 from fal.methods import Batch, Local
@@ -62,11 +62,3 @@ class Free:
         moved, steepest = (each.flatten(0, clients) for each in (self.moved, ascent))
         after = self.anywhere.step(moved, steepest, self.length)
         self.moved = self.anywhere.project(after, torch.zeros_like(moved)).view(self.moved.shape)
-
-    def product(self, *_: object) -> Product:
-        """Nothing differentiates these steps again.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError("free training takes steps without graph")

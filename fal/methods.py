@@ -4,11 +4,13 @@ Every formula holds for one client and for a stack of clients, whose tensors hav
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from common.engine.derivatives import gradient
 from common.engine.weights import Weights
 from fal import objective
 from fal.adversary.balls import ball_of
@@ -89,6 +91,32 @@ class Local:
         share = self.method.adversarial_share or 0.0
         return share * objective.cross_entropy(worst, batch.y) + (1 - share) * objective.cross_entropy(natural, batch.y)
 
+    def differentiated(self, weights: Weights, batch: Batch, attacked: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Gradient of the mean of `loss` over a client's items by its weights, and `loss`; neither with a graph.
+
+        For a network without buffers, which batch norm would write to.
+        """
+        method, names, whole = self.method, list(weights), list(batch.origin)
+        if method.objective is not Objective.dbfat:
+            whole = []
+
+        def found(x: Tensor, y: Tensor, log_counts: Tensor, worst: Tensor, *tensors: Tensor) -> tuple[Any, Tensor]:
+            items, given = y, dict(zip(whole, tensors[len(names) :], strict=True))
+            own = replace(batch, x=x, y=y, log_counts=log_counts, origin=given)
+
+            def mean(weights: Weights, _: None) -> Tensor:
+                nonlocal items
+                items = self.loss(weights, own, worst)
+                return items.mean(-1)
+
+            gradients, _ = gradient(mean, dict(zip(names, tensors, strict=False)), (None,))
+            return gradients, items.detach()
+
+        settings = method.objective, method.scale, method.beta, method.gamma, method.adversarial_share, self.attacks
+        origin = (batch.origin[name] for name in whole)
+        tensors = batch.x, batch.y, batch.log_counts, attacked, *weights.values(), *origin
+        return self.network.programs.of(("loss", *settings, *names, *whole), found, *tensors)(*tensors)
+
     def attacked(self, weights: Weights, batch: Batch) -> Tensor:
         """The points that the loss is taken at, of the shape of `batch.x`; no gradient passes through them.
 
@@ -117,6 +145,10 @@ class Local:
         def gain(points: Tensor, target: Tensor, *by: Tensor) -> Tensor:
             return (kl_gain if divergence else LABEL_GAINS[self.attack.loss])(logits(points, *by), target)
 
+        def climbed(points: Tensor, *by: Tensor) -> tuple[Tensor, Tensor]:
+            (found,), value = gradient(lambda at, _: gain(at["x"], *by), {"x": points}, (None,))
+            return found, value
+
         def draws(restart: int) -> Tensor:
             return batch.draws(restart, tuple(shape[clients:])).flatten(0, clients).to(x)
 
@@ -132,7 +164,7 @@ class Local:
         if self.method.early_exit:
             own = self._leaving(weights, y, batch, (target,) if divergence else ())
         elif not (training and self.network.buffers):  # which batch norm would write to
-            program = self.network.programs.of(what, gain, folded, target, *by)
+            program = self.network.programs.of(what, climbed, folded, target, *by)
             own = Differentiated(plain, lambda points: program(points, target, *by))
         ball, leaves = ball_of(self.attack, bounded=self.bounded), self.method.early_exit
         return attack(own, folded, ball, self.attack, draws, early_exit=leaves).view(shape)

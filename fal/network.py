@@ -24,14 +24,16 @@ class Network:
     The module is never written to. Its two modes are two modules, so that none is switched back and forth.
     """
 
-    def __init__(self, module: nn.Module, *, compiled: bool = False, dual: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, *, compiled: bool = False, captured: bool = False, dual: bool = False
+    ) -> None:
         """`module` gives the start and is copied; clients' weights are leaves of their own.
 
-        `compiled`: attacks on it are. `dual`: batch norm has statistics of its own for attacked points, by which the
-        network predicts; its weights are those of clean points, too.
+        `compiled`, `captured`: its gradients are (`fal.programs`). `dual`: batch norm has statistics of its own for
+        attacked points, by which the network predicts; its weights are those of clean points, too.
         """
         self.dual = dual
-        self.programs = Programs(compiled=compiled)
+        self.programs = Programs(compiled=compiled, captured=captured)
         self._chunks: dict[tuple[torch.Size, int], int] = {}
         self.modes = {mode: deepcopy(module).train(mode).requires_grad_(False) for mode in (True, False)}
         self.parameters, self.buffers = list(select(module)), list(buffers_of(module))

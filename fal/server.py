@@ -209,14 +209,14 @@ def propagated(before: Weights, mean: Weights, able: float, names: str) -> Weigh
 
 
 def norm(update: Mapping[str, Tensor]) -> float:
-    """Euclidean, over all tensors."""
+    """Euclidean, over all tensors; 0 of none."""
     each = [torch.linalg.vector_norm(w if w.is_floating_point() else w.double(), dtype=torch.float64)
             for w in update.values()]  # fmt: skip
-    return float(torch.linalg.vector_norm(torch.stack(each)))
+    return float(torch.linalg.vector_norm(torch.stack(each))) if each else 0.0
 
 
-def fault(update: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> str:
-    """Why an update is none of the weights `like`, in words; empty: it is one."""
+def fault(update: Mapping[str, Tensor], like: Mapping[str, Tensor], length: float | None = None) -> str:
+    """Why an update is none of the weights `like`, in words; empty: it is one. `length`: its norm, where known."""
     if update.keys() != like.keys():
         odd = sorted(update.keys() ^ like.keys())
         return f"has other names than the network: {', '.join(odd[:3])}"
@@ -225,7 +225,7 @@ def fault(update: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> str:
             return f"{name} has shape {list(update[name].shape)} in place of {list(own.shape)}"
         if update[name].dtype != own.dtype:
             return f"{name} has type {update[name].dtype} in place of {own.dtype}"
-    return "" if isfinite(norm(update)) else "is not finite"
+    return "" if isfinite(norm(update) if length is None else length) else "is not finite"
 
 
 def too_long(norms: Sequence[float]) -> list[int]:

@@ -252,7 +252,7 @@ class FederationConfig:
     stack: bool = field(default=True, metadata=UNHASHED)
     """Clients at once where `common.engine.plan` finds that it pays; false takes them one by one."""
     compile: bool = field(default=False, metadata=UNHASHED)
-    """Fuse the gradient that an attack climbs by (`fal.programs`); the first round then takes seconds longer."""
+    """Fuse the gradients of attacks and local steps (`fal.programs`); the first round then takes seconds longer."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.

@@ -31,9 +31,14 @@ class ServerState:
         """What predicts: weights and buffers. Rounds put new tensors in their place."""
         return self.weights, self.buffers
 
-    def fault(self, update: Update, start: Global) -> str:
-        """Why an update of a client that began with `start` cannot be used, in words; empty: it can."""
-        parts = (update.delta, start.weights), (update.buffers, start.buffers), (update.variate, self.variate)
+    def fault(self, update: Update, start: Global, length: float) -> str:
+        """Why an update of a client that began with `start` cannot be used, in words; empty: it can.
+
+        `length`: of its change of weights.
+        """
+        if reason := server.fault(update.delta, start.weights, length):
+            return reason
+        parts = (update.buffers, start.buffers), (update.variate, self.variate)
         return next(filter(None, (server.fault(part, like) for part, like in parts if part or like)), "")
 
     def state_dict(self) -> dict[str, Any]:

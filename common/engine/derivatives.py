@@ -38,12 +38,16 @@ class Seen(Protocol):
         ...
 
 
-class Derivatives(Protocol):
-    """An inner loss that brings its own derivatives, such as compiled ones (`common.engine.compiled`)."""
+class Differentiated(Protocol):
+    """An inner loss that brings its own gradient, for steps without a graph."""
 
     def gradient(self, weights: Weights, part: Any) -> tuple[list[Tensor], Tensor]:
         """Gradient of the summed loss in the order of `weights`, and the loss itself; neither with a graph."""
         ...
+
+
+class Derivatives(Differentiated, Protocol):
+    """An inner loss that brings its own derivatives, such as compiled ones (`common.engine.compiled`)."""
 
     def product(
         self,
@@ -60,6 +64,11 @@ class Derivatives(Protocol):
 def brings_derivatives(loss: InnerLoss | Derivatives) -> TypeGuard[Derivatives]:
     """Whether `loss` is a `Derivatives`."""
     return hasattr(loss, "gradient") and hasattr(loss, "product")
+
+
+def _brings_gradient(loss: InnerLoss | Differentiated) -> TypeGuard[Differentiated]:
+    """Whether `loss` is a `Differentiated`."""
+    return hasattr(loss, "gradient")
 
 
 def parts_at(parts: Parts, step: int) -> Sequence[Any]:
@@ -82,7 +91,7 @@ def parts_at(parts: Parts, step: int) -> Sequence[Any]:
 
 def gradient(loss: InnerLoss, weights: Weights, parts: Sequence[Any]) -> tuple[list[Tensor], Tensor]:
     """Gradient of the loss summed over `parts` (and tasks), and the loss; 0 for weights that it does not reach."""
-    of_part = loss.gradient if brings_derivatives(loss) else _Plain(loss).gradient
+    of_part = loss.gradient if _brings_gradient(loss) else _Plain(loss).gradient
     total, value = of_part(weights, parts[0])
     refuse_unfit(value, weights)
     for part in parts[1:]:

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from fal.adversary.balls import Ball
+from fal.adversary.balls import Ball, Projection
 from fal.adversary.config import AttackConfig
 from fal.adversary.path import Path, choose, wide
 
@@ -26,7 +26,7 @@ def checkpoints(steps: int) -> dict[int, int]:
     return {this: this - last for last, this in zip(at, at[1:], strict=False) if this < steps}
 
 
-def apgd(path: Path, step: int, ball: Ball, config: AttackConfig) -> None:
+def apgd(path: Path, step: int, ball: Ball, project: Projection, config: AttackConfig) -> None:
     """A step with momentum. At checkpoints, items that rose too seldom or found nothing better go back to their best
     point and on from there with half the length.
     """
@@ -42,10 +42,10 @@ def apgd(path: Path, step: int, ball: Ball, config: AttackConfig) -> None:
         if span := checkpoints(config.steps).get(step):
             _check(path, span)
     path["last"] = path["gain"]
-    at, x = path["at"], path["x"]
-    new = ball.project(ball.step(at, path["gradient"], path["length"]), x)
+    at = path["at"]
+    new = project(ball.step(at, path["gradient"], path["length"]))
     share = MOMENTUM if step else 1.0
-    path["at"] = ball.project(at + share * (new - at) + (1 - share) * (at - path["before"]), x)
+    path["at"] = project(at + share * (new - at) + (1 - share) * (at - path["before"]))
     path["before"] = at
 
 

@@ -1,6 +1,7 @@
 """Where an adversary may go: balls around clean points, with uniform starts, steepest steps and projections."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,8 @@ from torch import Tensor
 from fal.adversary.config import AttackConfig, Norm
 
 Box = tuple[float, float]
+Projection = Callable[[Tensor], Tensor]
+"""Points -> the nearest ones of a ball; may write to what it is given, and return it."""
 HEIGHT, RADIUS = 0.5, math.sqrt(3) / 2
 """Last coordinate of the theorem's inputs, and length of the others (sheet, section 1.3)."""
 
@@ -34,6 +37,10 @@ class Ball(Protocol):
         """A point of the ball: `at` itself if it is one, and x exactly where the radius is 0."""
         ...
 
+    def around(self, x: Tensor) -> Projection:
+        """`project` for many points around the same x."""
+        ...
+
 
 @dataclass(frozen=True)
 class Linf:
@@ -47,15 +54,20 @@ class Linf:
         return self.eps
 
     def start(self, x: Tensor, draw: Tensor) -> Tensor:
-        return self.project(x + self.eps * (2 * draw - 1), x)
+        return self.around(x)((2 * draw).sub_(1).mul_(self.eps).add_(x))
 
     def step(self, at: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
         signs = gradient.sign()
         return at + length * signs if isinstance(length, Tensor) else at.add(signs, alpha=length)
 
     def project(self, at: Tensor, x: Tensor) -> Tensor:
-        inside = at.clamp(x - self.eps, x + self.eps)
-        return inside if self.box is None else inside.clamp_(*self.box)
+        return self.around(x)(at.clone())
+
+    def around(self, x: Tensor) -> Projection:
+        low, high = x - self.eps, x + self.eps
+        if self.box is not None:  # it meets the ball, so the order of the two makes no difference
+            low, high = low.clamp_(*self.box), high.clamp_(*self.box)
+        return lambda at: at.clamp_(low, high)
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,9 @@ class L2:
         size = _length(moved)
         inside = torch.where(size > self.eps, x + moved * (self.eps / size.clamp_min(_tiny(at))), at)
         return _boxed(inside, self.box)
+
+    def around(self, x: Tensor) -> Projection:
+        return lambda at: self.project(at, x)
 
 
 @dataclass(frozen=True)
@@ -124,6 +139,9 @@ class Cap:
         rim = _turned(x, centre, _unit(across), torch.full_like(angle, self.widest))
         inside = torch.cat([RADIUS * _unit(out), x[:, -1:]], 1)
         return torch.where(angle >= self.widest, rim, inside)
+
+    def around(self, x: Tensor) -> Projection:
+        return lambda at: self.project(at, x)
 
 
 def ball_of(config: AttackConfig, *, bounded: bool = True) -> Ball:

@@ -3,6 +3,7 @@
 import resource
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from common.engine.weights import Weights
 from common.errors import UserError
 from common.run.schema import to_typed
-from fal.adversary.config import AttackConfig
+from fal.adversary.config import AttackConfig, Start
 from fal.adversary.gains import LABEL_GAINS, Classifier
 from fal.attack import attack, ball_of
 from fal.client import Work
@@ -29,8 +30,9 @@ from fal.settings import FederationConfig, MethodConfig, Objective, OptimiserCon
 from fal.states import fresh_states
 from fal.trust import AggregatorConfig
 from fal.workload import clients_of
-from scripts.benchmark.fal_groups import CHUNK, COMPILED, EARLY, LEAN, LOOP, STACK, USUAL, Case
-from scripts.benchmark.fal_others import Loops
+from scripts.benchmark.fal_groups import COMPILED, EARLY, FLUKE, LEAN, LOOP, PLAN, STACK, USUAL, VMAP, Case
+from scripts.benchmark.fal_libraries import Fluke, flower_rounds
+from scripts.benchmark.fal_others import CHUNK, Loops
 from scripts.benchmark.measuring import allocated_peak, peak_of, seconds_of, settle
 
 SIDE, CLASSES, ITEMS = 28, 10, 6400
@@ -38,6 +40,11 @@ SIDE, CLASSES, ITEMS = 28, 10, 6400
 EPS, RATE = 0.1, 0.05
 ATTACK = AttackConfig(eps=EPS, steps=7, step_size=EPS / 4)
 METHOD = MethodConfig("fat", "FAT", Objective.adversarial, fraction=1.0)
+FLUKES = (
+    replace(ATTACK, steps=10, start=Start.none),
+    MethodConfig("mixed", "clean and adversarial", Objective.mixed, adversarial_share=0.5),
+)
+"""What fluke's FAT does: its attack, and its loss."""
 
 
 def network_of(case: Case, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
@@ -55,7 +62,9 @@ class Bench:
         draw = torch.Generator().manual_seed(1)
         x = torch.rand(ITEMS, 1, SIDE, SIDE, generator=draw, dtype=dtype)
         y = torch.randint(CLASSES, (ITEMS,), generator=draw)
-        parts = [torch.randint(ITEMS, (case.batch * case.steps,), generator=draw) for _ in range(case.clients)]
+        attack, method = FLUKES if case.work == FLUKE else (ATTACK, METHOD)
+        items = case.batch * (1 if case.work == FLUKE else case.steps)  # fluke's batches are those of one order
+        parts = [torch.randint(ITEMS, (items,), generator=draw) for _ in range(case.clients)]
         module = network_of(case, dtype).to(case.device)
         network = Network(module, compiled=case.engine == COMPILED)
         clients = clients_of(parts, y, CLASSES, dtype, case.batch)
@@ -63,19 +72,24 @@ class Bench:
         optimiser = OptimiserConfig(lr=RATE)
         states = fresh_states(network, optimiser, [each.number for each in clients], dtype, x.device)
         self.federation = Federation(
-            Local(network, METHOD, ATTACK), (x, y), clients, config, optimiser, AggregatorConfig(), 0, *states
+            Local(network, method, attack), (x, y), clients, config, optimiser, AggregatorConfig(), 0, *states
         )
         if case.engine in (STACK, COMPILED):
             self.federation.chunk = lambda work, clients: min(CHUNK, clients)  # type: ignore[method-assign]
         self.start = self.federation.server.state
-        self.loops = Loops(module, {**self.start[0], **self.start[1]}, (x, y), ATTACK)
+        self.loops = Loops(module, {**self.start[0], **self.start[1]}, (x, y), attack)
+
+    @property
+    def works(self) -> list[Work]:
+        """Of the first round."""
+        found = [self.federation.work(client, 1) for client in self.federation.clients]
+        return [work for work in found if work is not None]
 
     def run(self, engine: str) -> Weights:
         """The global weights after the first round."""
-        if engine in (USUAL, LEAN):
-            works = [self.federation.work(client, 1) for client in self.federation.clients]
-            loop = self.loops.usual if engine == USUAL else self.loops.lean
-            return loop([work for work in works if work is not None], RATE)
+        loops = {USUAL: self.loops.usual, LEAN: self.loops.lean, VMAP: self.loops.vmap}
+        if engine in loops:
+            return loops[engine](self.works, RATE)
         server = self.federation.server
         server.weights, server.buffers = self.start
         self.federation.round(1)
@@ -109,6 +123,36 @@ def round_of(case: Case) -> dict[str, Any]:
         "seconds": seconds, "beside": beside, "first": first, "peak": peak, "allocated": allocated,
         "resident": resident, "difference": bench.apart(found[case.engine], found[LEAN]),
     }  # fmt: skip
+
+
+@cache
+def bench_of(case: Case) -> Bench:
+    """In a worker of Flower's: made once."""
+    torch.set_num_threads(1)
+    return Bench(case)
+
+
+def beside(case: Case) -> dict[str, Any]:
+    """A library's round, or ours on the same work."""
+    bench = Bench(case)
+    start = {**bench.start[0], **bench.start[1]}
+    if case.engine == case.work:
+        if case.engine == FLUKE:
+            loops = bench.loops
+            fluke = Fluke(loops.network, loops.images, bench.works, loops.attack, RATE)
+            found: Weights = fluke.round(start)
+            first, *seconds = (seconds_of(lambda: fluke.round(start), "cpu") for _ in range(1 + case.repeats))
+        else:
+
+            def trained(client: int, weights: Weights) -> Weights:
+                own = bench_of(case)
+                own.loops.start = weights
+                return own.loops.usual(own.works[client : client + 1], RATE)
+
+            (first, *seconds), found = flower_rounds(case.clients, start, trained, 1 + case.repeats)
+        return {"seconds": seconds, "first": first, "difference": bench.apart(found, bench.run(PLAN))}
+    first, *seconds = (seconds_of(lambda: bench.run(PLAN), case.device) for _ in range(1 + case.repeats))
+    return {"seconds": seconds, "first": first}
 
 
 IMAGES, PASSES, ROBUST = 1000, 10, 0.4
@@ -155,4 +199,4 @@ def judge(case: Case) -> dict[str, Any]:
 def measure(case: Case) -> dict[str, Any]:
     """The fields of a `Result`."""
     torch.set_num_threads(case.threads)
-    return {"round": round_of, "judge": judge}[case.work](case)
+    return {"round": round_of, "judge": judge}.get(case.work, beside)(case)

@@ -5,14 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 from common.errors import UserError
-from scripts.benchmark.fal_notes import early_lines, flat_lines, round_lines
+from scripts.benchmark.fal_notes import early_lines, flat_lines, library_lines, round_lines
 from scripts.benchmark.running import AnyCase, Group, Row, block
 
-USUAL, LEAN, LOOP, STACK, PLAN, COMPILED = "usual", "lean", "loop", "stack", "plan", "compiled"
+USUAL, LEAN, VMAP, LOOP, STACK, PLAN, COMPILED = "usual", "lean", "vmap", "loop", "stack", "plan", "compiled"
 ALL_ITEMS, EARLY = "all items", "early exit"
-ENGINES = {"round": (USUAL, LEAN, LOOP, STACK, PLAN, COMPILED), "judge": (ALL_ITEMS, EARLY)}
-CHUNK = 10
-"""Clients of a stack whatever the plan says."""
+FLUKE, FLOWER = "fluke", "flower"
+ENGINES = {
+    "round": (USUAL, LEAN, VMAP, LOOP, STACK, PLAN, COMPILED), "judge": (ALL_ITEMS, EARLY), "fluke": (FLUKE, PLAN),
+    "flower": (FLOWER, PLAN),
+}  # fmt: skip
 FEW = 5
 """Clients of the models that are too large for a hundred."""
 
@@ -43,6 +45,8 @@ FLAT = 1.05
 """Memory of ten times the clients."""
 EXIT = 1.5
 """An early exit is so many times as fast."""
+OVER = {FLUKE: 5.0, FLOWER: 50.0}
+"""A round of ours is so many times as fast as the library's, with 100 clients."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,10 @@ class Case(AnyCase):
 
     module: ClassVar[str] = "scripts.benchmark.fal_case"
     engine: str
-    """Of a round: the usual or the lean loop, ours one by one, in stacks of 10, as planned, or compiled. Of a judge:
-    all items to the end, or until they are fooled."""
+    """Of a round: the usual or the lean loop, stacks of 10 by plain `vmap`, ours one by one, in stacks of 10, as
+    planned, or compiled. Of a judge: all items to the end, or until they are fooled. Beside a library: it, or ours."""
     work: str = "round"
-    """round or judge."""
+    """round, judge, or a library whose round it is."""
     model: str = "cnn_9k"
     batch: int = 10
     clients: int = 100
@@ -73,7 +77,8 @@ class Case(AnyCase):
 
 def groups() -> list[Group]:
     """All of them at full size."""
-    return [*(rounds(model, wanted) for model, wanted in MODELS.items()), clients(), early()]
+    others = [beside(FLUKE, 100), beside(FLOWER, 10, 100)]
+    return [*(rounds(model, wanted) for model, wanted in MODELS.items()), clients(), early(), *others]
 
 
 def quick_groups() -> list[Group]:
@@ -103,8 +108,8 @@ def rounds(model: str, wanted: Mapping[int, Wanted], *, compiled: bool = True, *
     one = next(iter(cases.values()))[USUAL]
     question = (
         f"One round of {one.clients} clients with {model}, {one.steps} local step(s) each, PGD-7: the usual loop "
-        "(`loss.backward()` in the attack), a lean one by hand, ours one by one, in stacks of 10, as the plan chooses, "
-        "and compiled"
+        "(`loss.backward()` in the attack), a lean one by hand, stacks of 10 by plain `vmap`, ours one by one, in "
+        "stacks of 10, as the plan chooses, and compiled"
     )
     return Group(model, question, tuple(rows), after=lambda results: round_lines(labels, least, BEYOND, results))
 
@@ -124,3 +129,18 @@ def early() -> Group:
     rows = block(*(Row(label, Case(engine, "judge")) for engine, label in labels.items()))
     question = "PGD-20 on a model with about 40 % robust accuracy: what is it worth that fooled images leave? cnn_9k"
     return Group("early_exit", question, rows, after=lambda results: early_lines(list(labels), EXIT, results))
+
+
+def beside(library: str, *counts: int) -> Group:
+    """A round by a library and ours, which has the targets at its largest size."""
+    labels = {count: (f"{count} clients, {library}", f"{count} clients, {PLAN}") for count in counts}
+    rows: list[Row] = []
+    for count, (its, own) in labels.items():
+        rows += block(Row(its, Case(library, library, clients=count)), Row(own, Case(PLAN, library, clients=count)))
+    what = {
+        FLUKE: "fluke's FAT, PGD-10 from the clean points and both trained on, and ours of the same method",
+        FLOWER: "Flower's simulation with the usual loop in its clients, CPU seconds of all its processes, and ours",
+    }  # fmt: skip
+    question = f"One round of cnn_9k, batch 10, 2 local steps each: {what[library]}"
+    least = {count: OVER[library] if count == max(counts) else 0.0 for count in counts}
+    return Group(library, question, tuple(rows), after=lambda results: library_lines(labels, least, results))

@@ -70,3 +70,22 @@ def early_lines(labels: Sequence[str], least: float, results: Mapping[str, Resul
         f"{slow.median / fast.median:.2f} times as fast; target {at_least(slow.median / fast.median, least)}",
         "",
     ]
+
+
+def library_lines(
+    labels: Mapping[int, tuple[str, str]], least: Mapping[int, float], results: Mapping[str, Result]
+) -> list[str]:
+    """How many times as fast our round is as a library's, by number of clients; rows are the library's and ours."""
+    lines = []
+    for count, (its, own) in labels.items():
+        if lost := missing([its, own], results):
+            lines += [lost, ""]
+            continue
+        factor = results[its].median / results[own].median
+        told = f"; target {at_least(factor, least[count])}" if least[count] else ""
+        lines += [
+            f"{count} clients: ours is {factor:.1f} times as fast, {count / results[own].median:.0f} clients a second "
+            f"and {count / results[its].median:.1f}; the weights differ by at most {results[its].difference:.1e}{told}",
+            "",
+        ]
+    return lines

@@ -1,4 +1,6 @@
-"""Two loops over clients to compare with: as public federated code is written, and as lean as it can be by hand."""
+"""What to compare a round with: a loop over clients as public federated code is written, one as lean as it can be by
+hand, and stacks of clients by plain `torch.func`.
+"""
 
 from collections.abc import Sequence
 
@@ -9,6 +11,9 @@ from torch import Tensor, nn
 from common.engine.weights import Weights
 from fal.adversary.config import AttackConfig
 from fal.client import Work
+
+CHUNK = 10
+"""Clients of a stack, whatever the plan says."""
 
 
 class Loops:
@@ -72,6 +77,41 @@ class Loops:
                     if w.is_floating_point():
                         total[name].add_(w, alpha=1 / len(works))
         return total
+
+    def vmap(self, works: Sequence[Work], rate: float) -> Weights:
+        """Ten clients at once, the network under `torch.func.vmap` at every call, as lean as the lean loop."""
+        total = {name: torch.zeros_like(w) for name, w in self.start.items()}
+        for at in range(0, len(works), CHUNK):
+            few = works[at : at + CHUNK]
+            held = {name: w.expand(len(few), *w.shape).clone() for name, w in self.start.items()}
+            own = [held[name] for name, _ in self.network.named_parameters()]
+            for step in range(len(few[0].batches)):
+                index = torch.stack([work.batches[step] for work in few])
+                x, y = self.images[0][index], self.images[1][index]
+                low, high = (x - self.attack.eps).clamp_(0, 1), (x + self.attack.eps).clamp_(0, 1)
+                draw = [work.key.uniform(step, "start 0", tuple(x.shape[1:]), x.dtype) for work in few]
+                points = torch.stack(draw).mul_(2).sub_(1).mul_(self.attack.eps).add_(x).clamp_(low, high)
+                self.network.eval()
+                for _ in range(self.attack.steps):
+                    points.requires_grad_()
+                    (gradient,) = torch.autograd.grad(self._summed(held, points, y), points)
+                    points = points.detach().add_(gradient.sign_(), alpha=self.attack.length).clamp_(low, high)
+                self.network.train()
+                for w in own:
+                    w.requires_grad_()
+                gradients = torch.autograd.grad(self._summed(held, points, y), own)
+                for w in own:
+                    w.requires_grad_(False)
+                torch._foreach_add_(own, list(gradients), alpha=-rate)
+            for name, w in held.items():
+                if w.is_floating_point():
+                    total[name].add_(w.sum(0), alpha=1 / len(works))
+        return total
+
+    def _summed(self, held: Weights, points: Tensor, y: Tensor) -> Tensor:
+        """The clients' mean losses, added up."""
+        logits = torch.func.vmap(lambda own, x: torch.func.functional_call(self.network, own, (x,)))(held, points)
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") / y.shape[1]
 
     def _started(self, x: Tensor, work: Work, step: int) -> Tensor:
         draw = work.key.uniform(step, "start 0", tuple(x.shape), x.dtype)

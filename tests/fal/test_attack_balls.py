@@ -77,6 +77,17 @@ def test_a_projection_is_the_identity_on_the_ball(ball: Ball) -> None:
     torch.testing.assert_close(ball.project(at, x), at, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("box", [None, (0.0, 1.0)])
+def test_bounds_taken_once_are_the_ball_and_then_the_box_to_the_bit(box: tuple[float, float] | None) -> None:
+    draw = torch.Generator().manual_seed(9)
+    x, at = torch.rand(500, 5, generator=draw), 3 * torch.rand(500, 5, generator=draw) - 1
+    inside = at.clamp(x - 0.1, x + 0.1)
+    expected = inside if box is None else inside.clamp(*box)
+    before = at.clone()
+    assert torch.equal(Linf(0.1, box).project(at, x), expected) and torch.equal(at, before)
+    assert torch.equal(Linf(0.1, box).around(x)(at), expected)
+
+
 @pytest.mark.parametrize(
     "ball, size",
     [(Linf(0.1, box=None), lambda moved: moved.abs().amax(1)), (L2(0.3, box=None), lambda moved: moved.norm(dim=1))],

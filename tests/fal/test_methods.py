@@ -13,7 +13,7 @@ from fal.adversary.config import AttackConfig, Loss, Start
 from fal.methods import Batch, Local
 from fal.network import Network
 from fal.settings import MethodConfig, Objective, Optimiser, OptimiserConfig, Refresh
-from tests.fal.small import ATTACK, CLASSES, images, method, net
+from tests.fal.small import ATTACK, CLASSES, METHODS, images, method, net
 
 
 def logits(seed: int) -> Tensor:
@@ -91,6 +91,19 @@ def test_an_attack_raises_the_loss(loss: str) -> None:
         assert float(objective.divergence(natural, attacked).mean()) > 1e-3
     else:
         assert found.loss(weights, given, worst).mean() > found.loss(weights, given, given.x).mean() + 1e-3
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_programs_gradient_is_that_of_the_mean_loss(name: str) -> None:
+    found, weights = local(name)
+    given = batch()
+    worst = found.attacked(weights, given)
+    gradients, items = found.differentiated(weights, given, worst)
+    leaves = {key: w.clone().requires_grad_() for key, w in weights.items()}
+    expected = found.loss(leaves, given, worst)
+    torch.testing.assert_close(items, expected.detach(), rtol=0, atol=1e-14)
+    by_hand = torch.autograd.grad(expected.mean(), list(leaves.values()))
+    torch.testing.assert_close(gradients, list(by_hand), rtol=0, atol=1e-14)
 
 
 def test_what_a_mixed_loss_mixes() -> None:

@@ -1,7 +1,7 @@
 """The test-time inner loop as one CUDA graph: recorded once for a shape, then replayed without a launch from Python."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from common.errors import UserError
 
 Found = tuple[Weights, RuleState, list[Tensor]]
 """What `common.engine.unroll.descent.descend` returns."""
+T = TypeVar("T")
 WARM_UP = 3
 """Runs before the recording: libraries set themselves up and pick their kernels, which a recording may not hold."""
 
@@ -107,7 +108,7 @@ class _Recording:
             return *copies, [value.clone() for value in losses]
 
 
-def record(run: Callable[[], Found], device: torch.device) -> tuple[Found, Callable[[], None]]:
+def record(run: Callable[[], T], device: torch.device) -> tuple[T, Callable[[], None]]:
     """What `run` returns, in tensors that the second result fills anew from what `run` reads.
 
     Raises:

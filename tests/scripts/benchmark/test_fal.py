@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from scripts.benchmark.case_results import Result
+from scripts.benchmark.fal import main
 from scripts.benchmark.fal_case import Bench
-from scripts.benchmark.fal_groups import COMPILED, LEAN, LOOP, STACK, USUAL, Case, groups
-from scripts.benchmark.fal_notes import round_lines
-from scripts.benchmark.running import MISSED
+from scripts.benchmark.fal_groups import COMPILED, LEAN, LOOP, STACK, USUAL, VMAP, Case, groups
+from scripts.benchmark.fal_notes import library_lines, round_lines
+from scripts.benchmark.running import MISSED, AnyCase
 
 
 @pytest.mark.parametrize("model", ["mlp_64", "cnn_106k_group", "cnn_106k_batch"])
@@ -15,7 +16,7 @@ def test_loops_and_our_rounds_are_one(model: str) -> None:
     benches = {engine: Bench(Case(engine, model=model, batch=3, clients=4), torch.float64) for engine in (LOOP, STACK)}
     lean = benches[LOOP].run(LEAN)
     found = {engine: bench.run(engine) for engine, bench in benches.items()}
-    found[USUAL] = benches[STACK].run(USUAL)
+    found |= {engine: benches[STACK].run(engine) for engine in (USUAL, VMAP)}
     for weights in found.values():
         assert benches[LOOP].apart(weights, lean) < 1e-12
     assert benches[LOOP].apart(benches[LOOP].start[0], lean) > 1e-3
@@ -31,6 +32,41 @@ def test_a_factor_below_what_is_wanted_is_said_to_be_missed() -> None:
 
     assert MISSED not in lines(0.4) and ">= 2.30: met" in lines(0.4)
     assert MISSED in lines(0.6)
+
+
+@pytest.mark.parametrize(("seconds", "words", "status"), [(0.2, ["--check"], 0), (0.5, ["--check"], 1), (0.5, [], 0)])
+def test_check_ends_with_1_below_a_target(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: float, words: list[str], status: int
+) -> None:
+    def run_case(case: AnyCase) -> Result:
+        engine = case.engine if isinstance(case, Case) else ""
+        took = {USUAL: 1.0, LEAN: 0.7}.get(engine, seconds)
+        return Result(seconds=(took,), beside=(0.7,))
+
+    monkeypatch.setattr("scripts.benchmark.running.run_case", run_case)
+    found = 0
+    try:
+        main(["cnn_9k", *words])
+    except SystemExit as ended:
+        found = int(ended.code or 0)
+    said = capsys.readouterr()
+    assert found == status
+    assert ("lean >= 3.20: met" in said.out) == (seconds == 0.2)
+    assert ("lean >= 3.20: missed" in said.err) == bool(status)
+
+
+def test_a_library_has_a_target_at_its_largest_size() -> None:
+    labels = {10: ("flower, few", "ours, few"), 100: ("flower", "ours")}
+    found = {"flower, few": 1.0, "ours, few": 0.1, "flower": 60.0, "ours": 1.0}
+    results = {name: Result(seconds=(took,), difference=1e-7) for name, took in found.items()}
+    few, _, many, _ = library_lines(labels, {10: 0.0, 100: 50.0}, results)
+    assert "ours is 10.0 times as fast, 100 clients a second and 10.0" in few and "target" not in few
+    assert "target >= 50.00: met" in many and "at most 1.0e-07" in many
+    assert MISSED in library_lines(labels, {10: 0.0, 100: 70.0}, results)[2]
+    assert (
+        "no result of flower"
+        in library_lines(labels, {10: 0.0, 100: 50.0}, {**results, "flower": Result(error="x")})[2]
+    )
 
 
 def test_every_group_has_its_reference_and_a_compiled_round_where_it_is_not_too_large() -> None:
