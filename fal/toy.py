@@ -10,6 +10,7 @@ A run folder like that of `python -m fal.theory`; the figures show data, decisio
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,8 @@ def study(config: ToyConfig, folder: Path) -> Results:
                 for moment in config.moments:
                     values[f"train_{moment}"] = curves.train[moment - 1, own].tolist()
                     values[f"test_{moment}"] = curves.test[moment - 1, own].tolist()
-                values["largest_stable"] = [value if value == value else None for value in largest[own].tolist()]
+                ends = largest[own].tolist()  # beyond the search: no value
+                values["largest_stable"] = [value if isfinite(value) else None for value in ends]
                 cells.append(Cell({"scale": scale, "rate": rate}, values))
         (run.folder / media.FOLDER).mkdir(exist_ok=True)
         figures = {"data": toy_figures.scatter(config, sets), "curves": toy_figures.learning(config, found)}

@@ -41,7 +41,7 @@ def printed(root: Path) -> str:
         raise UserError(f"root={root}: no finished run of fal.theory or fal.toy; python -m fal.theory -m +sweep=tables")
     of_bench, of_toy = list[str](), list[tuple[Run, ToyConfig]]()
     for run in sorted(runs, key=lambda each: (each.results.experiment, each.results.seed)):
-        config: object = to_typed(OmegaConf.create(run.config), schema_of("fal", run.config))
+        config: Any = to_typed(OmegaConf.create(run.config), schema_of("fal", run.config))
         if isinstance(config, TheoryConfig):
             of_bench.append(_bench(run, config))
         elif isinstance(config, ToyConfig):

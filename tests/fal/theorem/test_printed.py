@@ -45,7 +45,7 @@ def test_printed_tables_are_those_of_the_runs_and_of_their_archive(
     text = printed.printed(root)
     _, _, table = (root / "fal" / "tiny" / "default" / "table.md").read_text().partition("\n\n")
     assert text.startswith(f"**Tiny**\n\n{table}\n2 seeds, ") and "robust ~ time^p" in table and "before 1" in table
-    assert "| one | 2.5 | 0.05 |" in text and "| two | 0.85 | 0.05 |" in text and "inf" in text
+    assert "| one | 2.5 | 0.05 |" in text and "| two | 0.85 | 0.05 |" in text and "- (0 of 2) |" in text
     archive.pack("fal", root)
     archive.unpack("fal", Path("back"))
     assert not list(Path("back").rglob("records.jsonl"))
@@ -56,7 +56,7 @@ def test_printed_tables_are_those_of_the_runs_and_of_their_archive(
     first = tiny.table.lines[0].cells
     assert [cell.text for cell in first[:2]] == ["0.8", "False"] and first[3].text == "–" and first[3].small == "0 of 2"
     assert f"| {first[2].text} ± " in table and " to " in first[2].small
-    assert one.table.lines[0].cells[-1].small == "0 of 2"  # stable up to the end of the search: infinite
+    assert one.table.lines[0].cells[-1].small == "0 of 2"  # stable up to the end of the search
     assert without_commands(printed.printed(Path("back"))) == without_commands(text)
 
 
