@@ -92,10 +92,15 @@ def test_slow_weights_of_other_settings_are_refused(tmp_path: Path, capsys: pyte
 def test_an_evaluation_asks_otherwise_and_says_so_in_its_name(tmp_path: Path) -> None:
     assert run(tmp_path, "method=temp_lora") == 0
     folder = only_run(tmp_path)
-    assert run_here(evaluate.main, f"run={folder}", "longer=[3]", "controls=[swapped]", "fast_steps=1") == 0
+    assert (
+        run_here(evaluate.main, f"run={folder}", "longer=[3]", "controls=[swapped]", "fast_steps=1", "imagined=true")
+        == 0
+    )
     (path,) = folder.glob("evaluation-test+*.json")
     found = json.loads(path.read_text())
-    assert {"place@of3_4", "gain_swapped@of3_4"} <= set(found) and "place_reset" not in found
+    assert {"place@of3_4", "gain_swapped@of3_4", "consistent_none@imagined_2"} <= set(
+        found
+    ) and "place_reset" not in found
     assert "fast_steps-1" in path.name and "longer-3" in path.name
 
 
