@@ -204,11 +204,10 @@ def restored(folder: Path, config: TrainConfig) -> Parts:
     from common.run.environment import pick_device
     from common.run.state import put_back, selected
     from slowfast_vgen.build import build
-    from slowfast_vgen.train import tracked
 
     best = selected(folder)
     parts = build(config, pick_device(config.runtime.device), getattr(torch, config.runtime.dtype.name))
-    put_back(best, tracked(parts), folder, str(config.model.kind))
+    put_back(best, parts.tracked, folder, str(config.model.kind))
     parts.slow.settle()
     if config.method.memory:
         parts.lora.attach()

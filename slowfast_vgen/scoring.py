@@ -23,6 +23,8 @@ from slowfast_vgen.worlds.episode import UNKNOWN, Episodes, World
 
 MOST_DB = 100.0
 """Of the PSNR of equal frames, which has no end."""
+COPY = "copy"
+"""PSNR of the last frame before, which no memory changes."""
 IMAGINED = "imagined"
 """Slice of the items of episodes that were generated from their first chunk on."""
 SHARES = ("place", "other", "foreign", "consistent", "floor", "alike")
@@ -45,14 +47,14 @@ def scores_of(world: World, episodes: Episodes, chunk: int, frames: Floats) -> S
     """
     truth = episodes.frames[:, chunk] / 255.0
     last = np.repeat(episodes.frames[:, chunk - 1, -1:] / 255.0, truth.shape[1], 1)
-    found = {"psnr": psnr(frames, truth), "copy": psnr(last, truth)}
+    pixels = {"psnr": psnr(frames, truth), COPY: psnr(last, truth)}
     wanted = episodes.looks[:, chunk]
     if (wanted == UNKNOWN).any():
-        return found
+        return pixels
     got = looks_of(world, frames[:, -1:])[:, 0]
     shown = (episodes.looks[:, :chunk] == got[:, None]).any(1)
     right = got == wanted
-    return found | {"place": right * 1.0, "other": (shown & ~right) * 1.0, "foreign": (~shown & ~right) * 1.0}
+    return {"place": right * 1.0, "other": (shown & ~right) * 1.0, "foreign": (~shown & ~right) * 1.0} | pixels
 
 
 def looks_of(world: World, frames: Floats) -> Ints:
@@ -76,12 +78,12 @@ def items_of(episodes: Episodes, chunk: int, scores: Mapping[Control, Scores], l
         scores: with the episode's own memory, and with others.
         longer: slice of episodes of another length than the test's own, where alone the items count.
     """
-    own = scores[Control.own]
-    named = {name if control is Control.own else f"{name}_{control}": values
-             for control, each in scores.items() for name, values in each.items()}  # fmt: skip
-    if "place" in own:
-        named |= {f"gain_{control}": own["place"] - each["place"]
-                  for control, each in scores.items() if control is not Control.own}  # fmt: skip
+    named = dict(scores[Control.own])
+    for control, other in scores.items():
+        if control is not Control.own:
+            named |= {f"{metric}_{control}": values for metric, values in other.items() if metric != COPY}
+            if "place" in named:
+                named[f"gain_{control}"] = named["place"] - other["place"]
     found = []
     for row, name in enumerate(episodes.ids):
         pairs = {metric: (float(values[row]), 1.0) for metric, values in named.items()}

@@ -8,9 +8,7 @@ from slowfast_vgen.settings import Context
 from slowfast_vgen.stages import slow_batch_loss, training_episodes
 from tests.slowfast_vgen.small import parts
 
-PLACES = torch.tensor(
-    [[0, 1, 2, 3, 2, 1, 0]]
-)  # three chunks out and back; chunk j shows 10 j, but at returns as before
+PLACES = torch.tensor([[0, 1, 2, 3, 2, 1, 0]])  # three chunks out and back
 Z = torch.tensor([0.0, 10, 20, 30, 20, 10, 0]).view(1, 7, 1, 1, 1, 1).expand(1, 7, 2, 1, 1, 1)
 
 
