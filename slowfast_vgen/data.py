@@ -2,20 +2,62 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from slowfast_vgen.worlds.config import DataConfig
+from common.data.dataroot import ROOT_VARIABLE, find
+from common.errors import UserError
+from slowfast_vgen.worlds.config import MNIST, DataConfig
 
 if TYPE_CHECKING:
     from slowfast_vgen.worlds.episode import World
 
 
+logger = logging.getLogger(__name__)
+
+
+def available(config: DataConfig) -> DataConfig:
+    """The settings; where MNIST's files are not there, those of drawn glyphs in their place, with a warning.
+
+    A run takes these for its own before it is hashed, so that it is never found as one on the real digits.
+    """
+    digits = config.digits
+    if config.world != "digits" or digits.source == "glyphs" or all(_there(config.root, name) for name in MNIST):
+        return config
+    logger.warning(
+        "data.digits.source=mnist: its files are not below data.root=%s; drawn glyphs take its place, and no number is "
+        "one on MNIST; set data.root or %s to the folder that holds %s", config.root, ROOT_VARIABLE, MNIST[0],
+    )  # fmt: skip
+    return replace(config, digits=replace(digits, source="glyphs", stands_for=digits.source))
+
+
 def world_of(config: DataConfig) -> World:
-    """The world that the settings describe."""
+    """The world that the settings describe.
+
+    Raises:
+        UserError: a file that it reads is missing or damaged.
+    """
     if config.world == "maze":
         from slowfast_vgen.worlds.maze import Maze
 
         return Maze(config.maze, config.shape)
+    if config.world == "table":
+        from slowfast_vgen.worlds.table import Table
+
+        return Table(config.table, config.shape)
+    if config.world == "digits":
+        from slowfast_vgen.worlds.digits import Digits
+
+        return Digits(config.digits, config.shape, config.root)
     from slowfast_vgen.worlds.rooms import Rooms
 
     return Rooms(config.rooms, config.shape)
+
+
+def _there(root: str | None, name: str) -> bool:
+    try:
+        find(root, name, "")
+    except UserError:
+        return False
+    return True

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from common.data.packed import Bounds
 from common.errors import UserError
+from common.fields import UNHASHED
 
 
 class Shape(NamedTuple):
@@ -17,8 +19,14 @@ class Shape(NamedTuple):
 SHAPES = {
     "rooms": {"small": Shape(8, 16, 2), "large": Shape(16, 32, 4)},
     "maze": {"small": Shape(16, 16, 4), "large": Shape(32, 32, 4)},
+    "table": {"small": Shape(16, 16, 4), "large": Shape(32, 32, 4)},
+    "digits": {"small": Shape(16, 16, 4), "large": Shape(32, 32, 4)},
 }
 """World -> size -> shape."""
+MNIST = ("mnist/train-images-idx3-ubyte", "mnist/t10k-images-idx3-ubyte")
+REMEDY = "use a generated world (data=rooms)"
+"""Where files are missing."""
+CUBES = ("black", "pink", "blue", "yellow")
 
 
 @dataclass
@@ -63,6 +71,46 @@ class MazeConfig:
 
 
 @dataclass
+class TableConfig:
+    """Cubes and a green area, from above."""
+
+    cubes: int = 4
+    """The first of black, pink, blue, yellow."""
+
+    def __post_init__(self) -> None:
+        """Refuse a number of cubes that has no colours.
+
+        Raises:
+            UserError: it has none.
+        """
+        if not 2 <= self.cubes <= len(CUBES):
+            raise UserError(f"data.table.cubes={self.cubes}: use 2 to {len(CUBES)}")
+
+
+@dataclass
+class DigitsConfig:
+    """Digits on a torus."""
+
+    source: str = "mnist"
+    """mnist or glyphs, which need no file."""
+    side: int = 4
+    """Cells along each direction of the torus."""
+    stands_for: str = ""
+    """The source in whose place glyphs are used, because its files are not there: set by `slowfast_vgen.data`."""
+
+    def __post_init__(self) -> None:
+        """Refuse a torus without a way round.
+
+        Raises:
+            UserError: it has none, or the source is unknown.
+        """
+        if self.source not in ("mnist", "glyphs"):
+            raise UserError(f"data.digits.source={self.source}: use mnist or glyphs")
+        if not 3 <= self.side <= 16:
+            raise UserError(f"data.digits.side={self.side}: use 3 to 16")
+
+
+@dataclass
 class DataConfig:
     """Episodes of one world."""
 
@@ -78,6 +126,11 @@ class DataConfig:
     """Of the dev and test episodes. The training seed does not change what is tested."""
     rooms: RoomsConfig = field(default_factory=RoomsConfig)
     maze: MazeConfig = field(default_factory=MazeConfig)
+    table: TableConfig = field(default_factory=TableConfig)
+    digits: DigitsConfig = field(default_factory=DigitsConfig)
+    root: str | None = field(default=None, metadata=UNHASHED)
+    """Folder of real data; default: the environment variable INNERLOOP_DATA."""
+    bounds: Bounds = field(default_factory=Bounds, metadata=UNHASHED)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.
