@@ -44,7 +44,7 @@ def outer_loss(
         seed: of noise and times.
     """
     drawn = {what: Noise(seed, "outer", what).keys(episodes.ids, 0, 0, len(chunks)) for what in ("noise", "time")}
-    t = diffusion.times(strata(drawn["time"])).to(episodes.z)
+    t = diffusion.times(strata(drawn["time"].T).T).to(episodes.z)  # over episodes: every chunk sees all times
     groups: dict[int, list[int]] = defaultdict(list)  # chunks that are generated with the same memory, together
     for place, chunk in enumerate(chunks):
         groups[0 if memories is None else id(memories[chunk])].append(place)

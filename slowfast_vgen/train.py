@@ -36,13 +36,17 @@ def train(config: TrainConfig, folder: Path) -> Results:
     Raises:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
+    from dataclasses import replace
+
     from common.run.run import Run, RunIdentity
     from slowfast_vgen.build import build
+    from slowfast_vgen.data import available
     from slowfast_vgen.evaluate import measure
     from slowfast_vgen.objective import selection_of
     from slowfast_vgen.reuse import take_over
     from slowfast_vgen.stages import Optimiser, begin_outer, outer_step, slow_batch_loss
 
+    config = replace(config, data=available(config.data))
     who = RunIdentity("slowfast_vgen", config.experiment, config.method.name, config.scale, config.seed)
     settings = (config.runtime, config.tracker, config.loop)
     with Run(folder, config, *settings, who, selection_of(config), config.evaluation.patience) as run:
