@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 def world_of(config: DataConfig) -> World:
     """The world that the settings describe."""
+    if config.world == "maze":
+        from slowfast_vgen.worlds.maze import Maze
+
+        return Maze(config.maze, config.shape)
     from slowfast_vgen.worlds.rooms import Rooms
 
     return Rooms(config.rooms, config.shape)

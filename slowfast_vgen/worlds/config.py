@@ -16,6 +16,7 @@ class Shape(NamedTuple):
 
 SHAPES = {
     "rooms": {"small": Shape(8, 16, 2), "large": Shape(16, 32, 4)},
+    "maze": {"small": Shape(16, 16, 4), "large": Shape(32, 32, 4)},
 }
 """World -> size -> shape."""
 
@@ -41,6 +42,27 @@ class RoomsConfig:
 
 
 @dataclass
+class MazeConfig:
+    """Blocks on a grid that is walled all round."""
+
+    side: int = 9
+    """Cells, with the wall."""
+    blocks: float = 0.3
+    """Share of the cells within that have one; those around the start have none."""
+
+    def __post_init__(self) -> None:
+        """Refuse a maze without room to walk.
+
+        Raises:
+            UserError: a number out of range.
+        """
+        if not 5 <= self.side <= 31:
+            raise UserError(f"data.maze.side={self.side}: use 5 to 31")
+        if not 0 <= self.blocks < 1:
+            raise UserError(f"data.maze.blocks={self.blocks}: use a share from 0 to below 1")
+
+
+@dataclass
 class DataConfig:
     """Episodes of one world."""
 
@@ -55,6 +77,7 @@ class DataConfig:
     seed: int = 0
     """Of the dev and test episodes. The training seed does not change what is tested."""
     rooms: RoomsConfig = field(default_factory=RoomsConfig)
+    maze: MazeConfig = field(default_factory=MazeConfig)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.

@@ -19,20 +19,8 @@ from slowfast_vgen.actions import paired
 from slowfast_vgen.worlds.catalogue import catalogue
 from slowfast_vgen.worlds.config import RoomsConfig, Shape
 from slowfast_vgen.worlds.draws import Draws, Ints, kept, ringed
-from slowfast_vgen.worlds.episode import (
-    CLIPS,
-    LOOP,
-    NO_REVISIT,
-    OUT_AND_BACK,
-    RETURN,
-    TURN,
-    Episodes,
-    Frames,
-    check_asked,
-    gaps_of,
-    ids_of,
-    phases_of,
-)
+from slowfast_vgen.worlds.episode import CLIPS, NO_REVISIT, OUT_AND_BACK, TURN, Episodes, Frames, check_asked
+from slowfast_vgen.worlds.walk import Route, episodes_of
 
 ACTIONS = paired(("turn left", "turn right"))
 LEFT, RIGHT = 1, 2
@@ -111,25 +99,19 @@ class Rooms:
     def _episodes(self, seed: int, split: str, family: str, items: Ints, turns: Ints) -> Episodes:
         """Episodes whose chunks turn by `turns` [items, chunks], -1 to the left and 1 to the right."""
         layouts = self.layouts(seed, split, family, items)
-        start = Draws(seed, split, family, "start").integers(items, self.panels)
-        ends = start[:, None] + turns.cumsum(1)  # in panels, not yet round the ring
-        begins, within = ends - turns, np.arange(1, self.chunk + 1)
-        turned = begins[..., None] * self.chunk + turns[..., None] * within
+        start = Draws(seed, split, family, "start").integers(items, self.panels)[:, None]
+        places = np.concatenate([start, start + turns.cumsum(1)], 1) % self.panels
+        turned = places[:, :-1, None] * self.chunk + turns[..., None] * np.arange(1, self.chunk + 1)
         frames = self.render(layouts, turned.reshape(len(items), -1))
-        places = ends % self.panels
-        visible = np.zeros((*places.shape, self.panels), bool)
-        np.put_along_axis(visible, places[..., None], True, -1)
-        if self.chunk > 1:  # on the way the panel behind is still in view
-            np.put_along_axis(visible, begins[..., None] % self.panels, True, -1)
-        gaps = gaps_of(places, visible)
-        return Episodes(
-            frames=frames.reshape(*turns.shape, self.chunk, *frames.shape[2:]),
-            actions=np.where(turns > 0, RIGHT, LEFT),
-            places=places,
-            looks=np.take_along_axis(layouts, places, 1),
-            gaps=gaps,
-            phases=phases_of(gaps, LOOP if family == TURN else RETURN),
-            ids=ids_of(split, family, items),
+        return episodes_of(
+            Route(np.where(turns > 0, RIGHT, LEFT), places),
+            frames.reshape(*turns.shape, self.chunk, *frames.shape[2:]),
+            np.take_along_axis(layouts, places[:, 1:], 1),
+            self.panels,
+            split,
+            family,
+            items,
+            wide=self.chunk > 1,
         )
 
 
