@@ -45,6 +45,8 @@ class EvaluateConfig:
     """As `evaluation.longer`."""
     controls: list[Control] = field(default_factory=list)
     """As `evaluation.controls`; [] takes the run's own."""
+    imagined: bool = False
+    """As `evaluation.imagined`."""
     steps: int = 0
     """Of the sampler, `diffusion.steps`; 0 takes the run's own."""
     fast_steps: int = 0
@@ -71,7 +73,31 @@ def measure(parts: Parts, config: TrainConfig, split: str = "test") -> tuple[dic
     items = generated(
         parts, config, split, asked.dev if split == "dev" else asked.test, controls_of(config), asked.longer
     )
+    if asked.imagined and split == "test":
+        items += lived(parts, config, asked.test)
     return summarise(items, asked.confidence), items
+
+
+def lived(parts: Parts, config: TrainConfig, count: int) -> list[Item]:
+    """Items of episodes that are generated from their first chunk on, with fast learning and without."""
+    from slowfast_vgen.episodes import seen
+    from slowfast_vgen.imagine import imagined
+    from slowfast_vgen.scoring import imagined_items, looks_of
+
+    items: list[Item] = []
+    first = 0
+    for size in evenly(count, config.evaluation.batch):
+        family = config.evaluation.family
+        episodes = parts.world.episodes(config.data.seed, "test", family, config.length, first, size)
+        first += size
+        there = seen(episodes, parts.latents, config.method, parts.device)
+        looks = {}
+        for control in (Control.own, Control.none) if parts.lora.attached else (Control.own,):
+            z = imagined(parts, config, there, every=True, learning=control is Control.own).z
+            last = parts.latents.decode(z[:, :, -1:])[:, :, 0].cpu().numpy()
+            looks[control] = looks_of(parts.world, last)
+        items += imagined_items(episodes, looks)
+    return items
 
 
 def controls_of(config: TrainConfig) -> list[Control]:
@@ -114,7 +140,7 @@ def _items(
     from slowfast_vgen.episodes import memories, seen
     from slowfast_vgen.scoring import items_of, scores_of
 
-    there = seen(episodes, parts.latents, config.method.past, parts.device)
+    there = seen(episodes, parts.latents, config.method, parts.device)
     written = memories(parts.lora, there) if parts.lora.attached else None
     items: list[Item] = []
     thetas = {
@@ -178,11 +204,10 @@ def restored(folder: Path, config: TrainConfig) -> Parts:
     from common.run.environment import pick_device
     from common.run.state import put_back, selected
     from slowfast_vgen.build import build
-    from slowfast_vgen.train import tracked
 
     best = selected(folder)
     parts = build(config, pick_device(config.runtime.device), getattr(torch, config.runtime.dtype.name))
-    put_back(best, tracked(parts), folder, str(config.model.kind))
+    put_back(best, parts.tracked, folder, str(config.model.kind))
     parts.slow.settle()
     if config.method.memory:
         parts.lora.attach()
@@ -212,6 +237,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         dev=config.episodes or own.dev,
         longer=config.longer or own.longer,
         controls=config.controls or own.controls,
+        imagined=config.imagined or own.imagined,
     )
     fast = replace(trained.fast, steps=config.fast_steps or trained.fast.steps, lr=config.fast_lr or trained.fast.lr)
     diffusion = replace(trained.diffusion, steps=config.steps or trained.diffusion.steps)
@@ -220,7 +246,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     with seeding.applied(trained.runtime, trained.seed):
         metrics, _ = measure(restored(folder, trained), trained, config.split)
     who = RunIdentity("slowfast_vgen", trained.experiment, trained.method.name, trained.scale, trained.seed)
-    keys = ("episodes", "longer", "controls", "steps", "fast_steps", "fast_lr")
+    keys = ("episodes", "longer", "controls", "imagined", "steps", "fast_steps", "fast_lr")
     changed = {key: getattr(config, key) for key in keys}
     evaluation.report(folder, config.split, changed, metrics, who, plain(trained), config.tracker)
     return metrics

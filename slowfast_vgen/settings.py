@@ -60,6 +60,16 @@ class Past(StrEnum):
     """Its last frame alone (Table 4, without chunk input)."""
 
 
+class Context(StrEnum):
+    """What is given besides the past (`slowfast_vgen.baselines`)."""
+
+    none = "none"
+    longer = "longer"
+    anchor = "anchor"
+    retrieval = "retrieval"
+    oracle = "oracle"
+
+
 class Inner(StrEnum):
     """What the loop's memories are written from."""
 
@@ -114,6 +124,8 @@ class SlowConfig(OptimiserConfig):
     """Share of the other clips that lose their action; not reported."""
     ema: float = 0.0
     """How much of the mean weights a step keeps, at most; 0 has no mean. Not reported."""
+    walk: int = 6
+    """Chunks of a clip where something is given besides the past (method.context); else two."""
     run: str | None = field(default=None, metadata=UNHASHED)
     """Folder of a run with the same settings of slow learning, whose slow weights are taken in place of training them
     again: the same numbers sooner. `${seed}` may stand in it."""
@@ -125,7 +137,7 @@ class SlowConfig(OptimiserConfig):
             UserError: a value is out of range.
         """
         check_optimiser("slow", self)
-        for key, least in {"steps": 1, "batch": 1}.items():
+        for key, least in {"steps": 1, "batch": 1, "walk": 3}.items():
             if getattr(self, key) < least:
                 raise UserError(f"slow.{key}={getattr(self, key)}: use {least} or more")
         for key in ("no_past", "one_frame", "action_dropout"):

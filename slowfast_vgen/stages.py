@@ -20,7 +20,7 @@ from slowfast_vgen.imagine import imagined
 from slowfast_vgen.loop import Triples
 from slowfast_vgen.objective import denoising_loss
 from slowfast_vgen.outer import calibrate, outer_loss, targets
-from slowfast_vgen.settings import Inner, OptimiserConfig, Stage
+from slowfast_vgen.settings import Context, Inner, OptimiserConfig, Stage
 from slowfast_vgen.slow import slow_loss
 
 
@@ -68,11 +68,14 @@ class Optimiser:
 def slow_batch_loss(parts: Parts, config: TrainConfig, step: int) -> Tensor:
     """Eq. 2 of the clips of a step, counted from 1."""
     batch = config.slow.batch
-    clips = parts.world.clips(config.seed, "train", (step - 1) * batch, batch)
+    chunks = 2 if config.method.context is Context.none else config.slow.walk
+    clips = parts.world.clips(config.seed, "train", (step - 1) * batch, batch, chunks)
     with torch.no_grad():
-        z = parts.latents.encode(torch.from_numpy(clips.frames).to(parts.device)).flatten(1, 2)
-    action = torch.from_numpy(clips.actions[:, 1]).to(parts.device)
-    return slow_loss(parts.network, parts.diffusion, config.slow, config.seed, clips.ids, z, action)
+        there = seen(clips, parts.latents, config.method, parts.device)
+        new = there.z[:, -1]
+        z = torch.cat([there.past(chunks - 1), new], 1)
+    args = (parts.network, parts.diffusion, config.slow, config.seed, clips.ids)
+    return slow_loss(*args, z, there.actions[:, -1], new.shape[1])
 
 
 def begin_outer(parts: Parts, config: TrainConfig, optimiser: Optimiser) -> None:
@@ -106,7 +109,7 @@ def training_episodes(parts: Parts, config: TrainConfig, step: int) -> Seen:
     family = outer.families[step % len(outer.families)]
     found = parts.world.episodes(config.seed, "train", family, outer.length, step * outer.episodes, outer.episodes)
     with torch.no_grad():
-        return seen(found, parts.latents, config.method.past, parts.device)
+        return seen(found, parts.latents, config.method, parts.device)
 
 
 def loop_round(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -51,7 +51,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
         log.info("faithful: %s", str(config.faithful).lower())
         parts = build(config, run.device, run.dtype)
         optimiser = Optimiser(parts, config)
-        for name, part in (*tracked(parts).items(), ("optimiser", optimiser)):
+        for name, part in (*parts.tracked.items(), ("optimiser", optimiser)):
             run.track(name, part)
         slow, total = config.slow.steps, config.slow.steps + config.outer_steps
         if config.slow.run is not None and run.restore() == 0:
@@ -77,7 +77,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
         if run.best is None:  # nothing is trained after slow weights that were taken over
             run.select(evaluate_dev(run, parts, config))
             run.save(run.step)
-        run.restore_best(*tracked(parts))
+        run.restore_best(*parts.tracked)
         parts.slow.settle()
         if config.method.memory:
             parts.lora.attach()
@@ -85,11 +85,6 @@ def train(config: TrainConfig, folder: Path) -> Results:
         run.log(run.step, "dev", **{f"dev/final_{name}": each.value for name, each in dev.items()})
         metrics, items = measure(parts, config)
         return run.finish(metrics, items)
-
-
-def tracked(parts: Parts) -> dict[str, Any]:
-    """Name -> what the selected weights are, in the order in which they are read."""
-    return {"latents": parts.latents, "slow": parts.slow, "fast": parts.lora}
 
 
 def evaluate_dev(run: Run, parts: Parts, config: TrainConfig) -> float:

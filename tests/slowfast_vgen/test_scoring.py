@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slowfast_vgen.data import world_of
-from slowfast_vgen.scoring import items_of, psnr, scores_of, summarise
+from slowfast_vgen.scoring import imagined_items, items_of, looks_of, psnr, scores_of, summarise
 from slowfast_vgen.settings import Control
 from slowfast_vgen.worlds.config import DataConfig
 
@@ -72,3 +72,15 @@ def test_items_count_by_phase_and_gap_and_those_of_longer_episodes_apart():
     assert found["gain_swapped@gap_2"].value == 1 - found["place_swapped@phase_return"].value > 0
     assert found["gain_swapped@gap_0"].value == 0
     assert found["place@of3_4"].count == 40 and found["psnr@phase_return"].value == 100
+
+
+def test_an_imagined_episode_agrees_with_itself_and_collapse_is_told_from_memory():
+    true_looks = EPISODES.looks
+    same = np.zeros_like(true_looks)
+    found = summarise(imagined_items(EPISODES, {Control.own: true_looks, Control.none: same}), 0.95)
+    value = {name: each.value for name, each in found.items()}
+    assert value["consistent@imagined_2"] == value["consistent_none@imagined_2"] == 1
+    assert value["floor_none@imagined_2"] == value["alike_none@imagined_2"] == value["distinct_none@imagined_2"] == 1
+    assert value["floor@imagined_2"] < 0.4 and value["alike@imagined_2"] < 0.4 and value["distinct@imagined_2"] > 2
+    assert set(found) == {name for name in found if "@imagined_" in name}
+    assert looks_of(WORLD, EPISODES.frames[:, :, -1] / 255.0).tolist() == true_looks.tolist()
