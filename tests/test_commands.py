@@ -239,7 +239,7 @@ def test_every_command_has_a_short_name_and_every_name_a_command() -> None:
     names = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     commands = {
         f"{path.parent.name}-{path.stem}": f"{path.parent.name}.{path.stem}:main"
-        for paper in ("reckoning", "perk", "fal")
+        for paper in ("reckoning", "perk", "fal", "slowfast_vgen")
         for path in (ROOT / paper).glob("*.py")
         if "@entry(" in path.read_text()
     }

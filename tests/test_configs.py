@@ -193,6 +193,7 @@ def test_every_file_opens_with_what_it_is_for(path: Path) -> None:
     whole = path.parent.name in (*APPENDED, "scale") or path.parent in (
         CONF / "perk" / "method",
         CONF / "fal" / "method",
+        CONF / "slowfast_vgen" / "method",
     )
     assert ("# @package _global_" in lines) == whole
     assert yaml.safe_load(path.read_text()), "nothing in it"

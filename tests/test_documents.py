@@ -28,6 +28,7 @@ PAGES = sorted(
         "fal/**/*.md",
         "perk/**/*.md",
         "reckoning/**/*.md",
+        "slowfast_vgen/**/*.md",
         "tests/**/*.md",
     )
     for path in ROOT.glob(pattern)
@@ -63,7 +64,8 @@ def named(text: str) -> tuple[set[str], set[str]]:
         line.split()[0] for name, body in FENCE.findall(text) if name == "text" for line in body.splitlines() if line
     }
     paths |= set(re.findall(rf"`((?:{ROOMS})/[^`\s=<*{{]*)`", prose))
-    modules = re.findall(r"`((?:common|fal|perk|reckoning|scripts|tests)(?:\.\w+)+)`|python -m ((?:\w+\.)+\w+)", text)
+    rooms = "common|fal|perk|reckoning|scripts|slowfast_vgen|tests"
+    modules = re.findall(rf"`((?:{rooms})(?:\.\w+)+)`|python -m ((?:\w+\.)+\w+)", text)
     return paths, {first or second for first, second in modules}
 
 

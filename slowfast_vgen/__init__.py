@@ -1,0 +1,1 @@
+"""SlowFast-VGen: slow-fast learning for action-driven long video generation (arXiv 2410.23277)."""

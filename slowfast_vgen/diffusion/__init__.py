@@ -1,0 +1,1 @@
+"""How latents become noise, and a prediction becomes latents."""

@@ -1,0 +1,1 @@
+"""Where frames become latents and come back."""

@@ -1,0 +1,78 @@
+"""The outer loss of an episode: its revisits, denoised with what was learned before them (Section 3.3)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+from slowfast_vgen.diffusion.diffusion import Diffusion
+from slowfast_vgen.episodes import Seen
+from slowfast_vgen.memory import Memory, TempLora
+from slowfast_vgen.noise import Noise, chosen, normal, strata
+from slowfast_vgen.objective import denoising_loss
+from slowfast_vgen.settings import OuterConfig
+from slowfast_vgen.worlds.episode import LOOP, NEW, REPLAY, RETURN
+
+
+def targets(episodes: Seen, config: OuterConfig, seed: int, step: int) -> list[int]:
+    """The chunks that an outer step counts, one for each draw of noise; which ones is drawn for the whole step."""
+    found: list[int] = []
+    for names, draws in (((REPLAY,), config.replay), ((RETURN, LOOP), config.returns), ((NEW,), config.new)):
+        if there := episodes.of(names):
+            keys = Noise(seed, "outer", "pick", *names).keys(("all",), step, 0, draws)[0]
+            found += [there[place] for place in chosen(keys, len(there)).tolist()]
+    return found
+
+
+def outer_loss(
+    network: nn.Module,
+    diffusion: Diffusion,
+    episodes: Seen,
+    memories: list[Memory] | None,
+    chunks: list[int],
+    seed: int,
+) -> Tensor:
+    """Eq. 2 of the chunks, each with the memory before it; the mean over episodes and chunks, shape [].
+
+    Args:
+        network, diffusion: as `denoising_loss` takes them.
+        episodes: in truth.
+        memories: Theta before each chunk; None: no adapter.
+        chunks: which ones count, each as often as it stands there, with noise of its own.
+        seed: of noise and times.
+    """
+    drawn = {what: Noise(seed, "outer", what).keys(episodes.ids, 0, 0, len(chunks)) for what in ("noise", "time")}
+    t = diffusion.times(strata(drawn["time"].T).T).to(episodes.z)  # over episodes: every chunk sees all times
+    groups: dict[int, list[int]] = defaultdict(list)  # chunks that are generated with the same memory, together
+    for place, chunk in enumerate(chunks):
+        groups[0 if memories is None else id(memories[chunk])].append(place)
+    total = episodes.z.new_zeros(())
+    for places in groups.values():
+        numbers = [chunks[place] for place in places]
+        pasts = [episodes.past(chunk) for chunk in numbers]
+        z = torch.stack(
+            [torch.cat([past, episodes.z[:, chunk]], 1) for past, chunk in zip(pasts, numbers, strict=True)], 1
+        )
+        noise = normal(drawn["noise"][:, places], z.shape[2:]).to(z)
+        action = episodes.actions[:, numbers].flatten()
+        clean = (torch.arange(z.shape[2], device=z.device) < pasts[0].shape[1]).expand(len(action), -1)
+        weights = None if memories is None else memories[numbers[0]].weights
+        losses = denoising_loss(
+            network, diffusion, z.flatten(0, 1), action, clean, t[:, places].flatten(), noise.flatten(0, 1), weights
+        )
+        total = total + losses.sum()
+    return total / (len(episodes.ids) * len(chunks))
+
+
+def calibrate(lora: TempLora, episodes: Seen, move: float) -> None:
+    """Let every learned rate begin where the first step moves its tensor by `move` in root mean square."""
+    chunk = episodes.of((NEW,))[0]
+    gradients = lora.first_gradient(
+        lora.start(episodes.ids), episodes.past(chunk), episodes.z[:, chunk], episodes.actions[:, chunk]
+    )
+    with torch.no_grad():
+        for name, gradient in gradients.items():
+            size = gradient.square().mean().sqrt().clamp(min=1e-12)
+            lora.rates.numbers[lora.rates.row[name]] = (move / size).log()

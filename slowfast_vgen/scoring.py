@@ -1,0 +1,139 @@
+"""Generated chunks -> items: is the right picture at the place that is come back to, and how near are the pixels?
+
+`place`, `other` and `foreign` share out the generated chunks: the picture that hangs there, another one that this
+episode has shown, one that it has not. The same chunk with another memory is `place_swapped`; `gain_swapped` says what
+the own memory is better by. Slices are `place@phase_return`, `place@gap_2`, and of longer episodes `place@of4_6`: four
+chunks out, gap 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.run.items import Item
+from common.run.results import Interval
+from common.tables.intervals import Kind
+from common.tables.summary import summarise as summarised
+from slowfast_vgen.settings import Control
+from slowfast_vgen.worlds.episode import UNKNOWN, Episodes, World
+
+MOST_DB = 100.0
+"""Of the PSNR of equal frames, which has no end."""
+COPY = "copy"
+"""PSNR of the last frame before, which no memory changes."""
+IMAGINED = "imagined"
+"""Slice of the items of episodes that were generated from their first chunk on."""
+SHARES = ("place", "other", "foreign", "consistent", "floor", "alike")
+"""All else are qualities."""
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Scores = dict[str, Floats]
+"""Metric -> its value for every episode [episodes]."""
+
+
+def scores_of(world: World, episodes: Episodes, chunk: int, frames: Floats) -> Scores:
+    """What one generated chunk of every episode is worth.
+
+    Args:
+        world: of the episodes.
+        episodes: in truth.
+        chunk: which one was generated.
+        frames: the generated chunk [episodes, frames, height, width, 3] in [0, 1].
+    """
+    truth = episodes.frames[:, chunk] / 255.0
+    last = np.repeat(episodes.frames[:, chunk - 1, -1:] / 255.0, truth.shape[1], 1)
+    pixels = {"psnr": psnr(frames, truth), COPY: psnr(last, truth)}
+    wanted = episodes.looks[:, chunk]
+    if (wanted == UNKNOWN).any():
+        return pixels
+    got = looks_of(world, frames[:, -1:])[:, 0]
+    shown = (episodes.looks[:, :chunk] == got[:, None]).any(1)
+    right = got == wanted
+    return {"place": right * 1.0, "other": (shown & ~right) * 1.0, "foreign": (~shown & ~right) * 1.0} | pixels
+
+
+def looks_of(world: World, frames: Floats) -> Ints:
+    """The picture that each frame [episodes, chunks, height, width, 3] in [0, 1] is nearest to [episodes, chunks]."""
+    whole = np.round(frames * 255).astype(np.uint8)
+    return world.look(whole.reshape(-1, *whole.shape[2:])).reshape(whole.shape[:2])
+
+
+def psnr(a: Floats, b: Floats) -> Floats:
+    """Of each clip [n, ...] of numbers in [0, 1], in decibels [n]."""
+    error = np.square(a - b).reshape(len(a), -1).mean(1)
+    return np.minimum(-10 * np.log10(np.maximum(error, 1e-30)), MOST_DB)
+
+
+def items_of(episodes: Episodes, chunk: int, scores: Mapping[Control, Scores], longer: str = "") -> list[Item]:
+    """An item for each episode's chunk.
+
+    Args:
+        episodes: in truth.
+        chunk: which one was generated.
+        scores: with the episode's own memory, and with others.
+        longer: slice of episodes of another length than the test's own, where alone the items count.
+    """
+    named = dict(scores[Control.own])
+    for control, other in scores.items():
+        if control is not Control.own:
+            named |= {f"{metric}_{control}": values for metric, values in other.items() if metric != COPY}
+            if "place" in named:
+                named[f"gain_{control}"] = named["place"] - other["place"]
+    found = []
+    for row, name in enumerate(episodes.ids):
+        pairs = {metric: (float(values[row]), 1.0) for metric, values in named.items()}
+        gap = int(episodes.gaps[row, chunk])
+        slices: dict[str, str | int] = {longer: gap} if longer else {"phase": episodes.phases[row][chunk], "gap": gap}
+        number = "/".join([name, *([longer] if longer else []), str(chunk)])
+        found.append(Item(number, name, pairs, slices, longer))
+    return found
+
+
+def imagined_items(episodes: Episodes, looks: Mapping[Control, Ints]) -> list[Item]:
+    """An item for each return of an episode that was generated from its first chunk on: is it true to itself?
+
+    `consistent`: the picture is that of the first visit, as generated; `floor`: it is that of another place, the mean
+    over all others. A model that shows one picture everywhere is consistent, so `alike` says for two different places
+    how often they show the same, and `distinct` how many pictures the way out has.
+
+    Args:
+        episodes: in truth; their places say what is a visit of what.
+        looks: the picture that each generated chunk ends on [episodes, chunks], with the own memory and with others.
+    """
+    found = []
+    for row, name in enumerate(episodes.ids):
+        places = episodes.places[row]
+        firsts = {int(place): chunk for chunk, place in reversed(list(enumerate(places.tolist())))}
+        for chunk, gap in enumerate(episodes.gaps[row].tolist()):
+            if gap < 1:
+                continue
+            pairs: dict[str, tuple[float, float]] = {}
+            for control, each in looks.items():
+                shown = {place: int(each[row, first]) for place, first in firsts.items()}
+                own, others = int(each[row, chunk]), [p for place, p in shown.items() if place != places[chunk]]
+                two = [a == b for a, b in combinations(shown.values(), 2)]
+                scores = {
+                    "consistent": float(own == shown[int(places[chunk])]),
+                    "floor": sum(own == other for other in others) / len(others),
+                    "alike": sum(two) / len(two),
+                    "distinct": float(len(set(shown.values()))),
+                }
+                end = "" if control is Control.own else f"_{control}"
+                pairs |= {f"{metric}{end}": (value, 1.0) for metric, value in scores.items()}
+            found.append(Item(f"{name}/imagined/{chunk}", name, pairs, {IMAGINED: gap}, IMAGINED))
+    return found
+
+
+def summarise(items: Sequence[Item], confidence: float) -> dict[str, Interval]:
+    """Every metric with its interval, by phase, gap, and gap of longer episodes."""
+    slices = sorted(
+        {name for item in items for name in item.slices}, key=lambda name: (name not in ("phase", "gap"), name)
+    )
+    metrics = dict.fromkeys(metric for item in items for metric in item.scores)
+    kinds = {metric: Kind.quality for metric in metrics if metric.split("_")[0] not in SHARES}
+    return summarised(items, confidence, by=dict.fromkeys(metrics, slices), kinds=kinds)

@@ -1,0 +1,1 @@
+"""Worlds: generators and readers of episodes of chunks of frames with actions; numpy only."""

@@ -1,0 +1,42 @@
+"""The paper's numbers are all there, and every cell of ours asks for a metric that its run writes."""
+
+from common.tables import published
+from common.tables.cells import Source
+
+PAPER = published.read("slowfast_vgen")
+WHOLE = {"place", "other", "foreign", "psnr", "copy"}
+
+
+def test_all_numbers_of_the_papers_tables_are_there() -> None:
+    counts = {
+        name: sum(
+            cell.published is not None and cell.published.value is not None
+            for cell in PAPER.table(name).at("paper").cells()
+        )
+        for name in ("table1", "table2", "table3", "table4")
+    }
+    assert counts == {"table1": 52, "table2": 20, "table3": 4, "table4": 10}
+    cells = [cell for name in counts for cell in PAPER.table(name).at("paper").cells() if cell.published]
+    assert {cell.published.source for cell in cells} == {Source.seen}
+
+
+def test_some_numbers_are_those_of_the_paper() -> None:
+    for table, row, column, value in (
+        ("table1", "Ours", "FVD", 514),
+        ("table1", "AVDC", "LPIPS", 20.65),
+        ("table2", "Ours", "RLBench, Dist", 0.013),
+        ("table3", "With TEMP-LORA", "Memory", 9931),
+        ("table4", "Without local learning rule", "SCuts", 0.36),
+    ):
+        cell = next(each for each in PAPER.table(table).cells() if (each.row, each.column) == (row, column))
+        assert cell.published is not None and cell.published.value == value
+
+
+def test_every_cell_asks_for_a_metric_that_its_run_writes() -> None:
+    controls = ("swapped", "reset", "frozen")
+    named = WHOLE | {f"{name}_{control}" for name in WHOLE for control in controls}
+    named |= {f"gain_{control}" for control in controls}
+    slices = ["phase_replay", "phase_return", *(f"of{m}_{gap}" for m in (4, 6) for gap in range(0, 2 * m, 2))]
+    written = named | {f"{name}@{chosen}" for name in named for chosen in slices}
+    cells = [cell for table in PAPER.tables.values() for cell in table.at("cpu").cells() if cell.runs]
+    assert len(cells) > 100 and {cell.metric for cell in cells} <= written
