@@ -99,7 +99,7 @@ def hollow(
             for name, weight in module.named_parameters(recurse=False):
                 module.register_parameter(name, nn.Parameter(torch.empty(weight.shape), requires_grad=False))
     named = dict(network.named_parameters())
-    slow = {name: w for name, w in named.items() if "lora_" not in name}
+    slow: Weights = {name: w for name, w in named.items() if "lora_" not in name}
     return Hollow(network, slow, {name: named[name] for name in own}, timed, mode, grid, actions.count)
 
 
