@@ -50,6 +50,14 @@ def world_of(config: DataConfig) -> World:
         from slowfast_vgen.worlds.digits import Digits
 
         return Digits(config.digits, config.shape, config.root)
+    if config.world == "driving":
+        from slowfast_vgen.worlds.driving import Driving
+
+        return Driving(config.driving, config.shape, config.root)
+    if config.world == "folder":
+        from slowfast_vgen.recordings import opened
+
+        return opened(config)
     from slowfast_vgen.worlds.rooms import Rooms
 
     return Rooms(config.rooms, config.shape)

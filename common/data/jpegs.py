@@ -6,7 +6,7 @@ offsets  int64 [images + 1]; image i is header + body[offsets[i]:offsets[i + 1]]
 """
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.data.packed import DAMAGE, members
+from common.data.npz import AGAIN
 from common.errors import UserError
 
 PARTS = ("header", "body", "offsets")
-AGAIN = "copy or download it again"
-
-
-def arrays(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Arrays of an .npz archive by their names; nothing is unpickled.
-
-    Raises:
-        UserError: the archive is damaged, cannot be read or lacks one.
-    """
-    names = tuple(names)
-    try:
-        held = members(path)
-        return {name: np.lib.format.read_array(io.BytesIO(held[f"{name}.npy"]), allow_pickle=False) for name in names}
-    except KeyError as error:
-        raise UserError(f"{path}: no part {error} in it; of {', '.join(names)} all are needed") from error
-    except (*DAMAGE, ValueError, MemoryError, RuntimeError) as error:
-        raise UserError(f"{path}: damaged archive ({error}); {AGAIN}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def images(path: Path, parts: Mapping[str, NDArray[Any]], width: int, height: int) -> NDArray[np.uint8]:
