@@ -1,13 +1,27 @@
-"""Generate or read episodes, count and show them, and say what a model could get right without learning."""
+"""Generate or read episodes, count and show them, and say what a model could get right without learning.
+
+python -m slowfast_vgen.data +experiment=rooms                       no file needed
+python -m slowfast_vgen.data +experiment=driving data.root=<folder>  recorded laps
+python -m slowfast_vgen.data +experiment=folder data.folder.path=<folder>   your own recordings, each with a sidecar
+"""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from common.data.dataroot import ROOT_VARIABLE, find
 from common.errors import UserError
+from common.run.entry import entry
+from common.run.files import remove_if_empty
+from common.run.schema import to_typed
+from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.worlds.config import MNIST, DataConfig
 
 if TYPE_CHECKING:
@@ -15,6 +29,7 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+ConfigStore.instance().store(name="slowfast_vgen_schema", node=TrainConfig)  # each paper its own: tests load several
 
 
 def available(config: DataConfig) -> DataConfig:
@@ -69,3 +84,18 @@ def _there(root: str | None, name: str) -> bool:
     except UserError:
         return False
     return True
+
+
+@entry("pkg://conf.slowfast_vgen")
+def main(cfg: DictConfig) -> None:
+    """Print what is in the episodes, and draw some."""
+    from slowfast_vgen.preview import show
+
+    config = to_typed(cfg, TrainConfig)
+    remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none
+    data = available(config.data)
+    show(world_of(data), data, Path(config.loop.root))
+
+
+if __name__ == "__main__":
+    main()

@@ -137,13 +137,14 @@ def _folder(config: DataConfig) -> Path:
 
 def _shared_out(names: list[str], config: FolderConfig, seed: int, folder: Path) -> dict[str, str]:
     """Recording -> split; each split gets one at the least."""
-    if len(names) < len(config.shares):
+    held = {split: max(1, round(share * len(names))) for split, share in config.shares.items() if split != "train"}
+    counts = {"train": len(names) - sum(held.values()), **held}
+    if counts["train"] < 1:
         raise UserError(
-            f"data.folder.path={folder}: {len(names)} recordings for {len(config.shares)} splits ("
-            f"{', '.join(config.shares)}); a recording is in one split as a whole, so add some"
+            f"data.folder.path={folder}: {len(names)} recordings for {len(counts)} splits ({', '.join(counts)}); a "
+            "recording is in one split as a whole, so add some"
         )
-    counts = {split: max(share, 1 / len(names)) for split, share in config.shares.items()}
-    return cut(names, {split: share / sum(counts.values()) for split, share in counts.items()}, seed, "recordings")
+    return cut(names, {split: count / len(names) for split, count in counts.items()}, seed, "recordings")
 
 
 def _actions(config: FolderConfig, asked: Mapping[Path, list[Asked]]) -> Actions:

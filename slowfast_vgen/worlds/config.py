@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from common.data.packed import Bounds
+from common.data.splits import SPLITS
 from common.errors import UserError
 from common.fields import UNHASHED
 
@@ -157,8 +158,12 @@ class FolderConfig:
         """Refuse values that cannot work.
 
         Raises:
-            UserError: a number of frames a second that is not positive.
+            UserError: a number of frames a second that is not positive, or shares that are not of the three splits.
         """
+        if sorted(self.shares) != sorted(SPLITS) or min(self.shares.values()) <= 0 or sum(self.shares.values()) > 1.001:
+            raise UserError(
+                f"data.folder.shares={dict(self.shares)}: give {', '.join(SPLITS)} shares above 0 that sum to 1"
+            )
         for key in ("fps", "source_fps"):
             value = getattr(self, key)
             if value is not None and not value > 0:

@@ -20,6 +20,7 @@ from common.data import jpegs, npz
 from common.data.dataroot import find
 from common.errors import UserError
 from slowfast_vgen.actions import Actions
+from slowfast_vgen.metrics.pixels import psnr
 from slowfast_vgen.worlds.config import DRIVING, REMEDY, DrivingConfig, Shape
 from slowfast_vgen.worlds.draws import Draws, Ints
 from slowfast_vgen.worlds.episode import LOOP, NEW, NO_REVISIT, START, TURN, UNKNOWN, Episodes, Frames, check_asked
@@ -47,7 +48,8 @@ class Driving(Recorded):
     def __init__(self, config: DrivingConfig, shape: Shape, root: str | None = None) -> None:
         """Raises UserError where a file is missing or damaged."""
         self.every = config.every
-        a, b = (session(find(root, name, REMEDY), config, shape) for name in DRIVING)
+        paths = [find(root, name, REMEDY) for name in DRIVING]
+        a, b = (session(path, config, shape) for path in paths)
         self.whole = a
         self.lap, self.match = laps(a.frames)
         """Frames of a lap; for each frame of A after the first lap the earlier one that shows the same place."""
@@ -94,10 +96,10 @@ class Driving(Recorded):
 
     def match_error(self) -> tuple[float, float]:
         """PSNR in dB of the frames of the second lap against those matched, and against those half a lap off."""
-        later = self.whole.frames[self.lap :].astype(float)
+        later = self.whole.frames[self.lap :]
         pairs = (self.match, (self.match + self.lap // 2) % len(self.whole.frames))
-        found = [10 * np.log10(255**2 / ((later - self.whole.frames[each]) ** 2).mean((1, 2, 3))) for each in pairs]
-        return float(found[0].mean()), float(found[1].mean())
+        matched, elsewhere = (float(psnr(self.whole.frames[each], later).mean()) for each in pairs)
+        return matched, elsewhere
 
 
 def session(path: Path, config: DrivingConfig, shape: Shape) -> Recording:

@@ -79,6 +79,13 @@ class Recorded:
         chosen = Draws(seed, split, family, "where").integers(items, len(at))
         return self._cut(split, family, items, where[chosen], at[chosen], length + 1)
 
+    def asked(self, split: str) -> Ints:
+        """The action of each chunk that could begin in a split's recordings: as often as it was asked for."""
+        return np.concatenate(
+            [each.asked[: len(each.frames) - self.chunk + 1][each.starts[: len(each.frames) - self.chunk + 1]]
+             for each in self.splits[split]]
+        )  # fmt: skip
+
     def look(self, frames: Frames) -> Ints:
         """There is no catalogue: -1 for each frame."""
         return np.full(len(frames), UNKNOWN, np.int64)

@@ -186,9 +186,9 @@ class Table:
         for cube, name in enumerate(self.cubes):
             y, x = corners[:, :, :, cube, 0], corners[:, :, :, cube, 1]
             _paint(frames, self._inside(y, x, y + self._size, x + self._size), INKS[name])
-            y, x = y + (self._size - 1) // 2, x + (self._size - 1) // 2
-            held = carried[..., cube] & np.ones_like(y, bool)
-            _paint(frames, self._inside(y, x, y + 1, x + 1) & held[..., None, None], GRIPPER)
+        y, x = np.moveaxis(corners + (self._size - 1) // 2, -1, 0)
+        held = self._inside(y, x, y + 1, x + 1) & carried[..., None, None]
+        _paint(frames, held.any(3), GRIPPER)
         return frames
 
     def _pixel(self, place: Ints, pixels: int) -> Ints:
