@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from common.run.state import Stateful
 from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.data import world_of
 from slowfast_vgen.diffusion.diffusion import Diffusion, diffusion_of
@@ -34,6 +35,11 @@ class Parts:
     slow: SlowWeights
     lora: TempLora
     device: torch.device
+
+    @property
+    def tracked(self) -> dict[str, Stateful]:
+        """Name -> what the selected weights are, in the order in which they are read."""
+        return {"latents": self.latents, "slow": self.slow, "fast": self.lora}
 
 
 def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Parts:

@@ -10,6 +10,7 @@ from slowfast_vgen.latents.config import LatentsConfig
 from slowfast_vgen.networks.config import ModelConfig
 from slowfast_vgen.settings import (
     ConsolidateConfig,
+    Context,
     Control,
     FastConfig,
     Form,
@@ -34,6 +35,8 @@ class MethodConfig:
     stage: Stage = Stage.none
     """What follows slow learning."""
     past: Past = Past.chunk
+    context: Context = Context.none
+    """What else is in the window: baselines that remember without learning fast."""
 
 
 @dataclass
@@ -51,6 +54,8 @@ class EvaluationConfig:
     """Further lengths at which the test split is generated: accuracy by gap beyond the trained length."""
     controls: list[Control] = field(default_factory=lambda: [Control.swapped, Control.reset, Control.frozen])
     """Further passes over the test split, each with another memory than the episode's own."""
+    imagined: bool = False
+    """Also episodes that are generated from their first chunk on: do they agree with themselves?"""
     guidance: float = 1.0
     """Classifier-free guidance by the action; 1 is none. Not reported."""
     batch: int = 128
@@ -98,10 +103,17 @@ class TrainConfig(RunConfig):
             UserError: a clip beyond the window, a memory that is asked for and not there, or the other way round.
         """
         chunk, stage = self.data.shape.chunk, self.method.stage
-        if 2 * chunk > self.model.window:
+        frames, beside = (2 + (self.method.context is not Context.none)) * chunk, self.method.context
+        if frames > self.model.window:
+            more = "" if beside is Context.none else f", with method.context={beside},"
             raise UserError(
-                f"model.window={self.model.window} with chunks of {chunk} frames: past and new chunk are "
-                f"{2 * chunk} frames; use model.window={2 * chunk} or more, or data.chunk={self.model.window // 2}"
+                f"model.window={self.model.window} with chunks of {chunk} frames: past and new chunk{more} are "
+                f"{frames} frames; use model.window={frames} or more, or a smaller data.chunk"
+            )
+        if beside is not Context.none and (self.method.past is Past.frame or self.method.memory):
+            raise UserError(
+                f"method.context={beside} is a baseline without memory that is given whole chunks; use "
+                "method.memory=false and method.past=chunk"
             )
         if stage in (Stage.loop, Stage.meta) and not self.method.memory:
             raise UserError(f"method.stage={stage} with method.memory=false: it learns with memories; use finetune")

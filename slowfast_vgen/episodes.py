@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from common.engine.settings import Unroll
+from slowfast_vgen.baselines import beside
+from slowfast_vgen.config import MethodConfig
 from slowfast_vgen.latents.latents import Latents
 from slowfast_vgen.memory import Memory, TempLora
-from slowfast_vgen.settings import Past
+from slowfast_vgen.settings import Context, Past
 from slowfast_vgen.worlds.episode import NEW, START, Episodes
 
 
@@ -24,24 +26,36 @@ class Seen:
     actions: Tensor
     """int64 [episodes, chunks]"""
     phases: tuple[str, ...]
-    """Of each chunk, the same in all episodes."""
+    """Of each chunk, the same in all episodes; empty where they differ, as in random walks."""
     ids: tuple[str, ...]
-    keep: int | None
+    places: Tensor
+    """int64 [episodes, chunks]: what each chunk ends on."""
+    keep: int | None = None
     """How many of the last frames of a chunk the next one is given; None: all."""
+    context: Context = Context.none
+    """What is given before them."""
 
     @property
     def chunks(self) -> int:
         """Of an episode."""
-        return len(self.phases)
+        return self.z.shape[1]
 
     @property
     def visits(self) -> tuple[int, ...]:
-        """The chunks that come back to a place."""
+        """The chunks that come back to a place.
+
+        Raises:
+            ValueError: their phases differ from episode to episode.
+        """
+        if not self.phases:
+            raise ValueError("episodes of several shapes in one stack")
         return tuple(number for number, phase in enumerate(self.phases) if phase not in (START, NEW))
 
     def past(self, chunk: int) -> Tensor:
         """What chunk `chunk` is generated from [episodes, frames, values, height, width]."""
         before = self.z[:, chunk - 1]
+        if self.context is not Context.none:
+            return torch.cat([beside(self.context, self.z, self.places, chunk), before], 1)
         return before if self.keep is None else before[:, -self.keep :]
 
     def of(self, names: Sequence[str]) -> tuple[int, ...]:
@@ -49,18 +63,14 @@ class Seen:
         return tuple(number for number, phase in enumerate(self.phases) if phase in names)
 
 
-def seen(episodes: Episodes, latents: Latents, past: Past, device: torch.device) -> Seen:
-    """The episodes encoded.
-
-    Raises:
-        ValueError: their chunks do not have the same phases in all of them.
-    """
-    if len(set(episodes.phases)) != 1:
-        raise ValueError("episodes of several shapes in one stack")
+def seen(episodes: Episodes, latents: Latents, method: MethodConfig, device: torch.device) -> Seen:
+    """The episodes encoded."""
+    phases = episodes.phases[0] if len(set(episodes.phases)) == 1 else ()
     frames = torch.from_numpy(episodes.frames).to(device)
     z = latents.encode(frames)
-    keep = 1 if past is Past.frame else None
-    return Seen(z, torch.from_numpy(episodes.actions).to(device), episodes.phases[0], episodes.ids, keep)
+    actions, places = (torch.from_numpy(each).to(device) for each in (episodes.actions, episodes.places))
+    keep = 1 if method.past is Past.frame else None
+    return Seen(z, actions, phases, episodes.ids, places, keep, method.context)
 
 
 def memories(

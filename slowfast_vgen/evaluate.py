@@ -6,7 +6,7 @@ python -m slowfast_vgen.evaluate run=<run folder> longer=[4] controls=[swapped] 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +21,9 @@ from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.settings import Control
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from common.run.items import Item
     from common.run.results import Interval
     from slowfast_vgen.build import Parts
-    from slowfast_vgen.episodes import Seen
-    from slowfast_vgen.memory import Memory
     from slowfast_vgen.worlds.episode import Episodes
 
 
@@ -45,6 +41,8 @@ class EvaluateConfig:
     """As `evaluation.longer`."""
     controls: list[Control] = field(default_factory=list)
     """As `evaluation.controls`; [] takes the run's own."""
+    imagined: bool = False
+    """As `evaluation.imagined`."""
     steps: int = 0
     """Of the sampler, `diffusion.steps`; 0 takes the run's own."""
     fast_steps: int = 0
@@ -71,7 +69,20 @@ def measure(parts: Parts, config: TrainConfig, split: str = "test") -> tuple[dic
     items = generated(
         parts, config, split, asked.dev if split == "dev" else asked.test, controls_of(config), asked.longer
     )
+    if asked.imagined and split == "test":
+        items += lived(parts, config, asked.test)
     return summarise(items, asked.confidence), items
+
+
+def lived(parts: Parts, config: TrainConfig, count: int) -> list[Item]:
+    """Items of episodes that are generated from their first chunk on, with fast learning and without."""
+    from slowfast_vgen.generation import imagined_looks
+    from slowfast_vgen.scoring import imagined_items
+
+    items: list[Item] = []
+    for episodes in batches(parts, config, "test", config.length, count):
+        items += imagined_items(episodes, imagined_looks(parts, config, episodes))
+    return items
 
 
 def controls_of(config: TrainConfig) -> list[Control]:
@@ -91,80 +102,30 @@ def generated(
 
     With the episodes' own memories if the network has an adapter, and then with others as well.
     """
-    items: list[Item] = []
-    for length in dict.fromkeys([config.length, *longer]):
-        first = 0
-        for size in evenly(count, config.evaluation.batch):
-            family = config.evaluation.family
-            episodes = parts.world.episodes(config.data.seed, split, family, length, first, size)
-            items += _items(parts, config, controls, episodes, "" if length == config.length else f"of{length}")
-            first += size
-    return items
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """`count` in parts of at most `most` that differ by one at most, so that none is alone."""
-    parts = -(-count // most)
-    return [count // parts + (number < count % parts) for number in range(parts)]
-
-
-def _items(
-    parts: Parts, config: TrainConfig, controls: Sequence[Control], episodes: Episodes, longer: str
-) -> list[Item]:
-    from slowfast_vgen.episodes import memories, seen
+    from slowfast_vgen.generation import visits
     from slowfast_vgen.scoring import items_of, scores_of
 
-    there = seen(episodes, parts.latents, config.method.past, parts.device)
-    written = memories(parts.lora, there) if parts.lora.attached else None
     items: list[Item] = []
-    thetas = {
-        control: None if written is None else _controlled(parts, there, written, control)
-        for control in (Control.own, *controls)
-    }
-    for chunk in there.visits:
-        scores = {}
-        for control, theta in thetas.items():
-            z = _chunk(parts, config, there, chunk, None if theta is None else theta[chunk])
-            frames = parts.latents.decode(z).double().cpu().numpy()
-            scores[control] = scores_of(parts.world, episodes, chunk, frames)
-        items += items_of(episodes, chunk, scores, longer)
+    for length in dict.fromkeys([config.length, *longer]):
+        name = "" if length == config.length else f"of{length}"
+        for episodes in batches(parts, config, split, length, count):
+            for chunk, found, decoded in visits(parts, config, episodes, controls):
+                scores = {
+                    control: scores_of(parts.world, episodes, chunk, frames, decoded)
+                    for control, frames in found.items()
+                }
+                items += items_of(episodes, chunk, scores, name)
     return items
 
 
-def _controlled(parts: Parts, episodes: Seen, written: list[Memory], control: Control) -> list[Memory] | None:
-    """Theta before each chunk under a control; None: no adapter."""
-    from slowfast_vgen.episodes import memories
-
-    if control is Control.own:
-        return written
-    if control is Control.none:
-        return None
-    if control is Control.swapped:
-        return [memory.rolled() for memory in written]
-    if control is Control.frozen:
-        once = next((memory for memory in written if memory.chunks), written[0])
-        return [once] * len(written)
-    back = min(episodes.visits)
-    return memories(parts.lora, episodes, begin=back)
-
-
-def _chunk(parts: Parts, config: TrainConfig, episodes: Seen, chunk: int, memory: Memory | None) -> Tensor:
-    """A chunk as generated from the true one before; latents [episodes, frames, values, height, width]."""
-    from slowfast_vgen.noise import Noise, normal
-    from slowfast_vgen.sampler import sample
-
-    keys = Noise(config.seed, "sample").keys(episodes.ids, chunk)[:, 0]
-    past = episodes.past(chunk)
-    return sample(
-        parts.network,
-        parts.diffusion,
-        past,
-        episodes.actions[:, chunk],
-        normal(keys, episodes.z.shape[2:]).to(past),
-        steps=config.diffusion.steps,
-        guidance=config.evaluation.guidance,
-        weights=None if memory is None else memory.weights,
-    )
+def batches(parts: Parts, config: TrainConfig, split: str, length: int, count: int) -> Iterator[Episodes]:
+    """The first `count` episodes of a split, some at a time and never one alone."""
+    many = -(-count // config.evaluation.batch)
+    first = 0
+    for number in range(many):
+        size = count // many + (number < count % many)
+        yield parts.world.episodes(config.data.seed, split, config.evaluation.family, length, first, size)
+        first += size
 
 
 def restored(folder: Path, config: TrainConfig) -> Parts:
@@ -178,11 +139,10 @@ def restored(folder: Path, config: TrainConfig) -> Parts:
     from common.run.environment import pick_device
     from common.run.state import put_back, selected
     from slowfast_vgen.build import build
-    from slowfast_vgen.train import tracked
 
     best = selected(folder)
     parts = build(config, pick_device(config.runtime.device), getattr(torch, config.runtime.dtype.name))
-    put_back(best, tracked(parts), folder, str(config.model.kind))
+    put_back(best, parts.tracked, folder, str(config.model.kind))
     parts.slow.settle()
     if config.method.memory:
         parts.lora.attach()
@@ -212,6 +172,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         dev=config.episodes or own.dev,
         longer=config.longer or own.longer,
         controls=config.controls or own.controls,
+        imagined=config.imagined or own.imagined,
     )
     fast = replace(trained.fast, steps=config.fast_steps or trained.fast.steps, lr=config.fast_lr or trained.fast.lr)
     diffusion = replace(trained.diffusion, steps=config.steps or trained.diffusion.steps)
@@ -220,7 +181,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     with seeding.applied(trained.runtime, trained.seed):
         metrics, _ = measure(restored(folder, trained), trained, config.split)
     who = RunIdentity("slowfast_vgen", trained.experiment, trained.method.name, trained.scale, trained.seed)
-    keys = ("episodes", "longer", "controls", "steps", "fast_steps", "fast_lr")
+    keys = ("episodes", "longer", "controls", "imagined", "steps", "fast_steps", "fast_lr")
     changed = {key: getattr(config, key) for key in keys}
     evaluation.report(folder, config.split, changed, metrics, who, plain(trained), config.tracker)
     return metrics

@@ -15,13 +15,13 @@ from slowfast_vgen.sampler import roll_out, sample
 from slowfast_vgen.worlds.episode import NEW
 
 
-def imagined(parts: Parts, config: TrainConfig, episodes: Seen, *, every: bool = False) -> Seen:
+def imagined(parts: Parts, config: TrainConfig, episodes: Seen, *, every: bool = False, learning: bool = True) -> Seen:
     """The same episodes as the model lives them from their first chunk; with its own memories if it has an adapter.
 
-    `every` writes after every chunk, also on the way back.
+    `every` writes after every chunk, also on the way back; `learning=False` never does.
     """
     noise = Noise(config.seed, "imagined")
-    memory = [parts.lora.start(episodes.ids)] if parts.lora.attached else []
+    memory = [parts.lora.start(episodes.ids)] if parts.lora.attached and learning else []
 
     def generate(past: Tensor, action: Tensor, chunk: int) -> Tensor:
         drawn = normal(noise.keys(episodes.ids, chunk)[:, 0], episodes.z.shape[2:]).to(past)

@@ -38,6 +38,8 @@ from slowfast_vgen.settings import FastConfig, Form, Moments
 
 SCHEMA = 1
 """Of `memory.json`."""
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Latents, actions, clean frames, times and noise, as `denoising_loss` takes them."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +149,11 @@ class TempLora:
         own = self._adapter.matrices()
         _initialise(own, self.seed)
         self.names = [name for name in own if any(f"lora_{which}." in name for which in config.weights)]
-        for name, weight in own.items():
-            weight.requires_grad_(name not in self.names)
+        for name, matrix in own.items():
+            matrix.requires_grad_(name not in self.names)
         self.rates = LearnedRates(
             self.names, steps=config.steps, start=config.lr, space=RateSpace.exp, learned=config.learned
-        ).to(weight.device)
+        ).to(learning[0].device)
 
     def state_dict(self) -> dict[str, Any]:
         """What outer steps change: matrices that are not fast, and the rates; nothing before `attach`."""
@@ -250,14 +252,12 @@ class TempLora:
             )
         return Memory((id,), {name: found[name][None] for name in self.names}, chunks=note.chunks)
 
-    def _loss(self, weights: Weights, batch: tuple[Tensor, ...]) -> Tensor:
+    def _loss(self, weights: Weights, batch: Batch) -> Tensor:
         """Mean over the draws of each episode; [episodes]."""
-        losses = denoising_loss(self.network, self.diffusion, *batch, weights)
+        losses = denoising_loss(self.network, self.diffusion, *batch, weights=weights)
         return losses.view(-1, self.config.draws).mean(1)
 
-    def _batch(
-        self, ids: Sequence[str], pairs: Sequence[Pair], last: Pair, chunk: int, step: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _batch(self, ids: Sequence[str], pairs: Sequence[Pair], last: Pair, chunk: int, step: int) -> Batch:
         """What `denoising_loss` takes of one fast step: [episodes * draws, ...], episode after episode."""
         config, device = self.config, last.clip.device
         keys = self.picks.keys(ids, chunk, step, config.draws)

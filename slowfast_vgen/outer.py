@@ -33,6 +33,7 @@ def outer_loss(
     memories: list[Memory] | None,
     chunks: list[int],
     seed: int,
+    shift: float = 1.0,
 ) -> Tensor:
     """Eq. 2 of the chunks, each with the memory before it; the mean over episodes and chunks, shape [].
 
@@ -42,9 +43,11 @@ def outer_loss(
         memories: Theta before each chunk; None: no adapter.
         chunks: which ones count, each as often as it stands there, with noise of its own.
         seed: of noise and times.
+        shift: of the times.
     """
     drawn = {what: Noise(seed, "outer", what).keys(episodes.ids, 0, 0, len(chunks)) for what in ("noise", "time")}
-    t = diffusion.times(strata(drawn["time"])).to(episodes.z)
+    u = strata(drawn["time"].T).T.to(episodes.z)  # over episodes: every chunk sees all times
+    t = diffusion.times(shifted(u, shift))
     groups: dict[int, list[int]] = defaultdict(list)  # chunks that are generated with the same memory, together
     for place, chunk in enumerate(chunks):
         groups[0 if memories is None else id(memories[chunk])].append(place)
@@ -64,6 +67,11 @@ def outer_loss(
         )
         total = total + losses.sum()
     return total / (len(episodes.ids) * len(chunks))
+
+
+def shifted(u: Tensor, shift: float) -> Tensor:
+    """Times in [0, 1], more of them near 1 the larger the shift."""
+    return shift * u / (1 + (shift - 1) * u)
 
 
 def calibrate(lora: TempLora, episodes: Seen, move: float) -> None:

@@ -9,6 +9,7 @@ chunks out, gap 6.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +18,24 @@ from common.run.items import Item
 from common.run.results import Interval
 from common.tables.intervals import Kind
 from common.tables.summary import summarise as summarised
+from slowfast_vgen.metrics.pixels import psnr
 from slowfast_vgen.settings import Control
 from slowfast_vgen.worlds.episode import UNKNOWN, Episodes, World
 
-MOST_DB = 100.0
-"""Of the PSNR of equal frames, which has no end."""
-SHARES = ("place", "other", "foreign")
+FIXED = COPY, CEILING = "copy", "ceiling"
+"""PSNR of the last frame before, and of the truth as the autoencoder gives it: no memory changes them."""
+IMAGINED = "imagined"
+"""Slice of the items of episodes that were generated from their first chunk on."""
+SHARES = ("place", "other", "foreign", "consistent", "floor", "alike")
 """All else are qualities."""
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Scores = dict[str, Floats]
 """Metric -> its value for every episode [episodes]."""
 
 
-def scores_of(world: World, episodes: Episodes, chunk: int, frames: Floats) -> Scores:
+def scores_of(world: World, episodes: Episodes, chunk: int, frames: Floats, decoded: Floats) -> Scores:
     """What one generated chunk of every episode is worth.
 
     Args:
@@ -38,23 +43,24 @@ def scores_of(world: World, episodes: Episodes, chunk: int, frames: Floats) -> S
         episodes: in truth.
         chunk: which one was generated.
         frames: the generated chunk [episodes, frames, height, width, 3] in [0, 1].
+        decoded: the true one as the autoencoder gives it.
     """
-    truth = episodes.frames[:, chunk] / 255.0
-    last = np.repeat(episodes.frames[:, chunk - 1, -1:] / 255.0, truth.shape[1], 1)
-    found = {"psnr": psnr(frames, truth), "copy": psnr(last, truth)}
+    truth = episodes.frames[:, chunk]
+    last = np.repeat(episodes.frames[:, chunk - 1, -1:], truth.shape[1], 1)
+    pixels = {"psnr": psnr(frames, truth), COPY: psnr(last, truth), CEILING: psnr(decoded, truth)}
     wanted = episodes.looks[:, chunk]
     if (wanted == UNKNOWN).any():
-        return found
-    got = world.look(np.round(frames[:, -1] * 255).astype(np.uint8))
+        return pixels
+    got = looks_of(world, frames[:, -1:])[:, 0]
     shown = (episodes.looks[:, :chunk] == got[:, None]).any(1)
     right = got == wanted
-    return found | {"place": right * 1.0, "other": (shown & ~right) * 1.0, "foreign": (~shown & ~right) * 1.0}
+    return {"place": right * 1.0, "other": (shown & ~right) * 1.0, "foreign": (~shown & ~right) * 1.0} | pixels
 
 
-def psnr(a: Floats, b: Floats) -> Floats:
-    """Of each clip [n, ...] of numbers in [0, 1], in decibels [n]."""
-    error = np.square(a - b).reshape(len(a), -1).mean(1)
-    return np.minimum(-10 * np.log10(np.maximum(error, 1e-30)), MOST_DB)
+def looks_of(world: World, frames: Floats) -> Ints:
+    """The picture that each frame [episodes, chunks, height, width, 3] in [0, 1] is nearest to [episodes, chunks]."""
+    whole = np.round(frames * 255).astype(np.uint8)
+    return world.look(whole.reshape(-1, *whole.shape[2:])).reshape(whole.shape[:2])
 
 
 def items_of(episodes: Episodes, chunk: int, scores: Mapping[Control, Scores], longer: str = "") -> list[Item]:
@@ -66,12 +72,12 @@ def items_of(episodes: Episodes, chunk: int, scores: Mapping[Control, Scores], l
         scores: with the episode's own memory, and with others.
         longer: slice of episodes of another length than the test's own, where alone the items count.
     """
-    own = scores[Control.own]
-    named = {name if control is Control.own else f"{name}_{control}": values
-             for control, each in scores.items() for name, values in each.items()}  # fmt: skip
-    if "place" in own:
-        named |= {f"gain_{control}": own["place"] - each["place"]
-                  for control, each in scores.items() if control is not Control.own}  # fmt: skip
+    named = dict(scores[Control.own])
+    for control, other in scores.items():
+        if control is not Control.own:
+            named |= {f"{metric}_{control}": values for metric, values in other.items() if metric not in FIXED}
+            if "place" in named:
+                named[f"gain_{control}"] = named["place"] - other["place"]
     found = []
     for row, name in enumerate(episodes.ids):
         pairs = {metric: (float(values[row]), 1.0) for metric, values in named.items()}
@@ -79,6 +85,41 @@ def items_of(episodes: Episodes, chunk: int, scores: Mapping[Control, Scores], l
         slices: dict[str, str | int] = {longer: gap} if longer else {"phase": episodes.phases[row][chunk], "gap": gap}
         number = "/".join([name, *([longer] if longer else []), str(chunk)])
         found.append(Item(number, name, pairs, slices, longer))
+    return found
+
+
+def imagined_items(episodes: Episodes, looks: Mapping[Control, Ints]) -> list[Item]:
+    """An item for each return of an episode that was generated from its first chunk on: is it true to itself?
+
+    `consistent`: the picture is that of the first visit, as generated; `floor`: it is that of another place, the mean
+    over all others. A model that shows one picture everywhere is consistent, so `alike` says for two different places
+    how often they show the same, and `distinct` how many pictures the way out has.
+
+    Args:
+        episodes: in truth; their places say what is a visit of what.
+        looks: the picture that each generated chunk ends on [episodes, chunks], with the own memory and with others.
+    """
+    found = []
+    for row, name in enumerate(episodes.ids):
+        places = episodes.places[row]
+        firsts = {int(place): chunk for chunk, place in reversed(list(enumerate(places.tolist())))}
+        for chunk, gap in enumerate(episodes.gaps[row].tolist()):
+            if gap < 1:
+                continue
+            pairs: dict[str, tuple[float, float]] = {}
+            for control, each in looks.items():
+                shown = {place: int(each[row, first]) for place, first in firsts.items()}
+                own, others = int(each[row, chunk]), [p for place, p in shown.items() if place != places[chunk]]
+                two = [a == b for a, b in combinations(shown.values(), 2)]
+                scores = {
+                    "consistent": float(own == shown[int(places[chunk])]),
+                    "floor": sum(own == other for other in others) / len(others),
+                    "alike": sum(two) / len(two),
+                    "distinct": float(len(set(shown.values()))),
+                }
+                end = "" if control is Control.own else f"_{control}"
+                pairs |= {f"{metric}{end}": (value, 1.0) for metric, value in scores.items()}
+            found.append(Item(f"{name}/imagined/{chunk}", name, pairs, {IMAGINED: gap}, IMAGINED))
     return found
 
 

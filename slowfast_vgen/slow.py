@@ -95,20 +95,22 @@ def slow_loss(
     ids: Sequence[str],
     z: Tensor,
     action: Tensor,
+    new: int,
 ) -> Tensor:
     """Eq. 2 of a batch of clips, as many of each kind as the shares say; shape [].
 
-    The first clips are given no frame and no action, the last ones one frame, those between a chunk.
+    The first clips are given no frame and no action, the last ones one frame, those between all of the past.
 
     Args:
         network, diffusion: as `denoising_loss` takes them.
         config: `slow.*`.
         seed: of noise, times and dropped actions, which are each clip's own.
         ids: of the clips.
-        z: latents [n, two chunks of frames, values, height, width].
-        action: int64 [n]: what leads into the second chunk.
+        z: latents [n, frames, values, height, width], the past and then the new chunk.
+        action: int64 [n]: what leads into the new chunk.
+        new: frames of it.
     """
-    count, chunk = len(ids), z.shape[1] // 2
+    count, past = len(ids), z.shape[1] - new
     alone = round(config.no_past * count)
     first = min(round(config.one_frame * count), count - alone)
     keys = {what: Noise(seed, "slow", what).keys(ids, 0)[:, 0] for what in ("noise", "time", "action")}
@@ -120,8 +122,8 @@ def slow_loss(
     t = diffusion.times(torch.cat([strata(keys["time"][start:end]) for start, end in kinds])).to(z)
     total = z.new_zeros(())
     for rows, skipped, given in (
-        (slice(0, count - first), 0, torch.where(place < alone, 0, chunk)),
-        (slice(count - first, count), chunk - 1, torch.ones_like(place)),
+        (slice(0, count - first), 0, torch.where(place < alone, 0, past)),
+        (slice(count - first, count), past - 1, torch.ones_like(place)),
     ):
         if rows.start < rows.stop:
             clips = z[rows, skipped:]

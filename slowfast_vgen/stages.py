@@ -19,8 +19,8 @@ from slowfast_vgen.episodes import Seen, memories, seen
 from slowfast_vgen.imagine import imagined
 from slowfast_vgen.loop import Triples
 from slowfast_vgen.objective import denoising_loss
-from slowfast_vgen.outer import calibrate, outer_loss, targets
-from slowfast_vgen.settings import Inner, OptimiserConfig, Stage
+from slowfast_vgen.outer import calibrate, outer_loss, shifted, targets
+from slowfast_vgen.settings import Context, Inner, OptimiserConfig, Stage
 from slowfast_vgen.slow import slow_loss
 
 
@@ -68,11 +68,14 @@ class Optimiser:
 def slow_batch_loss(parts: Parts, config: TrainConfig, step: int) -> Tensor:
     """Eq. 2 of the clips of a step, counted from 1."""
     batch = config.slow.batch
-    clips = parts.world.clips(config.seed, "train", (step - 1) * batch, batch)
+    chunks = 2 if config.method.context is Context.none else config.slow.walk
+    clips = parts.world.clips(config.seed, "train", (step - 1) * batch, batch, chunks)
     with torch.no_grad():
-        z = parts.latents.encode(torch.from_numpy(clips.frames).to(parts.device)).flatten(1, 2)
-    action = torch.from_numpy(clips.actions[:, 1]).to(parts.device)
-    return slow_loss(parts.network, parts.diffusion, config.slow, config.seed, clips.ids, z, action)
+        there = seen(clips, parts.latents, config.method, parts.device)
+        new = there.z[:, -1]
+        z = torch.cat([there.past(chunks - 1), new], 1)
+    args = (parts.network, parts.diffusion, config.slow, config.seed, clips.ids)
+    return slow_loss(*args, z, there.actions[:, -1], new.shape[1])
 
 
 def begin_outer(parts: Parts, config: TrainConfig, optimiser: Optimiser) -> None:
@@ -97,7 +100,8 @@ def outer_step(parts: Parts, config: TrainConfig, optimiser: Optimiser, step: in
     written = None
     if config.method.stage is Stage.meta:
         written = memories(parts.lora, episodes, config.inner.unroll)
-    return optimiser.step(outer_loss(parts.network, parts.diffusion, episodes, written, chunks, config.seed))
+    args = (parts.network, parts.diffusion, episodes, written, chunks, config.seed, config.outer.shift)
+    return optimiser.step(outer_loss(*args))
 
 
 def training_episodes(parts: Parts, config: TrainConfig, step: int) -> Seen:
@@ -106,7 +110,7 @@ def training_episodes(parts: Parts, config: TrainConfig, step: int) -> Seen:
     family = outer.families[step % len(outer.families)]
     found = parts.world.episodes(config.seed, "train", family, outer.length, step * outer.episodes, outer.episodes)
     with torch.no_grad():
-        return seen(found, parts.latents, config.method.past, parts.device)
+        return seen(found, parts.latents, config.method, parts.device)
 
 
 def loop_round(
@@ -128,7 +132,7 @@ def loop_round(
         losses = []
         for part in triples.batches(config.consolidate.batch, config.seed, step):
             clean = (torch.arange(part.clip.shape[1], device=parts.device) < part.given).expand(len(part.clip), -1)
-            t = parts.diffusion.times(part.u).to(part.clip)
+            t = parts.diffusion.times(shifted(part.u, config.outer.shift)).to(part.clip)
             loss = denoising_loss(
                 parts.network, parts.diffusion, part.clip, part.action, clean, t, part.noise, part.weights
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -36,13 +36,18 @@ def train(config: TrainConfig, folder: Path) -> Results:
     Raises:
         UserError: what the user gave cannot be run; the message says what and the way out.
     """
+    from dataclasses import replace
+
     from common.run.run import Run, RunIdentity
     from slowfast_vgen.build import build
-    from slowfast_vgen.evaluate import measure
+    from slowfast_vgen.data import available
+    from slowfast_vgen.evaluate import controls_of, measure
     from slowfast_vgen.objective import selection_of
+    from slowfast_vgen.pictures import contact_sheet
     from slowfast_vgen.reuse import take_over
     from slowfast_vgen.stages import Optimiser, begin_outer, outer_step, slow_batch_loss
 
+    config = replace(config, data=available(config.data))
     who = RunIdentity("slowfast_vgen", config.experiment, config.method.name, config.scale, config.seed)
     settings = (config.runtime, config.tracker, config.loop)
     with Run(folder, config, *settings, who, selection_of(config), config.evaluation.patience) as run:
@@ -51,7 +56,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
         log.info("faithful: %s", str(config.faithful).lower())
         parts = build(config, run.device, run.dtype)
         optimiser = Optimiser(parts, config)
-        for name, part in (*tracked(parts).items(), ("optimiser", optimiser)):
+        for name, part in (*parts.tracked.items(), ("optimiser", optimiser)):
             run.track(name, part)
         slow, total = config.slow.steps, config.slow.steps + config.outer_steps
         if config.slow.run is not None and run.restore() == 0:
@@ -77,19 +82,15 @@ def train(config: TrainConfig, folder: Path) -> Results:
         if run.best is None:  # nothing is trained after slow weights that were taken over
             run.select(evaluate_dev(run, parts, config))
             run.save(run.step)
-        run.restore_best(*tracked(parts))
+        run.restore_best(*parts.tracked)
         parts.slow.settle()
         if config.method.memory:
             parts.lora.attach()
         dev, _ = measure(parts, config, "dev")
         run.log(run.step, "dev", **{f"dev/final_{name}": each.value for name, each in dev.items()})
         metrics, items = measure(parts, config)
+        contact_sheet(parts, config, controls_of(config), run.folder)
         return run.finish(metrics, items)
-
-
-def tracked(parts: Parts) -> dict[str, Any]:
-    """Name -> what the selected weights are, in the order in which they are read."""
-    return {"latents": parts.latents, "slow": parts.slow, "fast": parts.lora}
 
 
 def evaluate_dev(run: Run, parts: Parts, config: TrainConfig) -> float:

@@ -27,6 +27,7 @@ EXTRAS = {
     "common": ["tensorboard", "trackio"],
     "fal": ["aa", "flower"],
     "scripts": ["benchmark", "dashboard"],
+    "slowfast_vgen": ["video"],
     "tests": ["dev", "flower", "trackio"],
 }
 """Package -> the extras whose libraries it may import."""

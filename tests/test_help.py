@@ -8,8 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [
-    *(f"{paper}.{room}" for paper in ("reckoning", "perk", "fal") for room in ("train", "evaluate", "data", "model")),
-    *(f"slowfast_vgen.{room}" for room in ("train", "evaluate", "model")),
+    *(
+        f"{paper}.{room}"
+        for paper in ("reckoning", "perk", "fal", "slowfast_vgen")
+        for room in ("train", "evaluate", "data", "model")
+    ),
+    *("slowfast_vgen.generate", "slowfast_vgen.plan"),
     *("reckoning.cost", "scripts.archive", "scripts.fetch", "scripts.figure", "scripts.report", "scripts.tables"),
     *("scripts.benchmark", "scripts.dashboards", "scripts.embedded", "scripts.embedded shapes"),
     *(

@@ -14,12 +14,11 @@ from slowfast_vgen.diffusion.config import DiffusionConfig, Prediction
 from slowfast_vgen.diffusion.diffusion import diffusion_of
 from slowfast_vgen.latents.grid import Grid
 from slowfast_vgen.memory import Memory, TempLora
-from slowfast_vgen.model import build
+from slowfast_vgen.model import Numbered, build
 from slowfast_vgen.networks.config import TEMPORAL, ModelConfig
 from slowfast_vgen.objective import denoising_loss
 from slowfast_vgen.sampler import sample
 from slowfast_vgen.settings import FastConfig
-from slowfast_vgen.sizes import Numbered
 
 CHUNK, GRID, RATE = 2, Grid(10, 1, 2), 0.01
 """Of the small rooms, whose patches become 10 values at 2 positions."""

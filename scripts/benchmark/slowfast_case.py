@@ -14,7 +14,7 @@ from slowfast_vgen import counting
 from slowfast_vgen.counting import Work, hollow
 from slowfast_vgen.latents.grid import Grid
 from slowfast_vgen.memory import Memory
-from slowfast_vgen.sizes import Numbered
+from slowfast_vgen.model import skeleton
 
 BACKBONE, FRAMES = Grid(4, 32, 32), 16
 """Latents of 256x256 pixels, and frames of a chunk of the paper's window."""
@@ -55,7 +55,8 @@ def backbone(case: Case) -> dict[str, Any]:
     found: list[int] = []
 
     def run() -> None:
-        shape = hollow(config_of("modelscope"), BACKBONE, Numbered(), 32)
+        config = config_of("modelscope")
+        shape = hollow(skeleton(config, BACKBONE), config.kind, BACKBONE, 32)
         work = Work(FRAMES, clips=1, draws=1, steps=1, episodes=1, length=2, unroll=Unroll.recompute)
         found.append(COUNTED[case.engine](shape, work))
 

@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from common.data.packed import Bounds
+from common.data.splits import SPLITS
 from common.errors import UserError
+from common.fields import UNHASHED
 
 
 class Shape(NamedTuple):
@@ -17,8 +20,17 @@ class Shape(NamedTuple):
 SHAPES = {
     "rooms": {"small": Shape(8, 16, 2), "large": Shape(16, 32, 4)},
     "maze": {"small": Shape(16, 16, 4), "large": Shape(32, 32, 4)},
+    "table": {"small": Shape(16, 16, 4), "large": Shape(32, 32, 4)},
+    "digits": {"small": Shape(16, 16, 4), "large": Shape(32, 32, 4)},
+    "driving": {"small": Shape(16, 32, 4), "large": Shape(32, 64, 4)},
+    "folder": {"small": Shape(16, 32, 4), "large": Shape(32, 64, 4)},
 }
 """World -> size -> shape."""
+MNIST = ("mnist/train-images-idx3-ubyte", "mnist/t10k-images-idx3-ubyte")
+REMEDY = "use a generated world (data=rooms)"
+"""Where files are missing."""
+DRIVING = ("driving_sim/session_a.npz", "driving_sim/session_b_first.npz")
+CUBES = ("black", "pink", "blue", "yellow")
 
 
 @dataclass
@@ -63,6 +75,102 @@ class MazeConfig:
 
 
 @dataclass
+class TableConfig:
+    """Cubes and a green area, from above."""
+
+    cubes: int = 4
+    """The first of black, pink, blue, yellow."""
+
+    def __post_init__(self) -> None:
+        """Refuse a number of cubes that has no colours.
+
+        Raises:
+            UserError: it has none.
+        """
+        if not 2 <= self.cubes <= len(CUBES):
+            raise UserError(f"data.table.cubes={self.cubes}: use 2 to {len(CUBES)}")
+
+
+@dataclass
+class DigitsConfig:
+    """Digits on a torus."""
+
+    source: str = "mnist"
+    """mnist or glyphs, which need no file."""
+    side: int = 4
+    """Cells along each direction of the torus."""
+    stands_for: str = ""
+    """The source in whose place glyphs are used, because its files are not there: set by `slowfast_vgen.data`."""
+
+    def __post_init__(self) -> None:
+        """Refuse a torus without a way round.
+
+        Raises:
+            UserError: it has none, or the source is unknown.
+        """
+        if self.source not in ("mnist", "glyphs"):
+            raise UserError(f"data.digits.source={self.source}: use mnist or glyphs")
+        if not 3 <= self.side <= 16:
+            raise UserError(f"data.digits.side={self.side}: use 3 to 16")
+
+
+@dataclass
+class DrivingConfig:
+    """Laps in a simulator."""
+
+    every: int = 4
+    """Of the 6.4 frames a second each so many-th is taken: 4 are 0.6 seconds."""
+    steering: float = 0.05
+    """Mean steering of a chunk, from 0 to 1, below which it goes straight."""
+    stopped: float = 1.0
+    """Mean speed in miles an hour below which a chunk stands."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            UserError: a number out of range.
+        """
+        if not 1 <= self.every <= 32:
+            raise UserError(f"data.driving.every={self.every}: use 1 to 32")
+        if not 0 < self.steering < 1:
+            raise UserError(f"data.driving.steering={self.steering}: use a value between 0 and 1")
+        if self.stopped < 0:
+            raise UserError(f"data.driving.stopped={self.stopped}: use 0 or more")
+
+
+@dataclass
+class FolderConfig:
+    """Anybody's recordings."""
+
+    path: str | None = None
+    """Folder of the recordings, as it is or below `data.root`."""
+    fps: float = 4.0
+    """Frames a second that a model sees: recordings are resampled."""
+    source_fps: float | None = None
+    """Frames a second of recordings that do not say: folders of images, and .npz without `times`."""
+    actions: list[str] = field(default_factory=list)
+    """All that a sidecar may ask for; empty takes what the sidecars have."""
+    shares: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "dev": 0.1, "test": 0.1})
+    """Of the recordings, by split: a recording is in one split as a whole."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            UserError: a number of frames a second that is not positive, or shares that are not of the three splits.
+        """
+        if sorted(self.shares) != sorted(SPLITS) or min(self.shares.values()) <= 0 or sum(self.shares.values()) > 1.001:
+            raise UserError(
+                f"data.folder.shares={dict(self.shares)}: give {', '.join(SPLITS)} shares above 0 that sum to 1"
+            )
+        for key in ("fps", "source_fps"):
+            value = getattr(self, key)
+            if value is not None and not value > 0:
+                raise UserError(f"data.folder.{key}={value:g}: use more than 0 frames a second")
+
+
+@dataclass
 class DataConfig:
     """Episodes of one world."""
 
@@ -78,6 +186,13 @@ class DataConfig:
     """Of the dev and test episodes. The training seed does not change what is tested."""
     rooms: RoomsConfig = field(default_factory=RoomsConfig)
     maze: MazeConfig = field(default_factory=MazeConfig)
+    table: TableConfig = field(default_factory=TableConfig)
+    digits: DigitsConfig = field(default_factory=DigitsConfig)
+    driving: DrivingConfig = field(default_factory=DrivingConfig)
+    folder: FolderConfig = field(default_factory=FolderConfig)
+    root: str | None = field(default=None, metadata=UNHASHED)
+    """Folder of real data; default: the environment variable INNERLOOP_DATA."""
+    bounds: Bounds = field(default_factory=Bounds, metadata=UNHASHED)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.

@@ -70,12 +70,17 @@ def kept(
     raise UserError(f"{keys}: too few different contents, the {split} split finds none; use larger numbers")
 
 
-def ringed(rows: Ints) -> list[str]:
-    """A text for each ring [n, places] of numbers, the same wherever the ring is cut open."""
+def ringed(rows: Ints, moved: Ints | None = None) -> list[str]:
+    """A text for each arrangement [n, places] of numbers, the same however it is moved.
+
+    Args:
+        rows: the arrangements.
+        moved: for each motion, which place comes to each [motions, places]; by default those of a ring.
+    """
     places = np.arange(rows.shape[1])
-    turned = rows[:, (places[:, None] + places) % rows.shape[1]].astype(np.uint64) + np.uint64(1)
+    moved = (places[:, None] + places) % rows.shape[1] if moved is None else moved
     powers = np.cumprod(np.broadcast_to(FIRST | np.uint64(1), places.shape), dtype=np.uint64)
-    hashes = _mixed((turned * powers).sum(-1, dtype=np.uint64)).min(1)
+    hashes = _mixed(((rows[:, moved].astype(np.uint64) + np.uint64(1)) * powers).sum(-1, dtype=np.uint64)).min(1)
     return [str(each) for each in hashes.tolist()]
 
 

@@ -33,4 +33,6 @@ def parts(*words: str, seed: int = 0, stirred: bool = True) -> tuple[Parts, Trai
         with torch.no_grad():
             for weight in found.network.parameters():
                 weight.add_(0.2 * torch.randn(weight.shape, generator=draw))
+        now = found.slow.state_dict()["now"]
+        found.slow.load_state_dict({"now": now, "mean": now})
     return found, asked

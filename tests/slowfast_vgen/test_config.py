@@ -8,6 +8,8 @@ from tests.slowfast_vgen.small import config
 
 REFUSED = {
     "model.window=3": "model.window=3 with chunks of 2 frames: past and new chunk are 4 frames",
+    "model.window=5 method=retrieval": "past and new chunk, with method.context=retrieval, are 6 frames",
+    "method.context=anchor model.window=6": "method.context=anchor is a baseline without memory",
     "fast.rank=0": "fast.rank=0: use 1 or more",
     "fast.weights=[A]": "A alone has no effect while B is 0",
     "fast.learned=true": "fast.learned=true with method.stage=none: nothing learns the rates",
@@ -31,7 +33,7 @@ REFUSED = {
 @pytest.mark.parametrize(("word", "message"), REFUSED.items())
 def test_what_cannot_work_is_refused_in_words(word: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        config(word)
+        config(*word.split())
 
 
 def test_a_loop_without_memory_and_an_outer_loss_of_nothing_are_refused():

@@ -24,7 +24,7 @@ LEARNED = ("method=meta", "fast.first_move=null", "fast.lr=0.5", "fast.rank=2")
 
 def lived(found: Parts, config: TrainConfig, count: int = 4, length: int = 2) -> Seen:
     episodes = found.world.episodes(0, "test", "out_and_back", length, 0, count)
-    return seen(episodes, found.latents, config.method.past, found.device)
+    return seen(episodes, found.latents, config.method, found.device)
 
 
 def said(found: Parts, there: Seen, memory: Memory | None) -> Tensor:

@@ -68,7 +68,7 @@ def slow(config: SlowConfig, ids: list[str], z: Tensor, action: Tensor) -> tuple
             calls.append(given)
             return super().forward(*given)
 
-    return slow_loss(Kept(torch.zeros(())), EPS, config, 0, ids, z, action), calls
+    return slow_loss(Kept(torch.zeros(())), EPS, config, 0, ids, z, action, 2), calls
 
 
 def test_a_batch_has_the_shares_of_pasts_that_are_asked_for():

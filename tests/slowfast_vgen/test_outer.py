@@ -32,6 +32,18 @@ def test_targets_are_the_draws_of_each_phase_that_are_asked_for():
     assert seen == {1, 2, 3, 4, 5, 6}
 
 
+def test_every_chunk_that_counts_is_seen_at_all_times(monkeypatch):
+    found, config = parts("outer.episodes=8", "outer.returns=2")
+    there = training_episodes(found, config, 1)
+    times = []
+    own = found.network.forward
+    monkeypatch.setattr(found.network, "forward", lambda x, t, *rest: times.append(t[:, -1]) or own(x, t, *rest))
+    outer_loss(found.network, found.diffusion, there, None, targets(there, config.outer, 0, 1), 0)
+    (drawn,) = times
+    for column in drawn.view(8, 3).unbind(1):
+        assert ((column.sort().values * 8).long() == torch.arange(8)).all()
+
+
 def test_the_gradient_through_the_fast_steps_is_that_of_finite_differences():
     found, config = parts("method=meta", "fast.rank=2", "fast.first_move=null", "fast.lr=0.3", "outer.episodes=2")
     found.lora.attach()

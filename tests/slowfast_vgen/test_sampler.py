@@ -82,7 +82,7 @@ def test_each_chunk_comes_from_the_one_before_and_is_learned_after_it():
 def test_an_imagined_episode_is_encoded_once_and_decoded_never(monkeypatch):
     found, config = parts()
     episodes = found.world.episodes(0, "test", "out_and_back", 2, 0, 3)
-    there = seen(episodes, found.latents, config.method.past, found.device)
+    there = seen(episodes, found.latents, config.method, found.device)
     calls = []
     for name in ("encode", "decode"):
         monkeypatch.setattr(type(found.latents), name, lambda *_: calls.append(1))

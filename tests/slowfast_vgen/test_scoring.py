@@ -3,26 +3,25 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from slowfast_vgen.data import world_of
-from slowfast_vgen.scoring import items_of, psnr, scores_of, summarise
+from slowfast_vgen.scoring import Scores, imagined_items, items_of, looks_of, summarise
+from slowfast_vgen.scoring import scores_of as scored
 from slowfast_vgen.settings import Control
 from slowfast_vgen.worlds.config import DataConfig
+from slowfast_vgen.worlds.episode import Episodes, World
 
 WORLD = world_of(DataConfig())
 EPISODES = WORLD.episodes(0, "test", "out_and_back", 2, 0, 40)
 
 
+def scores_of(world: World, episodes: Episodes, chunk: int, frames: np.ndarray) -> Scores:
+    """With an autoencoder that loses nothing."""
+    return scored(world, episodes, chunk, frames, episodes.frames[:, chunk] / 255.0)
+
+
 def true(chunk: int, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
     return EPISODES.frames[rows, chunk] / 255.0
-
-
-def test_psnr_is_that_of_the_mean_square_and_ends_at_100_db():
-    a = np.zeros((2, 2, 1, 1, 3))
-    b = a.copy()
-    b[1] += 0.1
-    assert psnr(a, b).tolist() == [100.0, pytest.approx(20.0)]
 
 
 def test_the_truth_is_right_everywhere_and_a_copy_of_the_last_frame_is_not():
@@ -56,7 +55,7 @@ def test_shares_of_every_item_add_up_to_one():
 
 def test_a_world_without_a_catalogue_has_pixels_alone():
     without = replace(EPISODES, looks=np.full_like(EPISODES.looks, -1))
-    assert set(scores_of(WORLD, without, 4, true(4))) == {"psnr", "copy"}
+    assert set(scores_of(WORLD, without, 4, true(4))) == {"psnr", "copy", "ceiling"}
 
 
 def test_items_count_by_phase_and_gap_and_those_of_longer_episodes_apart():
@@ -72,3 +71,15 @@ def test_items_count_by_phase_and_gap_and_those_of_longer_episodes_apart():
     assert found["gain_swapped@gap_2"].value == 1 - found["place_swapped@phase_return"].value > 0
     assert found["gain_swapped@gap_0"].value == 0
     assert found["place@of3_4"].count == 40 and found["psnr@phase_return"].value == 100
+
+
+def test_an_imagined_episode_agrees_with_itself_and_collapse_is_told_from_memory():
+    true_looks = EPISODES.looks
+    same = np.zeros_like(true_looks)
+    found = summarise(imagined_items(EPISODES, {Control.own: true_looks, Control.none: same}), 0.95)
+    value = {name: each.value for name, each in found.items()}
+    assert value["consistent@imagined_2"] == value["consistent_none@imagined_2"] == 1
+    assert value["floor_none@imagined_2"] == value["alike_none@imagined_2"] == value["distinct_none@imagined_2"] == 1
+    assert value["floor@imagined_2"] < 0.4 and value["alike@imagined_2"] < 0.4 and value["distinct@imagined_2"] > 2
+    assert set(found) == {name for name in found if "@imagined_" in name}
+    assert looks_of(WORLD, EPISODES.frames[:, :, -1] / 255.0).tolist() == true_looks.tolist()

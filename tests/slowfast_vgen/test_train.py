@@ -12,6 +12,8 @@ from slowfast_vgen.stages import Optimiser
 from tests.runs import contents, metrics_of, only_run, run_here
 from tests.slowfast_vgen.small import SMALL
 
+BASELINES = {"longer_window", "anchor", "retrieval", "oracle"}
+UNCONSOLIDATED = {"slow", "temp_lora", "original", "full_sequence", "reservoir", "one_frame", *BASELINES}
 METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "slowfast_vgen" / "method").glob("*.yaml"))
 RUN = ("loop.log_every=1", "loop.evaluate_every=2", "loop.save_every=1")
 
@@ -31,10 +33,11 @@ def test_every_method_learns_and_is_tested(tmp_path: Path, method: str) -> None:
     test = {name: each["value"] for name, each in results_of(folder)["test"].items()}
     assert {"place", "other", "foreign", "psnr", "copy", "place@gap_0", "place@gap_2"} <= set(test)
     assert test["place"] + test["other"] + test["foreign"] == pytest.approx(1)
-    assert ("gain_swapped@gap_2" in test) == (method != "slow")
-    steps = 4 if method in ("slow", "temp_lora", "original", "full_sequence", "reservoir", "one_frame") else 7
+    assert ("gain_swapped@gap_2" in test) == (method not in {"slow", *BASELINES})
+    steps = 4 if method in UNCONSOLIDATED else 7
     losses = metrics_of(folder, "train")
     assert len(losses) == steps and all("train/loss" in each or "train/outer_loss" in each for each in losses)
+    assert (folder / "media" / "return.png").stat().st_size > 1000
     items = read_items(folder)
     assert len(items) == 6 * 2 and len({item.group for item in items}) == 6
     assert score_of(items, "psnr") == pytest.approx(test["psnr"])
@@ -82,23 +85,28 @@ def test_slow_weights_of_another_run_give_the_same_numbers(tmp_path: Path) -> No
 def test_slow_weights_of_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "slow", "method=slow") == 0
     slow = only_run(tmp_path / "slow")
-    assert run(tmp_path / "other", "method=meta", "slow.lr=0.1", f"slow.run={slow}") == 1
+    assert run(tmp_path / "other", "method=meta", "slow.lr=0.1", f"slow.run={slow}") == 2
     said = capsys.readouterr().err
     assert "slow.lr is 0.002 there and 0.1 here, so its slow weights would be others" in said
-    assert run(tmp_path / "seed", "method=meta", "seed=1", f"slow.run={slow}") == 1
+    assert run(tmp_path / "seed", "method=meta", "seed=1", f"slow.run={slow}") == 2
     assert "seed is 0 there and 1 here" in capsys.readouterr().err
 
 
 def test_an_evaluation_asks_otherwise_and_says_so_in_its_name(tmp_path: Path) -> None:
     assert run(tmp_path, "method=temp_lora") == 0
     folder = only_run(tmp_path)
-    assert run_here(evaluate.main, f"run={folder}", "longer=[3]", "controls=[swapped]", "fast_steps=1") == 0
+    assert (
+        run_here(evaluate.main, f"run={folder}", "longer=[3]", "controls=[swapped]", "fast_steps=1", "imagined=true")
+        == 0
+    )
     (path,) = folder.glob("evaluation-test+*.json")
     found = json.loads(path.read_text())
-    assert {"place@of3_4", "gain_swapped@of3_4"} <= set(found) and "place_reset" not in found
+    assert {"place@of3_4", "gain_swapped@of3_4", "consistent_none@imagined_2"} <= set(
+        found
+    ) and "place_reset" not in found
     assert "fast_steps-1" in path.name and "longer-3" in path.name
 
 
 def test_a_fresh_run_says_what_it_misses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_here(evaluate.main, f"run={tmp_path}") == 1
+    assert run_here(evaluate.main, f"run={tmp_path}") == 2
     assert str(tmp_path) in capsys.readouterr().err
