@@ -7,6 +7,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from slowfast_vgen.diffusion.diffusion import Diffusion
 from slowfast_vgen.episodes import Seen
 from slowfast_vgen.memory import Memory, TempLora
@@ -17,12 +18,22 @@ from slowfast_vgen.worlds.episode import LOOP, NEW, REPLAY, RETURN
 
 
 def targets(episodes: Seen, config: OuterConfig, seed: int, step: int) -> list[int]:
-    """The chunks that an outer step counts, one for each draw of noise; which ones is drawn for the whole step."""
+    """The chunks that an outer step counts, one for each draw of noise; which ones is drawn for the whole step.
+
+    Raises:
+        UserError: the episodes have none of the phases that are asked for.
+    """
     found: list[int] = []
     for names, draws in (((REPLAY,), config.replay), ((RETURN, LOOP), config.returns), ((NEW,), config.new)):
         if there := episodes.of(names):
             keys = Noise(seed, "outer", "pick", *names).keys(("all",), step, 0, draws)[0]
             found += [there[place] for place in chosen(keys, len(there)).tolist()]
+    if not found:
+        raise UserError(
+            f"outer.families={config.families} with outer.length={config.length}: episodes of "
+            f"{', '.join(dict.fromkeys(episodes.phases))} chunks alone, and outer.replay={config.replay}, "
+            f"outer.returns={config.returns}, outer.new={config.new} count none of them; use [out_and_back]"
+        )
     return found
 
 

@@ -82,7 +82,9 @@ def items_of(episodes: Episodes, chunk: int, scores: Mapping[Control, Scores], l
     for row, name in enumerate(episodes.ids):
         pairs = {metric: (float(values[row]), 1.0) for metric, values in named.items()}
         gap = int(episodes.gaps[row, chunk])
-        slices: dict[str, str | int] = {longer: gap} if longer else {"phase": episodes.phases[row][chunk], "gap": gap}
+        slices: dict[str, str | int] = {longer: gap} if longer else {"phase": episodes.phases[row][chunk]}
+        if gap != UNKNOWN and not longer:
+            slices["gap"] = gap
         number = "/".join([name, *([longer] if longer else []), str(chunk)])
         found.append(Item(number, name, pairs, slices, longer))
     return found
