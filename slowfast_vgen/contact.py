@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,12 +85,9 @@ def film(path: Path, rows: Sequence[Row], captions: Sequence[str], chunk: int, f
 
     Raises:
         ValueError: as `sheet`.
-        UserError: another ending, `fps` of 0, no library for mp4, or the file cannot be written.
+        UserError: as `check`, or the file cannot be written.
     """
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"out={path}: the name of a video ends in {' or '.join(SUFFIXES)}")
-    if not fps > 0:
-        raise UserError(f"fps={fps:g}: a video needs more than 0 frames a second")
+    check(path, fps)
     videos = _videos(rows, captions, chunk)
     shown = [
         _side_by_side(rows, [video[place] for video in videos], captions[place // chunk])
@@ -100,6 +98,25 @@ def film(path: Path, rows: Sequence[Row], captions: Sequence[str], chunk: int, f
         _save(path, first, "GIF", save_all=True, append_images=rest, duration=max(20, round(1000 / fps)), loop=0)
     else:
         _write_mp4(path, shown, fps)
+
+
+def check(path: Path, fps: float) -> None:
+    """See that `film` can write this video.
+
+    Raises:
+        UserError: another ending, `fps` of 0, or no library for mp4.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"out={path}: the name of a video ends in {' or '.join(SUFFIXES)}")
+    if not fps > 0:
+        raise UserError(f"fps={fps:g}: a video needs more than 0 frames a second")
+    if path.suffix == ".mp4":
+        try:
+            import av  # noqa: F401
+        except ImportError as error:
+            raise UserError(
+                f"out={path}: mp4 needs the package av; install the extra `video`, or give a .gif"
+            ) from error
 
 
 def _side_by_side(rows: Sequence[Row], frames: Sequence[Bytes], caption: str) -> Image.Image:
@@ -165,11 +182,7 @@ def _save(path: Path, image: Image.Image, kind: str, **settings: object) -> None
 
 
 def _write_mp4(path: Path, shown: Sequence[Image.Image], fps: float) -> None:
-    try:
-        import av
-    except ImportError as error:
-        raise UserError(f"out={path}: mp4 needs the package av; install the extra `video`, or give a .gif") from error
-    from fractions import Fraction
+    import av
 
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:

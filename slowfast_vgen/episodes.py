@@ -42,14 +42,15 @@ class Seen:
 
     @property
     def visits(self) -> tuple[int, ...]:
-        """The chunks that come back to a place.
+        """The chunks that come back to a place; of episodes that never do, all but the first.
 
         Raises:
             ValueError: their phases differ from episode to episode.
         """
         if not self.phases:
             raise ValueError("episodes of several shapes in one stack")
-        return tuple(number for number, phase in enumerate(self.phases) if phase not in (START, NEW))
+        back = tuple(number for number, phase in enumerate(self.phases) if phase not in (START, NEW))
+        return back or tuple(range(1, self.chunks))
 
     def past(self, chunk: int) -> Tensor:
         """What chunk `chunk` is generated from [episodes, frames, values, height, width]."""

@@ -6,7 +6,7 @@ python -m slowfast_vgen.evaluate run=<run folder> longer=[4] controls=[swapped] 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +21,9 @@ from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.settings import Control
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from common.run.items import Item
     from common.run.results import Interval
     from slowfast_vgen.build import Parts
-    from slowfast_vgen.episodes import Seen
-    from slowfast_vgen.memory import Memory
     from slowfast_vgen.worlds.episode import Episodes
 
 
@@ -80,23 +76,12 @@ def measure(parts: Parts, config: TrainConfig, split: str = "test") -> tuple[dic
 
 def lived(parts: Parts, config: TrainConfig, count: int) -> list[Item]:
     """Items of episodes that are generated from their first chunk on, with fast learning and without."""
-    from slowfast_vgen.episodes import seen
-    from slowfast_vgen.imagine import imagined
-    from slowfast_vgen.scoring import imagined_items, looks_of
+    from slowfast_vgen.generation import imagined_looks
+    from slowfast_vgen.scoring import imagined_items
 
     items: list[Item] = []
-    first = 0
-    for size in evenly(count, config.evaluation.batch):
-        family = config.evaluation.family
-        episodes = parts.world.episodes(config.data.seed, "test", family, config.length, first, size)
-        first += size
-        there = seen(episodes, parts.latents, config.method, parts.device)
-        looks = {}
-        for control in (Control.own, Control.none) if parts.lora.attached else (Control.own,):
-            z = imagined(parts, config, there, every=True, learning=control is Control.own).z
-            last = parts.latents.decode(z[:, :, -1:])[:, :, 0].cpu().numpy()
-            looks[control] = looks_of(parts.world, last)
-        items += imagined_items(episodes, looks)
+    for episodes in batches(parts, config, "test", config.length, count):
+        items += imagined_items(episodes, imagined_looks(parts, config, episodes))
     return items
 
 
@@ -117,80 +102,30 @@ def generated(
 
     With the episodes' own memories if the network has an adapter, and then with others as well.
     """
-    items: list[Item] = []
-    for length in dict.fromkeys([config.length, *longer]):
-        first = 0
-        for size in evenly(count, config.evaluation.batch):
-            family = config.evaluation.family
-            episodes = parts.world.episodes(config.data.seed, split, family, length, first, size)
-            items += _items(parts, config, controls, episodes, "" if length == config.length else f"of{length}")
-            first += size
-    return items
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """`count` in parts of at most `most` that differ by one at most, so that none is alone."""
-    parts = -(-count // most)
-    return [count // parts + (number < count % parts) for number in range(parts)]
-
-
-def _items(
-    parts: Parts, config: TrainConfig, controls: Sequence[Control], episodes: Episodes, longer: str
-) -> list[Item]:
-    from slowfast_vgen.episodes import memories, seen
+    from slowfast_vgen.generation import visits
     from slowfast_vgen.scoring import items_of, scores_of
 
-    there = seen(episodes, parts.latents, config.method, parts.device)
-    written = memories(parts.lora, there) if parts.lora.attached else None
     items: list[Item] = []
-    thetas = {
-        control: None if written is None else _controlled(parts, there, written, control)
-        for control in (Control.own, *controls)
-    }
-    for chunk in there.visits:
-        scores = {}
-        for control, theta in thetas.items():
-            z = _chunk(parts, config, there, chunk, None if theta is None else theta[chunk])
-            frames = parts.latents.decode(z).double().cpu().numpy()
-            scores[control] = scores_of(parts.world, episodes, chunk, frames)
-        items += items_of(episodes, chunk, scores, longer)
+    for length in dict.fromkeys([config.length, *longer]):
+        name = "" if length == config.length else f"of{length}"
+        for episodes in batches(parts, config, split, length, count):
+            for chunk, found, decoded in visits(parts, config, episodes, controls):
+                scores = {
+                    control: scores_of(parts.world, episodes, chunk, frames, decoded)
+                    for control, frames in found.items()
+                }
+                items += items_of(episodes, chunk, scores, name)
     return items
 
 
-def _controlled(parts: Parts, episodes: Seen, written: list[Memory], control: Control) -> list[Memory] | None:
-    """Theta before each chunk under a control; None: no adapter."""
-    from slowfast_vgen.episodes import memories
-
-    if control is Control.own:
-        return written
-    if control is Control.none:
-        return None
-    if control is Control.swapped:
-        return [memory.rolled() for memory in written]
-    if control is Control.frozen:
-        once = next((memory for memory in written if memory.chunks), written[0])
-        return [once] * len(written)
-    back = min(episodes.visits)
-    return memories(parts.lora, episodes, begin=back)
-
-
-def _chunk(parts: Parts, config: TrainConfig, episodes: Seen, chunk: int, memory: Memory | None) -> Tensor:
-    """A chunk as generated from the true one before; latents [episodes, frames, values, height, width]."""
-    from slowfast_vgen.noise import Noise, normal
-    from slowfast_vgen.sampler import sample
-
-    keys = Noise(config.seed, "sample").keys(episodes.ids, chunk)[:, 0]
-    past = episodes.past(chunk)
-    return sample(
-        parts.network,
-        parts.diffusion,
-        past,
-        episodes.actions[:, chunk],
-        normal(keys, episodes.z.shape[2:]).to(past),
-        steps=config.diffusion.steps,
-        guidance=config.evaluation.guidance,
-        weights=None if memory is None else memory.weights,
-    )
+def batches(parts: Parts, config: TrainConfig, split: str, length: int, count: int) -> Iterator[Episodes]:
+    """The first `count` episodes of a split, some at a time and never one alone."""
+    many = -(-count // config.evaluation.batch)
+    first = 0
+    for number in range(many):
+        size = count // many + (number < count % many)
+        yield parts.world.episodes(config.data.seed, split, config.evaluation.family, length, first, size)
+        first += size
 
 
 def restored(folder: Path, config: TrainConfig) -> Parts:

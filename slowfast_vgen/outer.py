@@ -7,6 +7,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from slowfast_vgen.diffusion.diffusion import Diffusion
 from slowfast_vgen.episodes import Seen
 from slowfast_vgen.memory import Memory, TempLora
@@ -17,12 +18,22 @@ from slowfast_vgen.worlds.episode import LOOP, NEW, REPLAY, RETURN
 
 
 def targets(episodes: Seen, config: OuterConfig, seed: int, step: int) -> list[int]:
-    """The chunks that an outer step counts, one for each draw of noise; which ones is drawn for the whole step."""
+    """The chunks that an outer step counts, one for each draw of noise; which ones is drawn for the whole step.
+
+    Raises:
+        UserError: the episodes have none of the phases that are asked for.
+    """
     found: list[int] = []
     for names, draws in (((REPLAY,), config.replay), ((RETURN, LOOP), config.returns), ((NEW,), config.new)):
         if there := episodes.of(names):
             keys = Noise(seed, "outer", "pick", *names).keys(("all",), step, 0, draws)[0]
             found += [there[place] for place in chosen(keys, len(there)).tolist()]
+    if not found:
+        raise UserError(
+            f"outer.families={config.families} with outer.length={config.length}: episodes of "
+            f"{', '.join(dict.fromkeys(episodes.phases))} chunks alone, and outer.replay={config.replay}, "
+            f"outer.returns={config.returns}, outer.new={config.new} count none of them; use [out_and_back]"
+        )
     return found
 
 
@@ -33,6 +44,7 @@ def outer_loss(
     memories: list[Memory] | None,
     chunks: list[int],
     seed: int,
+    shift: float = 1.0,
 ) -> Tensor:
     """Eq. 2 of the chunks, each with the memory before it; the mean over episodes and chunks, shape [].
 
@@ -42,9 +54,11 @@ def outer_loss(
         memories: Theta before each chunk; None: no adapter.
         chunks: which ones count, each as often as it stands there, with noise of its own.
         seed: of noise and times.
+        shift: of the times.
     """
     drawn = {what: Noise(seed, "outer", what).keys(episodes.ids, 0, 0, len(chunks)) for what in ("noise", "time")}
-    t = diffusion.times(strata(drawn["time"].T).T).to(episodes.z)  # over episodes: every chunk sees all times
+    u = strata(drawn["time"].T).T.to(episodes.z)  # over episodes: every chunk sees all times
+    t = diffusion.times(shifted(u, shift))
     groups: dict[int, list[int]] = defaultdict(list)  # chunks that are generated with the same memory, together
     for place, chunk in enumerate(chunks):
         groups[0 if memories is None else id(memories[chunk])].append(place)
@@ -64,6 +78,11 @@ def outer_loss(
         )
         total = total + losses.sum()
     return total / (len(episodes.ids) * len(chunks))
+
+
+def shifted(u: Tensor, shift: float) -> Tensor:
+    """Times in [0, 1], more of them near 1 the larger the shift."""
+    return shift * u / (1 + (shift - 1) * u)
 
 
 def calibrate(lora: TempLora, episodes: Seen, move: float) -> None:

@@ -18,13 +18,12 @@ from common.run.items import Item
 from common.run.results import Interval
 from common.tables.intervals import Kind
 from common.tables.summary import summarise as summarised
+from slowfast_vgen.metrics.pixels import psnr
 from slowfast_vgen.settings import Control
 from slowfast_vgen.worlds.episode import UNKNOWN, Episodes, World
 
-MOST_DB = 100.0
-"""Of the PSNR of equal frames, which has no end."""
-COPY = "copy"
-"""PSNR of the last frame before, which no memory changes."""
+FIXED = COPY, CEILING = "copy", "ceiling"
+"""PSNR of the last frame before, and of the truth as the autoencoder gives it: no memory changes them."""
 IMAGINED = "imagined"
 """Slice of the items of episodes that were generated from their first chunk on."""
 SHARES = ("place", "other", "foreign", "consistent", "floor", "alike")
@@ -36,7 +35,7 @@ Scores = dict[str, Floats]
 """Metric -> its value for every episode [episodes]."""
 
 
-def scores_of(world: World, episodes: Episodes, chunk: int, frames: Floats) -> Scores:
+def scores_of(world: World, episodes: Episodes, chunk: int, frames: Floats, decoded: Floats) -> Scores:
     """What one generated chunk of every episode is worth.
 
     Args:
@@ -44,10 +43,11 @@ def scores_of(world: World, episodes: Episodes, chunk: int, frames: Floats) -> S
         episodes: in truth.
         chunk: which one was generated.
         frames: the generated chunk [episodes, frames, height, width, 3] in [0, 1].
+        decoded: the true one as the autoencoder gives it.
     """
-    truth = episodes.frames[:, chunk] / 255.0
-    last = np.repeat(episodes.frames[:, chunk - 1, -1:] / 255.0, truth.shape[1], 1)
-    pixels = {"psnr": psnr(frames, truth), COPY: psnr(last, truth)}
+    truth = episodes.frames[:, chunk]
+    last = np.repeat(episodes.frames[:, chunk - 1, -1:], truth.shape[1], 1)
+    pixels = {"psnr": psnr(frames, truth), COPY: psnr(last, truth), CEILING: psnr(decoded, truth)}
     wanted = episodes.looks[:, chunk]
     if (wanted == UNKNOWN).any():
         return pixels
@@ -63,12 +63,6 @@ def looks_of(world: World, frames: Floats) -> Ints:
     return world.look(whole.reshape(-1, *whole.shape[2:])).reshape(whole.shape[:2])
 
 
-def psnr(a: Floats, b: Floats) -> Floats:
-    """Of each clip [n, ...] of numbers in [0, 1], in decibels [n]."""
-    error = np.square(a - b).reshape(len(a), -1).mean(1)
-    return np.minimum(-10 * np.log10(np.maximum(error, 1e-30)), MOST_DB)
-
-
 def items_of(episodes: Episodes, chunk: int, scores: Mapping[Control, Scores], longer: str = "") -> list[Item]:
     """An item for each episode's chunk.
 
@@ -81,14 +75,16 @@ def items_of(episodes: Episodes, chunk: int, scores: Mapping[Control, Scores], l
     named = dict(scores[Control.own])
     for control, other in scores.items():
         if control is not Control.own:
-            named |= {f"{metric}_{control}": values for metric, values in other.items() if metric != COPY}
+            named |= {f"{metric}_{control}": values for metric, values in other.items() if metric not in FIXED}
             if "place" in named:
                 named[f"gain_{control}"] = named["place"] - other["place"]
     found = []
     for row, name in enumerate(episodes.ids):
         pairs = {metric: (float(values[row]), 1.0) for metric, values in named.items()}
         gap = int(episodes.gaps[row, chunk])
-        slices: dict[str, str | int] = {longer: gap} if longer else {"phase": episodes.phases[row][chunk], "gap": gap}
+        slices: dict[str, str | int] = {longer: gap} if longer else {"phase": episodes.phases[row][chunk]}
+        if gap != UNKNOWN and not longer:
+            slices["gap"] = gap
         number = "/".join([name, *([longer] if longer else []), str(chunk)])
         found.append(Item(number, name, pairs, slices, longer))
     return found

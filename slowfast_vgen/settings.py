@@ -123,12 +123,11 @@ class SlowConfig(OptimiserConfig):
     action_dropout: float = 0.1
     """Share of the other clips that lose their action; not reported."""
     ema: float = 0.0
-    """How much of the mean weights a step keeps, at most; 0 has no mean. Not reported."""
+    """How much of their running mean a step keeps, at most; 0 has no mean. Not reported."""
     walk: int = 6
     """Chunks of a clip where something is given besides the past (method.context); else two."""
     run: str | None = field(default=None, metadata=UNHASHED)
-    """Folder of a run with the same settings of slow learning, whose slow weights are taken in place of training them
-    again: the same numbers sooner. `${seed}` may stand in it."""
+    """Folder of a run of equal settings whose slow weights are taken: the same numbers sooner. Knows `${seed}`."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train.
@@ -222,8 +221,9 @@ class OuterConfig(OptimiserConfig):
     returns: int = 2
     """Draws of noise of chunks whose place has left the window."""
     new: int = 0
-    """Draws of noise of chunks of new places, under the memory as it stands there: against imagined episodes that
-    collapse."""
+    """Draws of noise of chunks of new places, with the memory there: against imagined episodes that collapse."""
+    shift: float = 1.0
+    """Of the times of the outer loss, as `diffusion.shift`: which picture it is, is settled where noise is strong."""
     rates_lr: float = 1e-2
     """Of the logarithms of learned fast rates."""
 
@@ -242,6 +242,8 @@ class OuterConfig(OptimiserConfig):
             raise UserError("outer.replay=0, outer.returns=0, outer.new=0: no chunk is scored; use 1 for one of them")
         if not self.families:
             raise UserError("outer.families=[]: no episode to learn from; use [out_and_back]")
+        if not 0 < self.shift < math.inf:
+            raise UserError(f"outer.shift={self.shift}: use a number above 0; 1 shifts nothing")
 
 
 @dataclass

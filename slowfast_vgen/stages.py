@@ -19,7 +19,7 @@ from slowfast_vgen.episodes import Seen, memories, seen
 from slowfast_vgen.imagine import imagined
 from slowfast_vgen.loop import Triples
 from slowfast_vgen.objective import denoising_loss
-from slowfast_vgen.outer import calibrate, outer_loss, targets
+from slowfast_vgen.outer import calibrate, outer_loss, shifted, targets
 from slowfast_vgen.settings import Context, Inner, OptimiserConfig, Stage
 from slowfast_vgen.slow import slow_loss
 
@@ -100,7 +100,8 @@ def outer_step(parts: Parts, config: TrainConfig, optimiser: Optimiser, step: in
     written = None
     if config.method.stage is Stage.meta:
         written = memories(parts.lora, episodes, config.inner.unroll)
-    return optimiser.step(outer_loss(parts.network, parts.diffusion, episodes, written, chunks, config.seed))
+    args = (parts.network, parts.diffusion, episodes, written, chunks, config.seed, config.outer.shift)
+    return optimiser.step(outer_loss(*args))
 
 
 def training_episodes(parts: Parts, config: TrainConfig, step: int) -> Seen:
@@ -131,7 +132,7 @@ def loop_round(
         losses = []
         for part in triples.batches(config.consolidate.batch, config.seed, step):
             clean = (torch.arange(part.clip.shape[1], device=parts.device) < part.given).expand(len(part.clip), -1)
-            t = parts.diffusion.times(part.u).to(part.clip)
+            t = parts.diffusion.times(shifted(part.u, config.outer.shift)).to(part.clip)
             loss = denoising_loss(
                 parts.network, parts.diffusion, part.clip, part.action, clean, t, part.noise, part.weights
             )

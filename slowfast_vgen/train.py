@@ -41,8 +41,9 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from common.run.run import Run, RunIdentity
     from slowfast_vgen.build import build
     from slowfast_vgen.data import available
-    from slowfast_vgen.evaluate import measure
+    from slowfast_vgen.evaluate import controls_of, measure
     from slowfast_vgen.objective import selection_of
+    from slowfast_vgen.pictures import contact_sheet
     from slowfast_vgen.reuse import take_over
     from slowfast_vgen.stages import Optimiser, begin_outer, outer_step, slow_batch_loss
 
@@ -88,6 +89,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
         dev, _ = measure(parts, config, "dev")
         run.log(run.step, "dev", **{f"dev/final_{name}": each.value for name, each in dev.items()})
         metrics, items = measure(parts, config)
+        contact_sheet(parts, config, controls_of(config), run.folder)
         return run.finish(metrics, items)
 
 

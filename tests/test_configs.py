@@ -97,6 +97,8 @@ def groups_of(command: str) -> set[tuple[str, str]]:
     if name == "evaluate":  # of a run, whose settings stand: at most on other data, and its own tracker
         tracker = {each for each in shared if each[0] == "tracker"}
         return hydra | tracker | {each for each in papers if paper == "reckoning" and each[0] == "data"}
+    if name in ("generate", "plan"):  # of a run, with all its settings
+        return hydra
     if command in ("fal.theory", "fal.toy"):  # points of their own, no images
         return {*own(CONF / paper / name), *shared}
     if command == "fal.planner":  # of any images, or of such points

@@ -8,8 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [
-    *(f"{paper}.{room}" for paper in ("reckoning", "perk", "fal") for room in ("train", "evaluate", "data", "model")),
-    *(f"slowfast_vgen.{room}" for room in ("train", "evaluate")),
+    *(
+        f"{paper}.{room}"
+        for paper in ("reckoning", "perk", "fal", "slowfast_vgen")
+        for room in ("train", "evaluate", "data", "model")
+    ),
+    *("slowfast_vgen.generate", "slowfast_vgen.plan"),
     *("reckoning.cost", "scripts.archive", "scripts.fetch", "scripts.figure", "scripts.report", "scripts.tables"),
     *("scripts.benchmark", "scripts.dashboards", "scripts.embedded", "scripts.embedded shapes"),
     *(
@@ -17,11 +21,15 @@ COMMANDS = [
         "scripts.benchmark engine",
         "scripts.benchmark fal",
         "scripts.benchmark perk",
+        "scripts.benchmark slowfast",
         "scripts.dashboards replay",
     ),
 ]
 HEAVY = ("torch", "transformers", "datasets", "peft", "diffusers", "wandb", "matplotlib")
-SLOW = {"scripts.benchmark engine", "scripts.benchmark fal", "scripts.benchmark perk", "scripts.embedded pretrain"}
+SLOW = {
+    *("scripts.benchmark engine", "scripts.benchmark fal", "scripts.benchmark perk", "scripts.benchmark slowfast"),
+    "scripts.embedded pretrain",
+}
 """Read torch, of which they are about, and nothing heavier: still below two seconds."""
 WATCH = """
 import runpy, sys

@@ -41,7 +41,7 @@ TRACKERS = {
     "trackio": "common/run/trackers/trackio.py",
 }
 ENTRIES = {
-    *("train.py", "evaluate.py", "data.py", "model.py", "cost.py"),
+    *("train.py", "evaluate.py", "data.py", "model.py", "cost.py", "generate.py", "plan.py"),
     *("theory.py", "planner.py", "toy.py", "flower/deploy.py"),
 }
 # Inside a paper: train, evaluate -> objective, model, data -> config.

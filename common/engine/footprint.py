@@ -246,7 +246,7 @@ def trace(
 
     def course(key: Any, run: Callable[[], Any]) -> Parts:
         if key not in known:
-            known[key] = _course(run, mode, places)
+            known[key] = course_of(run, mode, places)
         return known[key]
 
     with without_data(mode):
@@ -290,7 +290,7 @@ def _derivative(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor], ve
     return torch.autograd.grad(outputs, inputs, vectors, allow_unused=True) if outputs else ()
 
 
-def _course(run: Callable[[], Any], mode: FakeTensorMode, places: Mapping[int, str]) -> Parts:
+def course_of(run: Callable[[], Any], mode: FakeTensorMode, places: Mapping[int, str]) -> Parts:
     """The most bytes alive in each part of `run`."""
     allocations = _Allocations(mode, places)
     with allocations:

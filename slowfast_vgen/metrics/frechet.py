@@ -90,18 +90,4 @@ def distance(first: Moments, second: Moments) -> float:
     values, vectors = np.linalg.eigh(spread)
     root = vectors * np.sqrt(np.maximum(values, 0))  # spread = root root', so the products below share eigenvalues
     shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root.T @ other @ root), 0)).sum()
-    return apart + float(np.trace(spread) + np.trace(other) - 2 * shared)
-
-
-def halves(real: Array, groups: Sequence[Hashable]) -> float:
-    """The distance between two halves of the real clips, which share no group: what no video can be asked to beat.
-
-    Raises:
-        ValueError: fewer than two groups, or a half with fewer than two clips.
-    """
-    order = {name: place for place, name in enumerate(dict.fromkeys(str(group) for group in groups))}
-    odd = np.array([order[str(group)] % 2 for group in groups], bool)
-    count = min(int(odd.sum()), int((~odd).sum()))
-    if count < 2:
-        raise ValueError(f"{len(order)} groups of {len(odd)} clips: each half needs two clips")
-    return distance(Moments.of(real[odd][:count]), Moments.of(real[~odd][:count]))
+    return max(0.0, apart + float(np.trace(spread) + np.trace(other) - 2 * shared))  # rounding goes below

@@ -26,8 +26,8 @@ TEMPORAL: dict[Kind, tuple[str, ...]] = {
 memory of 352 MB rules out all layers of ModelScopeT2V."""
 TIMED: dict[Kind, tuple[str, ...]] = {
     Kind.factored: ("*.temporal.*",),
-    Kind.unet3d: ("*temp_attentions.*", "transformer_in.*", "*temp_convs.*"),
-    Kind.modelscope: ("*temp_attentions.*", "transformer_in.*", "*temp_convs.*"),
+    Kind.unet3d: ("*temp_attentions.*", "*transformer_in.*", "*temp_convs.*"),
+    Kind.modelscope: ("*temp_attentions.*", "*transformer_in.*", "*temp_convs.*"),
 }
 """Shell patterns of all weights that see more than one frame."""
 

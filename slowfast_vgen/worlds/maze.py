@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slowfast_vgen.actions import paired
 from slowfast_vgen.worlds.catalogue import catalogue
@@ -91,6 +92,21 @@ class Maze:
 
         keys = f"data.maze.side={self.side}, data.maze.blocks={self._share}"
         return kept(make, contents, items, split, keys)
+
+    def follow(self, seed: int, split: str, family: str, items: Ints, start: Ints, actions: Ints) -> Ints:
+        """Poses [n, k] after each of `actions` [n, k] from `start` [n]; where a block bars the way nothing moves."""
+        blocks = self.maps(seed, split, family, items)[:, :, 0]
+        here, rows, found = start, np.arange(len(items)), []
+        for action in actions.T:
+            to = np.where(action > 0, self._neighbours(blocks, here)[rows, action - 1], UNKNOWN)
+            here = np.where(to == UNKNOWN, here, to)
+            found.append(here)
+        return np.stack(found, 1)
+
+    def distance(self, places: Ints, others: Ints) -> NDArray[np.float64]:
+        """Cells between poses, whatever their headings."""
+        (x, y), (other_x, other_y) = (np.divmod(each // HEADINGS, self.side) for each in (places, others))
+        return np.hypot(x - other_x, y - other_y)
 
     def _episodes(self, seed: int, split: str, family: str, length: int, items: Ints) -> Episodes:
         maps = self.maps(seed, split, family, items)

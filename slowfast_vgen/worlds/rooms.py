@@ -14,6 +14,7 @@ them is the layout. Everything is computed in whole columns, so a retraced path 
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slowfast_vgen.actions import paired
 from slowfast_vgen.worlds.catalogue import catalogue
@@ -73,6 +74,16 @@ class Rooms:
         seen = frames[:, :, edge : self.width - edge].reshape(len(frames), -1).astype(np.float32)
         known = self.pictures[:, :, edge : self.width - edge].reshape(len(self.pictures), -1).astype(np.float32)
         return ((known**2).sum(1) - 2 * seen @ known.T).argmin(1).astype(np.int64)
+
+    def follow(self, seed: int, split: str, family: str, items: Ints, start: Ints, actions: Ints) -> Ints:
+        """Panels [n, k] after each of `actions` [n, k] from `start` [n]; the layout bars no way."""
+        turns = np.select([actions == LEFT, actions == RIGHT], [-1, 1], 0)
+        return (start[:, None] + turns.cumsum(1)) % self.panels
+
+    def distance(self, places: Ints, others: Ints) -> NDArray[np.float64]:
+        """Panels between places, the short way round."""
+        apart = np.abs(places - others)
+        return np.minimum(apart, self.panels - apart).astype(np.float64)
 
     def render(self, layouts: Ints, turned: Ints) -> Frames:
         """Frames [episodes, frames, height, width, 3] of layouts [episodes, panels].

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common.engine.settings import Unroll
+from common.errors import UserError
 from slowfast_vgen.episodes import memories
 from slowfast_vgen.loop import FOLDER, Triples
 from slowfast_vgen.outer import calibrate, outer_loss, targets
@@ -30,6 +31,14 @@ def test_targets_are_the_draws_of_each_phase_that_are_asked_for():
         assert [there.phases[chunk] for chunk in chunks] == ["replay"] + ["return"] * 4 + ["new"] * 2
         seen |= set(chunks)
     assert seen == {1, 2, 3, 4, 5, 6}
+
+
+def test_episodes_that_never_come_back_are_tested_on_what_is_new_and_refused_as_targets():
+    found, config = parts("outer.families=[new]")
+    there = training_episodes(found, config, 1)
+    assert there.visits == (1, 2)
+    with pytest.raises(UserError, match=r"episodes of start, new chunks alone, and outer.replay=1"):
+        targets(there, config.outer, 0, 1)
 
 
 def test_every_chunk_that_counts_is_seen_at_all_times(monkeypatch):

@@ -37,6 +37,7 @@ def test_every_method_learns_and_is_tested(tmp_path: Path, method: str) -> None:
     steps = 4 if method in UNCONSOLIDATED else 7
     losses = metrics_of(folder, "train")
     assert len(losses) == steps and all("train/loss" in each or "train/outer_loss" in each for each in losses)
+    assert (folder / "media" / "return.png").stat().st_size > 1000
     items = read_items(folder)
     assert len(items) == 6 * 2 and len({item.group for item in items}) == 6
     assert score_of(items, "psnr") == pytest.approx(test["psnr"])

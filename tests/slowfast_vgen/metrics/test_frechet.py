@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from slowfast_vgen.metrics.frechet import Moments, distance, frechet, halves
+from slowfast_vgen.metrics.frechet import Moments, distance, frechet
 
 RNG = np.random.default_rng(0)
 
@@ -70,12 +70,3 @@ def test_too_few_clips_for_the_features_are_said(caplog: pytest.LogCaptureFixtur
     caplog.clear()
     frechet(*features(40), range(40))
     assert caplog.text == ""
-
-
-def test_halves_share_no_group() -> None:
-    real, _ = features(40)
-    groups = [place // 10 for place in range(40)]
-    odd = np.array(groups) % 2 == 1
-    assert halves(real, groups) == pytest.approx(plain(real[odd], real[~odd]), rel=1e-9)
-    with pytest.raises(ValueError, match="1 groups of 40 clips"):
-        halves(real, ["a"] * 40)

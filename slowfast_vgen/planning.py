@@ -1,0 +1,91 @@
+"""Video planning (Sections 3.4 and 4.2): a video is generated from sub-goals, its actions are read off and carried out.
+
+The paper's sub-goals come from a language model; here they are a script: the way out, then the way back, one action a
+chunk. An inverse dynamics network reads the actions off the generated frames, the simulator carries them out, and Dist
+is how far the way-points are from the way back. The oracle reads the true frames, so what the reading costs is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from common.errors import UserError
+from slowfast_vgen.worlds.episode import OUT_AND_BACK
+
+if TYPE_CHECKING:
+    from slowfast_vgen.metrics.features import Encoders
+    from slowfast_vgen.worlds.episode import Episodes, World
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Simulator(Protocol):
+    """A world in which actions can be carried out."""
+
+    def follow(self, seed: int, split: str, family: str, items: Ints, start: Ints, actions: Ints) -> Ints:
+        """Places after each of `actions` [n, k] from `start` [n]; where an action cannot be taken nothing moves."""
+        ...
+
+    def distance(self, places: Ints, others: Ints) -> Array:
+        """How far places are apart, in steps of the world (cells, panels)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Of some episodes."""
+
+    dist: Array
+    """[n]: mean over the way-points of the closest that the way back, as carried out, comes to them."""
+    end: Array
+    """[n]: from where it ends to the starting point."""
+    agreement: Array
+    """[n]: share of the chunks whose action is read as what was asked for."""
+
+
+def simulator(world: World, name: str) -> Simulator:
+    """The world as a simulator.
+
+    Raises:
+        UserError: nothing can be carried out in it.
+    """
+    if not hasattr(world, "follow"):
+        raise UserError(f"data.world={name}: recordings cannot be acted in; plan with a run of rooms or maze")
+    return world  # type: ignore[return-value]
+
+
+def carried_out(
+    world: Simulator, encoders: Encoders, episodes: Episodes, frames: ArrayLike, seed: int, split: str
+) -> Plan:
+    """Read the actions off episodes `out_and_back`, carry them out from the true start, and see where they lead.
+
+    Args:
+        world: of the episodes.
+        encoders: their inverse dynamics.
+        episodes: in truth.
+        frames: of the same episodes, perhaps generated [n, chunks, frames, height, width, 3].
+        seed: of the episodes.
+        split: of the episodes.
+    """
+    shown = np.asarray(frames)
+    count, chunks, length = shown.shape[:3]
+    video = shown.reshape(count, chunks * length, *shown.shape[3:])
+    read = np.stack(
+        [encoders.actions(video[:, chunk * length - 1 : (chunk + 1) * length], given=1) for chunk in range(1, chunks)],
+        1,
+    )
+    items = np.array([int(name.rsplit("/", 1)[1]) for name in episodes.ids])
+    way = world.follow(seed, split, OUT_AND_BACK, items, episodes.places[:, 0], read)
+    out = chunks // 2
+    points, back = episodes.places[:, :out], way[:, out - 1 :]  # the turning point begins the way back
+    apart = world.distance(points[:, :, None], back[:, None])
+    return Plan(
+        dist=apart.min(2).mean(1),
+        end=world.distance(way[:, -1], episodes.places[:, 0]),
+        agreement=(read == episodes.actions[:, 1:]).mean(1),
+    )

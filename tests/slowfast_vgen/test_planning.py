@@ -1,0 +1,97 @@
+"""Planning: simulators that go where episodes went, and Dist of ways that are known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from slowfast_vgen import plan, train
+from slowfast_vgen.data import world_of
+from slowfast_vgen.planning import carried_out, simulator
+from slowfast_vgen.worlds.config import DataConfig
+from slowfast_vgen.worlds.episode import OUT_AND_BACK, Episodes
+from tests.runs import only_run, run_here
+from tests.slowfast_vgen.small import SMALL
+
+WORLDS = {name: world_of(DataConfig(world=name)) for name in ("rooms", "maze")}
+
+
+class Reading:
+    """Reads what it is told to in place of frames: their first value is the action."""
+
+    def actions(self, videos: np.ndarray, given: int) -> np.ndarray:
+        assert given == 1
+        return videos[:, -1, 0, 0, 0].astype(np.int64)
+
+
+def told(episodes: Episodes, actions: np.ndarray) -> np.ndarray:
+    """Frames that say `actions` [n, chunks]."""
+    frames = np.zeros((*episodes.frames.shape[:3], 1, 1, 3))
+    frames[..., 0, 0, 0] = actions[..., None]
+    return frames
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_simulator_goes_where_the_episodes_went(name: str) -> None:
+    world = WORLDS[name]
+    episodes = world.episodes(0, "test", OUT_AND_BACK, 4, 5, 20)
+    way = simulator(world, name).follow(
+        0, "test", OUT_AND_BACK, np.arange(5, 25), episodes.places[:, 0], episodes.actions[:, 1:]
+    )
+    np.testing.assert_array_equal(way, episodes.places[:, 1:])
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_true_actions_come_to_every_way_point_and_home(name: str) -> None:
+    world = WORLDS[name]
+    episodes = world.episodes(0, "test", OUT_AND_BACK, 4, 0, 20)
+    plan = carried_out(world, Reading(), episodes, told(episodes, episodes.actions), 0, "test")  # type: ignore[arg-type]
+    assert not plan.dist.any() and not plan.end.any() and (plan.agreement == 1).all()
+
+
+def test_a_way_back_that_is_not_gone_is_as_far_as_the_way_points() -> None:
+    world = WORLDS["rooms"]
+    episodes = world.episodes(0, "test", OUT_AND_BACK, 3, 0, 6)
+    standing = episodes.actions.copy()
+    standing[:, 4:] = 0
+    plan = carried_out(world, Reading(), episodes, told(episodes, standing), 0, "test")  # type: ignore[arg-type]
+    assert plan.dist.tolist() == [2.0] * 6 and plan.end.tolist() == [3.0] * 6  # way-points 3, 2 and 1 panels off
+    assert plan.agreement.tolist() == [0.5] * 6
+
+
+def test_distances_are_those_of_ring_and_plane() -> None:
+    ring, plane = simulator(WORLDS["rooms"], "rooms"), simulator(WORLDS["maze"], "maze")
+    assert ring.distance(np.array([0, 1, 7]), np.array([7, 5, 7])).tolist() == [1, 4, 0]
+    side = WORLDS["maze"].side  # type: ignore[attr-defined]
+    assert plane.distance(np.array([8 * (3 * side + 1) + 2]), np.array([8 * (6 * side + 5) + 7])).tolist() == [5]
+
+
+def test_blocks_bar_the_way_and_the_null_action_stays() -> None:
+    world = simulator(WORLDS["maze"], "maze")
+    start = WORLDS["maze"].episodes(0, "test", OUT_AND_BACK, 1, 0, 4).places[:, 0]
+    forward = WORLDS["maze"].actions.id("go forward")
+    way = world.follow(0, "test", OUT_AND_BACK, np.arange(4), start, np.full((4, 40), forward))
+    assert (way[:, -1] == way[:, -2]).all()  # the rim is walled
+    stay = world.follow(0, "test", OUT_AND_BACK, np.arange(4), start, np.zeros((4, 2), int))
+    np.testing.assert_array_equal(stay, np.stack([start, start], 1))
+
+
+def test_recordings_cannot_be_acted_in() -> None:
+    with pytest.raises(
+        UserError, match="data.world=driving: recordings cannot be acted in; plan with a run of rooms or"
+    ):
+        simulator(object(), "driving")  # type: ignore[arg-type]
+
+
+def test_a_run_plans_and_the_oracle_stands_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here(train.main, *SMALL, "method=temp_lora", f"loop.root={tmp_path}") == 0
+    folder = only_run(tmp_path)
+    assert run_here(plan.main, f"run={folder}", "episodes=6", "features.steps=20", "features.batch=16") == 0
+    found = json.loads((folder / "plan.json").read_text())
+    assert list(found) == [plan.ORACLE, plan.WITHOUT, plan.WITH]
+    assert all(set(row) == {"dist", "end", "agreement"} and row["dist"]["count"] == 6 for row in found.values())
+    assert "Dist to way-points" in capsys.readouterr().out
+    assert run_here(plan.main, f"run={folder}", "episodes=1") != 0
+    assert "episodes=1: an interval needs 2 or more" in capsys.readouterr().err
