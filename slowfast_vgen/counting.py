@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,7 @@ from common.engine.settings import Unroll
 from common.engine.single import gradient_peak
 from common.engine.weights import Weights, call, select, stack
 from slowfast_vgen.latents.grid import Grid
-from slowfast_vgen.model import Actions, build
-from slowfast_vgen.networks.config import TEMPORAL, TIMED, ModelConfig
+from slowfast_vgen.networks.config import TEMPORAL, TIMED, Kind
 
 FLOAT = 4
 """Bytes of a number in float32."""
@@ -58,7 +57,6 @@ class Hollow:
     """Weights that see more than one frame."""
     mode: FakeTensorMode
     grid: Grid
-    actions: int
 
     @property
     def weights(self) -> int:
@@ -77,19 +75,18 @@ class Memory:
 
 
 def hollow(
-    config: ModelConfig, grid: Grid, actions: Actions, rank: int, patterns: Sequence[str] = (), both: bool = True
+    network: nn.Module, kind: Kind, grid: Grid, rank: int, patterns: Sequence[str] = (), both: bool = True
 ) -> Hollow:
-    """The network's shapes with an adapter of `rank` on the layers of `patterns` (none: the temporal ones).
+    """The shapes of `network`, which gets an adapter of `rank` on the layers of `patterns` (none: the temporal ones).
 
-    `both`: A and B are fast, else B alone.
+    Its weights, which may be on the meta device, are replaced by ones without data. `both`: A and B are fast, else B
+    alone.
 
     Raises:
         UserError: a pattern matches no layer.
     """
-    with torch.device("meta"):
-        network = build(replace(config, path=None), grid, actions, 0)
-    timed = counted(select(network, TIMED[config.kind]))
-    chosen = layers(network, patterns or TEMPORAL[config.kind], "fast.layers")
+    timed = counted(select(network, TIMED[kind]))
+    chosen = layers(network, patterns or TEMPORAL[kind], "fast.layers")
     adapter = Adapter(network, target_modules=chosen, r=rank, lora_alpha=rank)
     make_stackable(network)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -99,8 +96,8 @@ def hollow(
             for name, weight in module.named_parameters(recurse=False):
                 module.register_parameter(name, nn.Parameter(torch.empty(weight.shape), requires_grad=False))
     named = dict(network.named_parameters())
-    slow = {name: w for name, w in named.items() if "lora_" not in name}
-    return Hollow(network, slow, {name: named[name] for name in own}, timed, mode, grid, actions.count)
+    slow: Weights = {name: w for name, w in named.items() if "lora_" not in name}
+    return Hollow(network, slow, {name: named[name] for name in own}, timed, mode, grid)
 
 
 def memory(shape: Hollow, work: Work) -> Memory:

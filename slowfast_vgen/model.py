@@ -7,6 +7,7 @@ python -m slowfast_vgen.model data.height=256 data.width=256 data.chunk=16 slow.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,7 @@ from common.run.entry import entry
 from common.run.files import remove_if_empty
 from common.run.schema import to_typed
 from slowfast_vgen.config import TrainConfig
+from slowfast_vgen.latents.grid import grid_of
 from slowfast_vgen.networks.config import Kind, ModelConfig
 
 if TYPE_CHECKING:
@@ -68,6 +70,25 @@ def build(config: ModelConfig, latents: Positions, actions: Actions, seed: int) 
         return unet3d.pretrained(config, latents.values, [actions.text(id) for id in range(actions.count)])
 
 
+@dataclass(frozen=True)
+class Numbered:
+    """Actions without words, where sizes alone are asked for."""
+
+    count: int = 3
+
+    def text(self, id: int) -> str:
+        """Nothing."""
+        return ""
+
+
+def skeleton(config: ModelConfig, latents: Positions) -> nn.Module:
+    """The network's shapes on torch's meta device; pretrained weights are not looked for."""
+    import torch
+
+    with torch.device("meta"):
+        return build(replace(config, path=None), latents, Numbered(), 0)
+
+
 @entry("pkg://conf.slowfast_vgen")
 def main(cfg: DictConfig) -> None:
     """Print sizes and memory."""
@@ -75,7 +96,9 @@ def main(cfg: DictConfig) -> None:
 
     config = to_typed(cfg, TrainConfig)
     remove_if_empty(Path(HydraConfig.get().runtime.output_dir))  # a run's folder, and this is none
-    sys.stdout.write(report(config))
+    height, width, _ = config.data.shape
+    grid = grid_of(config.latents, height, width)
+    sys.stdout.write(report(skeleton(config.model, grid), config, grid))
 
 
 if __name__ == "__main__":

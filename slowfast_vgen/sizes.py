@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from torch import nn
 
 from common.run.environment import pick_device
 from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.counting import FLOAT, MOMENTS, Hollow, Work, counted, hollow, memory
 from slowfast_vgen.diffusion.diffusion import diffusion_of
 from slowfast_vgen.latents.config import Kind as Autoencoder
-from slowfast_vgen.latents.grid import Grid, grid_of
+from slowfast_vgen.latents.grid import Grid
 from slowfast_vgen.networks.config import Kind
 
 PUBLISHED = 352e6
@@ -17,17 +17,6 @@ PUBLISHED = 352e6
 SECONDS, AT_VALUES, AT_WEIGHTS = 14.0, 4 * 16 * 32 * 32, 1.9e6
 """CPU seconds of a training step of UNet3D on 4 clips of 16 frames of 32 x 32 pixels, and its weights: measured on one
 core before this code was there."""
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """Actions without words, for sizes."""
-
-    count: int = 3
-
-    def text(self, id: int) -> str:
-        """Nothing."""
-        return ""
 
 
 def work_of(config: TrainConfig) -> Work:
@@ -43,15 +32,14 @@ def work_of(config: TrainConfig) -> Work:
     )
 
 
-def report(config: TrainConfig) -> str:
-    """The text for the terminal.
+def report(network: nn.Module, config: TrainConfig, grid: Grid) -> str:
+    """The text for the terminal; `network` may be without data, and is of no other use afterwards.
 
     Raises:
         UserError: `fast.layers` matches no layer, or the device is not there.
     """
-    height, width, _ = config.data.shape
-    grid, fast = grid_of(config.latents, height, width), config.fast
-    shape = hollow(config.model, grid, Numbered(), fast.rank, fast.layers, "A" in fast.weights)
+    fast = config.fast
+    shape = hollow(network, config.model.kind, grid, fast.rank, fast.layers, "A" in fast.weights)
     lines = [*_network(config, shape), *_adapter(config, shape), *_diffusion(config, grid), *_memory(config, shape)]
     if warning := too_slow(config, grid, shape.weights):
         lines.append(("warning", warning))
@@ -78,7 +66,7 @@ def _network(config: TrainConfig, shape: Hollow) -> list[tuple[str, str]]:
     where = f"{grid.values} values at {grid.height}x{grid.width} positions"
     return [
         ("network", f"model.kind={config.model.kind}, {frames}, {where}"),
-        ("weights", f"{shape.weights:,} ({_size(FLOAT * shape.weights)} in float32), {shape.actions - 1} actions"),
+        ("weights", f"{shape.weights:,} ({_size(FLOAT * shape.weights)} in float32)"),
         ("temporal", f"{shape.timed:,} of them see more than one frame ({shape.timed / shape.weights:.1%})"),
     ]
 

@@ -21,11 +21,15 @@ COMMANDS = [
         "scripts.benchmark engine",
         "scripts.benchmark fal",
         "scripts.benchmark perk",
+        "scripts.benchmark slowfast",
         "scripts.dashboards replay",
     ),
 ]
 HEAVY = ("torch", "transformers", "datasets", "peft", "diffusers", "wandb", "matplotlib")
-SLOW = {"scripts.benchmark engine", "scripts.benchmark fal", "scripts.benchmark perk", "scripts.embedded pretrain"}
+SLOW = {
+    *("scripts.benchmark engine", "scripts.benchmark fal", "scripts.benchmark perk", "scripts.benchmark slowfast"),
+    "scripts.embedded pretrain",
+}
 """Read torch, of which they are about, and nothing heavier: still below two seconds."""
 WATCH = """
 import runpy, sys

@@ -21,6 +21,6 @@ def gradient_peak(loss: InnerLoss, weights: Weights, part: Any) -> int:
         UserError: the loss needs data.
     """
     mode = detect_fake_mode(list(weights.values())) or FakeTensorMode(allow_non_fake_inputs=True)
-    hollow = {name: mode.from_tensor(w.detach()) for name, w in weights.items()}
+    hollow: Weights = {name: mode.from_tensor(w.detach()) for name, w in weights.items()}
     with without_data(mode):
         return max(most for _, most in course_of(lambda: plain_gradient(loss, hollow, part), mode, {}))

@@ -6,6 +6,7 @@ COMMANDS = {
     "engine": ("scripts.benchmark.engine", "an exact outer gradient, against `higher`, plain torch and TorchOpt"),
     "fal": ("scripts.benchmark.fal", "a round of federated adversarial training, and accuracy under attack"),
     "perk": ("scripts.benchmark.perk", "PERK's training, reading and answering"),
+    "slowfast": ("scripts.benchmark.slowfast", "fast learning beside sampling, stacks, and the gradient through both"),
 }
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ STEPS = 1000
 class UNet3D(nn.Module):
     """One diffusion time a video; see `Factored.forward` for the arguments."""
 
+    texts: Tensor
+
     def __init__(self, unet: nn.Module, window: int, mask_channel: bool, texts: Tensor | int) -> None:
         """`texts`: [actions, tokens, context] of a frozen encoder, or how many actions learn a vector each."""
         super().__init__()

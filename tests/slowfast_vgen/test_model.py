@@ -16,7 +16,7 @@ from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.counting import Work, counted, hollow
 from slowfast_vgen.latents.grid import Grid, grid_of
 from slowfast_vgen.networks.config import Kind, ModelConfig
-from slowfast_vgen.sizes import AT_WEIGHTS, Numbered, too_slow
+from slowfast_vgen.sizes import AT_WEIGHTS, too_slow
 
 TINY = ModelConfig(Kind.factored, 4, widths=[16], depth=1, head=8, attended=[])
 GRID, TURNS = Grid(3, 1, 2), Actions(("turn left", "turn right"))
@@ -52,19 +52,19 @@ def test_every_file_is_a_network_of_the_size_that_it_says(name: str, least: floa
 
 
 def test_sizes_are_those_of_a_network_with_data() -> None:
-    shape = hollow(TINY, GRID, TURNS, 3)
+    shape = hollow(model.skeleton(TINY, GRID), TINY.kind, GRID, 3)
     network = model.build(TINY, GRID, TURNS, 0)
     assert shape.weights == sum(weight.numel() for weight in network.parameters())
     per_layer = sum(3 * (a + b) for a, b in ((16, 48), (16, 16), (16, 32), (32, 16)))
     assert counted(shape.fast) == TINY.depth * per_layer
-    only_b = hollow(TINY, GRID, TURNS, 3, both=False)
+    only_b = hollow(model.skeleton(TINY, GRID), TINY.kind, GRID, 3, both=False)
     assert counted(only_b.fast) == TINY.depth * 3 * (48 + 16 + 32 + 16)
     with pytest.raises(UserError, match=r"fast\.layers: the pattern 'nothing' matches no linear"):
-        hollow(TINY, GRID, TURNS, 3, ["nothing"])
+        hollow(model.skeleton(TINY, GRID), TINY.kind, GRID, 3, ["nothing"])
 
 
 def test_memory_grows_as_the_work_does() -> None:
-    shape = hollow(TINY, GRID, TURNS, 3)
+    shape = hollow(model.skeleton(TINY, GRID), TINY.kind, GRID, 3)
     weights, own = 4 * shape.weights, 4 * counted(shape.fast)
 
     def changed(**words: Any) -> Work:
@@ -121,4 +121,3 @@ def test_pixels_through_a_unet_are_warned_of_on_a_cpu() -> None:
 def test_latents_have_sizes_before_there_are_weights(words: list[str], grid: tuple[int, ...]) -> None:
     config = composed(*words)
     assert grid_of(config.latents, config.data.shape.height, config.data.shape.width) == grid
-    assert Numbered().count == 3
