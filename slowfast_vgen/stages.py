@@ -101,7 +101,10 @@ def outer_step(parts: Parts, config: TrainConfig, optimiser: Optimiser, step: in
     if config.method.stage is Stage.meta:
         written = memories(parts.lora, episodes, config.inner.unroll)
     args = (parts.network, parts.diffusion, episodes, written, chunks, config.seed, config.outer.shift)
-    return optimiser.step(outer_loss(*args))
+    shown = optimiser.step(outer_loss(*args))
+    if config.fast.learned:
+        shown |= {f"rates/{name}": value for name, value in parts.lora.rates.summary().items()}
+    return shown
 
 
 def training_episodes(parts: Parts, config: TrainConfig, step: int) -> Seen:
