@@ -51,6 +51,11 @@ def test_the_faithful_arm_is_the_papers_and_helps_for_small_sizes_are_not():
     assert not config(*words, "method=full_sequence").faithful
 
 
+@pytest.mark.parametrize("word", ["slow.run=there/seed-${seed}", "slow.run=there/seed-$\\{seed\\}"])
+def test_the_run_whose_slow_weights_are_taken_may_be_named_by_the_seed(word):
+    assert config(word, "seed=2").slow.run == "there/seed-2"  # the second is what a sweep makes of the first
+
+
 def test_only_a_second_stage_has_outer_steps():
     assert config("method=temp_lora").outer_steps == 0
     assert {config(f"method={name}").method.stage for name in ("meta", "loop_first_order")} == {Stage.meta}
