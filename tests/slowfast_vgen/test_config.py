@@ -10,6 +10,7 @@ REFUSED = {
     "model.window=3": "model.window=3 with chunks of 2 frames: past and new chunk are 4 frames",
     "model.window=5 method=retrieval": "past and new chunk, with method.context=retrieval, are 6 frames",
     "method.context=anchor model.window=6": "method.context=anchor is a baseline without memory",
+    "runtime.dtype=float64": "runtime.dtype=float64, runtime.autocast=false: latents are float32 here",
     "fast.rank=0": "fast.rank=0: use 1 or more",
     "fast.weights=[A]": "A alone has no effect while B is 0",
     "fast.learned=true": "fast.learned=true with method.stage=none: nothing learns the rates",
