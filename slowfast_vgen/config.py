@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from common.engine.settings import RuleName
 from common.errors import UserError
-from common.run.schema import RunConfig
+from common.run.schema import Precision, RunConfig
 from slowfast_vgen.diffusion.config import DiffusionConfig, Prediction
 from slowfast_vgen.latents.config import LatentsConfig
 from slowfast_vgen.networks.config import ModelConfig
@@ -102,6 +102,11 @@ class TrainConfig(RunConfig):
         Raises:
             UserError: a clip beyond the window, a memory that is asked for and not there, or the other way round.
         """
+        if self.runtime.dtype is not Precision.float32 or self.runtime.autocast:
+            raise UserError(
+                f"runtime.dtype={self.runtime.dtype}, runtime.autocast={str(self.runtime.autocast).lower()}: latents "
+                "are float32 here, and so is the network; use runtime.dtype=float32 runtime.autocast=false"
+            )
         chunk, stage = self.data.shape.chunk, self.method.stage
         frames, beside = (2 + (self.method.context is not Context.none)) * chunk, self.method.context
         if frames > self.model.window:

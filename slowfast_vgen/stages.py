@@ -91,17 +91,25 @@ def begin_outer(parts: Parts, config: TrainConfig, optimiser: Optimiser) -> None
     optimiser.begin_second()
 
 
-def outer_step(parts: Parts, config: TrainConfig, optimiser: Optimiser, step: int, folder: Path) -> dict[str, float]:
-    """One step, counted from 1, or one round of the loop; what to log of it."""
+def outer_step(
+    parts: Parts, config: TrainConfig, optimiser: Optimiser, step: int, folder: Path, shown: bool = True
+) -> dict[str, float]:
+    """One step, counted from 1, or one round of the loop; what to log of it.
+
+    `shown`: whether it will be logged, so that what takes a further pass is measured.
+    """
     episodes = training_episodes(parts, config, step)
     chunks = targets(episodes, config.outer, config.seed, step)
     if config.method.stage is Stage.loop:
-        return loop_round(parts, config, optimiser, episodes, chunks, step, folder)
+        return loop_round(parts, config, optimiser, episodes, chunks, step, folder, shown)
     written = None
     if config.method.stage is Stage.meta:
         written = memories(parts.lora, episodes, config.inner.unroll)
     args = (parts.network, parts.diffusion, episodes, written, chunks, config.seed, config.outer.shift)
-    return optimiser.step(outer_loss(*args))
+    found = optimiser.step(outer_loss(*args))
+    if config.fast.learned:
+        found |= {f"rates/{name}": value for name, value in parts.lora.rates.summary().items()}
+    return found
 
 
 def training_episodes(parts: Parts, config: TrainConfig, step: int) -> Seen:
@@ -121,11 +129,11 @@ def loop_round(
     chunks: list[int],
     step: int,
     folder: Path,
+    shown: bool,
 ) -> dict[str, float]:
     """Algorithm 1(b): store {X_i, X_i+1, Theta_i} of all episodes, then step Phi on the triples, Theta as stored."""
     lived = imagined(parts, config, episodes) if config.consolidate.inner is Inner.samples else episodes
     written = [memory.detached() for memory in memories(parts.lora, lived)]
-    shown: dict[str, float] = {}
     with Triples(folder, config.consolidate.budget_mb * 2**20) as triples:
         for place, chunk in enumerate(chunks):
             triples.add(episodes, chunk, place, written[chunk].weights)
@@ -137,11 +145,12 @@ def loop_round(
                 parts.network, parts.diffusion, part.clip, part.action, clean, t, part.noise, part.weights
             )
             losses.append(optimiser.step(loss.mean()))
-    for name in losses[0]:
-        shown[name] = sum(each[name] for each in losses) / len(losses)
+    found = {name: sum(each[name] for each in losses) / len(losses) for name in losses[0]}
+    if not shown:
+        return found
     again = memories(parts.lora, lived)[-1].weights  # by the Phi that the stored Theta have become stale to
     stale = norm([again[name] - value for name, value in written[-1].weights.items()])
-    return shown | {"staleness": float(stale / norm(list(written[-1].weights.values())).clamp(min=1e-12))}
+    return found | {"staleness": float(stale / norm(list(written[-1].weights.values())).clamp(min=1e-12))}
 
 
 def steps_of_round(config: TrainConfig) -> int:

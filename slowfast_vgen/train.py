@@ -70,7 +70,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
             else:
                 if step == slow + 1:
                     begin_outer(parts, config, optimiser)  # from the mean of the slow weights
-                shown = outer_step(parts, config, optimiser, step - slow, run.folder)
+                logged = run.due(config.loop.log_every)
+                shown = outer_step(parts, config, optimiser, step - slow, run.folder, logged)
             if run.due(config.loop.log_every):
                 run.log(step, "train", **shown, **run.cost)
             if run.due(config.loop.evaluate_every):

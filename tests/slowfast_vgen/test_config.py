@@ -10,6 +10,7 @@ REFUSED = {
     "model.window=3": "model.window=3 with chunks of 2 frames: past and new chunk are 4 frames",
     "model.window=5 method=retrieval": "past and new chunk, with method.context=retrieval, are 6 frames",
     "method.context=anchor model.window=6": "method.context=anchor is a baseline without memory",
+    "runtime.dtype=float64": "runtime.dtype=float64, runtime.autocast=false: latents are float32 here",
     "fast.rank=0": "fast.rank=0: use 1 or more",
     "fast.weights=[A]": "A alone has no effect while B is 0",
     "fast.learned=true": "fast.learned=true with method.stage=none: nothing learns the rates",
@@ -49,6 +50,11 @@ def test_the_faithful_arm_is_the_papers_and_helps_for_small_sizes_are_not():
     assert config(*words).faithful
     assert not config(*words, "method=meta", "fast.rank=32").faithful
     assert not config(*words, "method=full_sequence").faithful
+
+
+@pytest.mark.parametrize("word", ["slow.run=there/seed-${seed}", "slow.run=there/seed-$\\{seed\\}"])
+def test_the_run_whose_slow_weights_are_taken_may_be_named_by_the_seed(word):
+    assert config(word, "seed=2").slow.run == "there/seed-2"  # the second is what a sweep makes of the first
 
 
 def test_only_a_second_stage_has_outer_steps():

@@ -36,7 +36,7 @@ def test_every_cell_asks_for_a_metric_that_its_run_writes() -> None:
     controls = ("swapped", "reset", "frozen")
     named = WHOLE | {f"{name}_{control}" for name in WHOLE for control in controls}
     named |= {"ceiling"} | {f"gain_{control}" for control in controls}
-    slices = ["phase_replay", "phase_return", *(f"of{m}_{gap}" for m in (4, 6) for gap in range(0, 2 * m, 2))]
+    slices = ["phase_replay", "phase_return", *(f"of{m}_{gap}" for m in (3, 4, 6) for gap in range(0, 2 * m, 2))]
     written = named | {f"{name}@{chosen}" for name in named for chosen in slices}
     cells = [cell for table in PAPER.tables.values() for cell in table.at("cpu").cells() if cell.runs]
     assert len(cells) > 100 and {cell.metric for cell in cells} <= written
