@@ -12,7 +12,7 @@ from tests.fal.runs import WORDS
 from tests.fal.small import apart
 
 UNDETERMINED = {"method=calfat": 1e-3, "method=trades": 1e-3}
-"""Float32 does not decide the signs of their first steps: where they start, the divergence that they climb is near 0."""
+"""Float32 does not decide the signs of their first steps: the divergence that they climb is near 0 where they start."""
 LOCALLY = [word for word in WORDS if not word.startswith(("loop.", "federation.rounds"))]
 
 
