@@ -9,7 +9,7 @@ import numpy as np
 from common.data.splits import SPLITS
 from common.errors import UserError
 from slowfast_vgen.metrics.pixels import psnr
-from slowfast_vgen.worlds.episode import NO_REVISIT, REPLAY, START, Episodes, World
+from slowfast_vgen.worlds.episode import NO_REVISIT, REPLAY, START, UNKNOWN, Episodes, World
 from slowfast_vgen.worlds.recorded import Recorded
 
 CLIPS, COPIED, EPISODES = 1000, 256, 32
@@ -26,8 +26,8 @@ class SplitAudit:
     """Action -> chunks it leads into: of a recording all that are in it, else the second ones of clips."""
     copied: float
     """PSNR in dB of taking a clip's last frame before the chunk for all of it, the mean over clips."""
-    inside: Mapping[str, float]
-    """Family -> share of chunks after the first whose place the window still shows."""
+    inside: Mapping[str, float | None]
+    """Family -> share of chunks after the first whose place the window still shows; None: places are unknown."""
     prints: frozenset[bytes]
     """Of the frames of each episode of the longest family: short ones may look alike by chance."""
 
@@ -80,8 +80,10 @@ def copied(clips: Episodes) -> np.ndarray:
     return psnr(np.broadcast_to(last, wanted.shape), wanted)
 
 
-def inside_window(episodes: Episodes) -> float:
-    """Share of the chunks after the first that show what the chunk before still does."""
+def inside_window(episodes: Episodes) -> float | None:
+    """Share of the chunks after the first that show what the chunk before still does; None where no place is known."""
+    if (episodes.places == UNKNOWN).all():
+        return None
     names = [name for row in episodes.phases for name in row if name != START]
     return names.count(REPLAY) / len(names)
 

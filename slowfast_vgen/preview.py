@@ -98,7 +98,11 @@ def _audits(found: dict[str, SplitAudit]) -> RenderableType:
     body = []
     for split, each in found.items():
         name, share = each.frequent
-        inside = (f"{100 * each.inside[family]:.0f} %" if family in each.inside else "none" for family in families)
+        inside = (_share(each.inside[family]) if family in each.inside else "none" for family in families)
         body.append([split, f"{100 * share:.1f} % {name}", f"{each.copied:.1f} dB", *inside])
     head = ["split", "most frequent action", "copy of last frame", *(f"in window: {family}" for family in families)]
     return grid("What needs no learning", head, body)
+
+
+def _share(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.0f} %"

@@ -28,6 +28,12 @@ def test_the_share_inside_the_window_by_hand() -> None:
     assert inside_window(episodes) == 1 / 4  # of c1, c2, r1, r2 the third
 
 
+def test_the_share_is_unknown_where_places_are() -> None:
+    episodes = world_of(DataConfig()).episodes(0, "test", "new", 2, 0, 5)
+    assert inside_window(episodes) == 0
+    assert inside_window(dataclasses.replace(episodes, places=np.full_like(episodes.places, -1))) is None
+
+
 def test_an_audit_counts_what_is_there() -> None:
     found = audit(world_of(DataConfig()), 0, "dev")
     assert sum(found.counts.values()) == 1000 and set(found.counts) == {"turn left", "turn right"}
@@ -64,7 +70,9 @@ def test_the_command_prints_and_draws(
     assert [path.name for path in sheets] == [
         f"rooms_small_0_{name}.png" for name in ("clips", "out_and_back", "turn", "new")
     ]
-    assert all(Image.open(path).width > 200 for path in sheets)
+    for path in sheets:
+        with Image.open(path) as image:
+            assert image.width > 200
 
 
 def test_a_mistake_is_one_line(
