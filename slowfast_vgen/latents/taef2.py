@@ -5,13 +5,13 @@ The numbers in its files' names count layers, so the layers here stand in the sa
 
 from __future__ import annotations
 
-import pickle
 from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from common.data.statedict import read_state_dict
 from common.errors import UserError
 from slowfast_vgen.latents.latents import COLOURS, Latents
 
@@ -124,10 +124,7 @@ class Taef2(Latents):
 
 def _read(network: nn.Sequential, file: Path) -> nn.Sequential:
     try:
-        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except FileNotFoundError as error:
-        raise UserError(f"{file} is missing; set latents.path to the folder of {ENCODER} and {DECODER}") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        said = str(error).strip().split("\n")[0].rstrip(".")
-        raise UserError(f"{file} holds no weights of TAEF2 ({said}); fetch it anew") from error
+        network.load_state_dict(read_state_dict(file, "latents.path"))
+    except RuntimeError as error:
+        raise UserError(f"{file} holds weights of another network than TAEF2; correct latents.path") from error
     return network

@@ -83,6 +83,7 @@ def test_memory_grows_as_the_work_does() -> None:
 
 def run(words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").touch()  # folders that are empty go, up to the first that is not
     monkeypatch.setattr("sys.argv", ["slowfast_vgen.model", *words, f"loop.root={tmp_path / 'runs'}"])
     model.main()
 
@@ -90,7 +91,7 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 def test_the_command_prints_sizes_and_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(["+experiment=rooms", "scale=cpu", "model.depth=1"], monkeypatch, tmp_path)
+    run(["+experiment=rooms", "scale=cpu", "model.depth=1", "latents.values=10"], monkeypatch, tmp_path)
     shown = capsys.readouterr().out
     for text in ("model.kind=factored", "10 values at 1x2", "rank 8", "352.00 MB", "shift", "1, by 20 latent values"):
         assert text in shown, shown
