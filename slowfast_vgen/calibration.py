@@ -1,7 +1,7 @@
 """What every metric says of videos whose faults are known: the truth spoilt in nine ways.
 
-Nothing is generated here. A metric that does not tell a spoilt video from the truth will not tell a model's, either:
-the table stands beside every result, and what each cell should say (`UNSEEN`) was written down before it was measured.
+Nothing is generated here. A metric that does not tell a spoilt video from the truth will not tell a model's, either, so
+the table stands beside every result. What each cell should say (`UNSEEN`) follows from what the metric measures.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ class FeaturesConfig:
     cache: str | None = field(default=None, metadata=UNHASHED)
     """Folder that keeps the world's own encoders; null trains them for every run."""
     resnet18: str | None = None
-    """File of torchvision's ResNet-18 weights for SRC; null: SRC-world."""
+    """Weights of torchvision's ResNet-18 for SRC (safetensors, as the three below); null: SRC-world."""
     i3d: str | None = None
-    """TorchScript file of I3D for FVD; null: FVD-world."""
+    """Weights of pytorch-i3d for FVD; null: FVD-world."""
     alexnet: str | None = None
-    """File of torchvision's AlexNet weights for LPIPS; null: LPIPS-world."""
+    """Weights of torchvision's AlexNet for LPIPS; null: LPIPS-world."""
     lpips: str | None = None
-    """File of the linear layers that LPIPS puts upon AlexNet (`alex.pth` of the package lpips)."""
+    """The linear layers that LPIPS puts upon AlexNet (`alex.pth` of the package lpips, converted)."""

@@ -64,35 +64,27 @@ class Told(NamedTuple):
 
 
 class MotionEncoder(nn.Module):
-    """Features of clips [n, f, height, width, 3]: convolutions over time and space (FVD-world).
+    """Features of clips [n, f, height, width, 3]: convolutions over time and space, mean over both (FVD-world)."""
 
-    The means over time and space of every level are joined: noise and blur show in the finest, motion in the coarser.
-    The second level looks at single pixels of the first, which tells flat ones from noise.
-    """
-
-    def __init__(
-        self, height: int, width: int, actions: int, looks: int, features: int = 32, channels: int = 32
-    ) -> None:
+    def __init__(self, height: int, width: int, actions: int, looks: int, features: int = 32) -> None:
         super().__init__()
-        self.levels = nn.ModuleList([nn.Conv3d(3, channels, 3, padding=1), nn.Conv3d(channels, channels, 1)])
-        for _ in range(halvings(height, width)):
-            self.levels.append(nn.Conv3d(channels, channels, 3, stride=(1, 2, 2), padding=1))
-        self.levels.append(nn.Conv3d(channels, channels, 3, padding=1))
-        self.last = nn.Linear(channels * len(self.levels), features)
+        layers: list[nn.Module] = []
+        before = 3
+        for level in range(halvings(height, width) + 1):
+            after = features if level else features // 2
+            layers += [nn.Conv3d(before, after, 3, stride=(1, 2, 2) if level else 1, padding=1), nn.GELU()]
+            before = after
+        self.body = nn.Sequential(*layers, nn.Conv3d(before, features, 3, padding=1), nn.GELU())
         self.heads = nn.ModuleList(nn.Linear(features, count) for count in (actions, 2, len(CORRUPTIONS), looks))
 
     def forward(self, clips: Tensor) -> Tensor:
         """Features [n, features]."""
-        x, means = 2 * clips.movedim(-1, 1) - 1, []
-        for level in self.levels:
-            x = F.gelu(level(x))
-            means.append(x.mean((2, 3, 4)))
-        found: Tensor = self.last(torch.cat(means, 1))
+        found: Tensor = self.body(2 * clips.movedim(-1, 1) - 1).mean((2, 3, 4))
         return found
 
     def told(self, clips: Tensor) -> Told:
         """The answers to the tasks it is trained on."""
-        features = F.gelu(self(clips))
+        features = self(clips)
         return Told(*(head(features) for head in self.heads))
 
 

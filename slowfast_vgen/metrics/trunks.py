@@ -1,13 +1,12 @@
 """The published networks that metrics look through, from files of weights that the user has: nothing is downloaded.
 
-ResNet-18 and AlexNet have torchvision's names, so its files fit. I3D comes as TorchScript, the form in which ports of
-FVD share it; such a file is a program, so it should come from where one would take a program from.
+Files are safetensors, in which nothing can run. The names are those of torchvision (ResNet-18, AlexNet), lpips (linear
+layers) and pytorch-i3d (I3D); what these publish is converted once, by `torch.load(file, map_location="cpu",
+weights_only=True)` and `safetensors.torch.save_file`.
 """
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from slowfast_vgen.metrics.features import ROWS, as_tensor
+from slowfast_vgen.metrics.i3d import FEWEST, I3D
 
 Array = NDArray[np.float64]
 Encode = Callable[[ArrayLike], Array]
@@ -30,8 +30,6 @@ SHORTEST = 64
 """Pixels of a side below which AlexNet has nothing left; smaller frames are enlarged to it."""
 LPIPS_SHIFT, LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """Of colours from -1 to 1 (Zhang et al. 2018, their code)."""
-FEWEST = 10
-"""Frames that I3D needs."""
 UNUSED = ("fc.", "classifier.")
 """How the names of weights begin that no feature needs."""
 
@@ -122,7 +120,7 @@ def lpips(trunk: str, heads: str) -> Callable[[ArrayLike, ArrayLike], Array]:
 
     Args:
         trunk: torchvision's AlexNet.
-        heads: the linear layers of the package lpips (`alex.pth`).
+        heads: the linear layers of the package lpips (`alex.pth`, converted).
 
     Raises:
         UserError: a file is missing, or holds other weights.
@@ -151,24 +149,12 @@ def lpips(trunk: str, heads: str) -> Callable[[ArrayLike, ArrayLike], Array]:
 
 
 def i3d(path: str) -> Encode:
-    """Logits [n, 400] of clips [n, f, h, w, 3] with ten frames at least, for FVD.
-
-    The script is called as `i3d(videos [n, 3, f, 224, 224] from -1 to 1, rescale=False, resize=False,
-    return_features=True)`.
+    """Logits [n, 400] of clips [n, f, h, w, 3] with `FEWEST` frames at least, for FVD.
 
     Raises:
-        UserError: the file is missing, or no TorchScript.
+        UserError: the file is missing, or holds other weights.
     """
-    file = _present(path, "features.i3d")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # torch.export cannot read what FVD's ports share
-            script = torch.jit.load(str(file), map_location="cpu").eval()
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"features.i3d={path}: no TorchScript file ({str(error).splitlines()[0]}); give i3d_torchscript.pt as "
-            "ports of FVD share it, or null for FVD-world"
-        ) from error
+    network = _filled(I3D(), path, "features.i3d")
 
     @torch.no_grad()
     def encode(clips: ArrayLike) -> Array:
@@ -181,7 +167,7 @@ def i3d(path: str) -> Encode:
         found = []
         for clip in given:
             video = 2 * _scaled(as_tensor(clip).movedim(-1, 1)).movedim(0, 1)[None] - 1
-            found.append(script(video, rescale=False, resize=False, return_features=True))
+            found.append(network(video))
         return torch.cat(found).double().numpy()
 
     return encode
@@ -216,25 +202,23 @@ def _encoder(network: nn.Module) -> Encode:
 
 def _filled(network: nn.Module, path: str, key: str, renamed: dict[str, str] | None = None) -> nn.Module:
     """The network with the weights of a file, frozen."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     file = _present(path, key)
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            found = load_file(file)
-        else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+        found = load_file(file)
         wanted = {(renamed or {}).get(name, name): value for name, value in found.items()}
         used = {name: value for name, value in wanted.items() if not name.startswith(UNUSED)}
         lacking, other = network.load_state_dict(used, strict=False)
         lacking = [name for name in lacking if not name.endswith(".num_batches_tracked")]  # older files have none
         if lacking or other:
             raise ValueError(f"it lacks {lacking[:3]} and has {other[:3]}")
-    except (RuntimeError, ValueError, TypeError, AttributeError, OSError, pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{key}={path}: not the weights of {type(network).__name__} ({said}); give torchvision's own file of them, "
-            "or null for the world's own encoder"
+            f"{key}={path}: not the weights of {type(network).__name__} ({said}); give them as "
+            "safetensors (slowfast_vgen/metrics/trunks.py says from where), or null for the world's own encoder"
         ) from error
     return network.requires_grad_(False).eval()
 
