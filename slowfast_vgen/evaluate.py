@@ -2,12 +2,14 @@
 
 python -m slowfast_vgen.evaluate run=<run folder>                                as at the end of training
 python -m slowfast_vgen.evaluate run=<run folder> longer=[4] controls=[swapped]  beyond the trained length
+python -m slowfast_vgen.evaluate run=<run folder> calibrate=true                 what the metrics see of known faults
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +18,25 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.run.entry import entry
-from common.run.schema import Device, TrackerConfig, plain, to_typed
+from common.run.schema import Device, TrackerConfig, TrackerName, plain, to_typed
 from slowfast_vgen.config import TrainConfig
+from slowfast_vgen.metrics.config import FeaturesConfig
 from slowfast_vgen.settings import Control
 
 if TYPE_CHECKING:
     from common.run.items import Item
     from common.run.results import Interval
     from slowfast_vgen.build import Parts
+    from slowfast_vgen.calibration import Calibration
     from slowfast_vgen.worlds.episode import Episodes
+
+USUAL = {
+    "split": "test", "longer": [], "controls": [], "imagined": False, "steps": 0, "fast_steps": 0, "fast_lr": 0.0,
+    "device": None, "tracker": TrackerName.none,
+}  # fmt: skip
+"""What a calibration does not take, and the defaults."""
+LEAST = 3
+"""Videos of a calibration: two are left when one is left out."""
 
 
 @dataclass
@@ -36,7 +48,7 @@ class EvaluateConfig:
     split: str = "test"
     """train, dev or test."""
     episodes: int = 0
-    """0 takes the run's own number, `evaluation.test`."""
+    """0 takes the run's own number, `evaluation.test`; of a calibration 320."""
     longer: list[int] = field(default_factory=list)
     """As `evaluation.longer`."""
     controls: list[Control] = field(default_factory=list)
@@ -52,6 +64,26 @@ class EvaluateConfig:
     device: Device | None = None
     """auto, cpu or cuda; null takes the run's own."""
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    calibrate: bool = False
+    """Generate nothing; score true videos of the run's world and spoilt ones. Takes run, episodes and features."""
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    """Of a calibration: the world's own encoders."""
+
+    def __post_init__(self) -> None:
+        """Refuse what a calibration does not take.
+
+        Raises:
+            UserError: a key that says what is generated, a tracker, or too few videos.
+        """
+        if not self.calibrate:
+            return
+        for key, usual in USUAL.items():
+            value = self.tracker.name if key == "tracker" else getattr(self, key)
+            if value != usual:
+                told = json.dumps(plain(value))
+                raise UserError(f"{key}={told} with calibrate=true: nothing is generated or tracked; leave {key} out")
+        if self.episodes != 0 and self.episodes < LEAST:
+            raise UserError(f"episodes={self.episodes} with calibrate=true: use {LEAST} or more, or 0 for 320")
 
 
 ConfigStore.instance().store(name="slowfast_vgen_evaluate_schema", node=EvaluateConfig)
@@ -187,12 +219,51 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     return metrics
 
 
+def calibrated(config: EvaluateConfig) -> Calibration:
+    """Score true videos of the world of a run, and spoilt ones; writes `calibration.json` into its folder.
+
+    Raises:
+        UserError: no such run, the data are gone, or the cache of the encoders cannot be written.
+    """
+    from common.run import seeding
+    from common.run.files import write_atomic
+    from common.run.stored import stored_config
+    from slowfast_vgen.calibration import COUNT, calibrate
+    from slowfast_vgen.data import world_of
+    from slowfast_vgen.metrics.features import encoders
+
+    folder = Path(config.run)
+    trained = stored_config(folder, TrainConfig)
+    with seeding.applied(trained.runtime, trained.seed):
+        world, seed = world_of(trained.data), trained.data.seed
+        frozen = encoders(world, json.dumps(plain(trained.data), sort_keys=True), seed, config.features)
+        found = calibrate(world, frozen, seed, config.episodes or COUNT)
+    known = {"encoders": dict(frozen.digests), "right_on_dev": frozen.right, "surprises": found.surprises()}
+    write_atomic(folder / "calibration.json", json.dumps(asdict(found) | known, indent=2) + "\n")
+    return found
+
+
+def show(found: Calibration) -> None:
+    """Print the table, and below it each cell that is not what the metric should say."""
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False, width=140)
+    console.print(found.table())
+    for surprise in found.surprises():
+        console.print(f"! {surprise}")
+
+
 @entry("pkg://conf.slowfast_vgen", "evaluate")
 def main(cfg: DictConfig) -> float:
-    """Returns the place accuracy, or the PSNR in a world without a catalogue."""
+    """Returns the place accuracy, or the PSNR in a world without a catalogue; of a calibration the surprises' count."""
     from slowfast_vgen.objective import headline
 
-    return headline(evaluate(to_typed(cfg, EvaluateConfig)))
+    config = to_typed(cfg, EvaluateConfig)
+    if not config.calibrate:
+        return headline(evaluate(config))
+    found = calibrated(config)
+    show(found)
+    return len(found.surprises())
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from common.run.items import Item
 from common.run.results import Interval
 from common.tables.intervals import Kind
 from common.tables.summary import summarise as summarised
-from slowfast_vgen.metrics.pixels import psnr
+from slowfast_vgen.metrics.pixels import psnr, ssim
 from slowfast_vgen.settings import Control
 from slowfast_vgen.worlds.episode import UNKNOWN, Episodes, World
 
@@ -36,7 +36,7 @@ Scores = dict[str, Floats]
 
 
 def scores_of(world: World, episodes: Episodes, chunk: int, frames: Floats, decoded: Floats) -> Scores:
-    """What one generated chunk of every episode is worth.
+    """What one generated chunk of every episode is worth: `psnr` in dB, `ssim` times 100, shares from 0 to 1.
 
     Args:
         world: of the episodes.
@@ -47,7 +47,12 @@ def scores_of(world: World, episodes: Episodes, chunk: int, frames: Floats, deco
     """
     truth = episodes.frames[:, chunk]
     last = np.repeat(episodes.frames[:, chunk - 1, -1:], truth.shape[1], 1)
-    pixels = {"psnr": psnr(frames, truth), COPY: psnr(last, truth), CEILING: psnr(decoded, truth)}
+    pixels = {
+        "psnr": psnr(frames, truth),
+        "ssim": 100 * ssim(frames, truth),
+        COPY: psnr(last, truth),
+        CEILING: psnr(decoded, truth),
+    }
     wanted = episodes.looks[:, chunk]
     if (wanted == UNKNOWN).any():
         return pixels

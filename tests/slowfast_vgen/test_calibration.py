@@ -1,15 +1,20 @@
 """The calibration table: what each metric sees of known faults, and what it cannot see by what it measures."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from rich.console import Console
 
-from slowfast_vgen import calibration
+from slowfast_vgen import calibration, evaluate, train
 from slowfast_vgen.calibration import METRICS, TRUTH, Calibration, calibrate, visits
 from slowfast_vgen.data import world_of
 from slowfast_vgen.metrics.features import Encoders
 from slowfast_vgen.metrics.spoilt import SPOILT
 from slowfast_vgen.worlds.config import DataConfig
+from tests.runs import hashes, only_run, run_here
+from tests.slowfast_vgen.small import SMALL
 
 WORLD = world_of(DataConfig())
 
@@ -56,6 +61,42 @@ def test_the_table_marks_what_is_not_seen_and_what_contradicts(
     assert str(calibration.Cell(1.5, seen=True, expected=True)) == "1.50"
     assert str(calibration.Cell(1.5, seen=True, expected=False)) == "1.50 !"
     assert str(calibration.Cell(1.5, seen=False, expected=True)) == "(1.50) !"
+
+
+def test_a_run_calibrates_its_world_and_names_surprises(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run_here(train.main, *SMALL, "method=slow", f"loop.root={tmp_path}") == 0
+    folder = only_run(tmp_path)
+    before = hashes(folder)
+    words = ("calibrate=true", "episodes=12", "features.steps=20", "features.batch=16")
+    assert run_here(evaluate.main, f"run={folder}", *words) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((folder / "calibration.json").read_text())
+    assert "Calibration on 12 true videos of 64 frames" in printed
+    assert list(found["cells"]) == [TRUTH, *SPOILT] and list(found["cells"][TRUTH]) == list(METRICS)
+    cells = [(row, metric, cell) for row, cells in found["cells"].items() for metric, cell in cells.items()]
+    differs = [f"{metric} {row}" for row, metric, cell in cells if cell["seen"] != cell["expected"]]
+    assert differs and len(found["surprises"]) == len(differs)
+    assert all(f"! {surprise}\n" in printed for surprise in found["surprises"])
+    assert "SCuts does not tell splice from the truth" in found["surprises"]  # every frame of the rooms differs as much
+    assert set(found["encoders"]) == set(found["right_on_dev"]) == {"place", "motion", "inverse"}
+    assert {path: digest for path, digest in hashes(folder).items() if "calibration" not in path} == before
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("longer=[4]", "longer=[4] with calibrate=true: nothing is generated or tracked; leave longer out"),
+        ("controls=[swapped]", 'controls=["swapped"] with calibrate=true'),
+        ("tracker=wandb", 'tracker="wandb" with calibrate=true'),
+        ("episodes=2", "episodes=2 with calibrate=true: use 3 or more, or 0 for 320"),
+        ("episodes=-1", "episodes=-1 with calibrate=true: use 3 or more, or 0 for 320"),
+    ],
+)
+def test_a_calibration_refuses_what_it_does_not_take(
+    word: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert run_here(evaluate.main, f"run={tmp_path}", "calibrate=true", word) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_visits_pair_a_return_with_the_first_time() -> None:

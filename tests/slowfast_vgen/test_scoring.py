@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from slowfast_vgen.data import world_of
+from slowfast_vgen.metrics.pixels import ssim
 from slowfast_vgen.scoring import Scores, imagined_items, items_of, looks_of, summarise
 from slowfast_vgen.scoring import scores_of as scored
 from slowfast_vgen.settings import Control
@@ -55,7 +57,21 @@ def test_shares_of_every_item_add_up_to_one():
 
 def test_a_world_without_a_catalogue_has_pixels_alone():
     without = replace(EPISODES, looks=np.full_like(EPISODES.looks, -1))
-    assert set(scores_of(WORLD, without, 4, true(4))) == {"psnr", "copy", "ceiling"}
+    assert set(scores_of(WORLD, without, 4, true(4))) == {"psnr", "ssim", "copy", "ceiling"}
+
+
+def test_ssim_is_a_hundred_times_that_of_the_generated_chunk_with_every_memory():
+    noise = np.random.default_rng(0).random(true(4).shape)
+    alike = ssim(noise, EPISODES.frames[:, 4])
+    assert alike.max() < 0.9 and alike.std() > 0.01
+    scores = {
+        Control.own: scores_of(WORLD, EPISODES, 4, true(4)),
+        Control.swapped: scores_of(WORLD, EPISODES, 4, noise),
+    }
+    found = summarise(items_of(EPISODES, 4, scores), 0.95)
+    assert found["ssim@phase_return"].value == pytest.approx(100)
+    swapped = found["ssim_swapped@phase_return"]
+    assert swapped.value == pytest.approx(100 * alike.mean()) and swapped.low < swapped.value < swapped.high
 
 
 def test_items_count_by_phase_and_gap_and_those_of_longer_episodes_apart():

@@ -31,7 +31,7 @@ def test_every_method_learns_and_is_tested(tmp_path: Path, method: str) -> None:
     assert run(tmp_path, f"method={method}") == 0
     folder = only_run(tmp_path)
     test = {name: each["value"] for name, each in results_of(folder)["test"].items()}
-    assert {"place", "other", "foreign", "psnr", "copy", "place@gap_0", "place@gap_2"} <= set(test)
+    assert {"place", "other", "foreign", "psnr", "copy", "place@gap_0", "place@gap_2", "ssim@phase_return"} <= set(test)
     assert test["place"] + test["other"] + test["foreign"] == pytest.approx(1)
     assert ("gain_swapped@gap_2" in test) == (method not in {"slow", *BASELINES})
     steps = 4 if method in UNCONSOLIDATED else 7
