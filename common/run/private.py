@@ -35,7 +35,9 @@ ANYBODY = {"", "root", "user", "admin", "ubuntu", "runner", "localhost", "node",
 """Names that tell nothing."""
 SHORTEST_HOST = 3
 """In characters; the part of a name before its domain may be shorter, and then be any word."""
-FOLDERS: Mapping[str, str | None] = {"loop.root": "runs", "root": None, "cache": "runs/data", "export": None}
+FOLDERS: Mapping[str, str | None] = {
+    "loop.root": "runs", "root": None, "cache": "runs/data", "export": None, "run": None,
+}  # fmt: skip
 """Dotted key, else its last part -> what stands in place of a place of this machine."""
 
 

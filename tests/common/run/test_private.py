@@ -90,6 +90,13 @@ def test_commands_and_settings_keep_what_can_change_a_number() -> None:
     }  # fmt: skip
 
 
+def test_the_folder_of_a_run_whose_weights_were_taken_is_left_out() -> None:
+    from slowfast_vgen.config import TrainConfig as VideoConfig
+
+    assert public_settings({"slow": {"run": "/users/ada/runs/x"}}, VideoConfig) == {"slow": {"run": None}}
+    assert public_settings({"slow": {"run": None, "steps": 3}}, VideoConfig) == {"slow": {"run": None, "steps": 3}}
+
+
 def test_an_environment_has_no_host_at_any_start() -> None:
     start = {"command": "python /a/b/reckoning/train.py scale=cpu", "hardware": {"host": "node17", "cores": 2}}
     plain = {"command": "python -m reckoning.train scale=cpu", "hardware": {"cores": 2}}
