@@ -16,7 +16,6 @@ from slowfast_vgen.latents.latents import Latents
 from slowfast_vgen.latents.patches import Patches
 from slowfast_vgen.memory import TempLora
 from slowfast_vgen.model import build as network_of
-from slowfast_vgen.networks.config import TEMPORAL
 from slowfast_vgen.slow import SlowWeights
 from slowfast_vgen.worlds.episode import World
 
@@ -56,5 +55,5 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     network = network_of(config.model, latents, world.actions, config.seed).to(device, dtype)
     diffusion = diffusion_of(config.diffusion, latents.size)
     slow = SlowWeights(network, config.slow.ema)
-    lora = TempLora(network, diffusion, config.fast, TEMPORAL[config.model.kind], config.seed)
+    lora = TempLora(network, diffusion, config.fast, config.model.kind, config.seed)
     return Parts(world, latents, network, diffusion, slow, lora, device)

@@ -17,7 +17,7 @@ from common.engine.settings import Unroll
 from common.engine.single import gradient_peak
 from common.engine.weights import Weights, call, select, stack
 from slowfast_vgen.latents.grid import Grid
-from slowfast_vgen.networks.config import TEMPORAL, TIMED, Kind
+from slowfast_vgen.networks.config import PART, TEMPORAL, TIMED, Kind
 
 FLOAT = 4
 """Bytes of a number in float32."""
@@ -86,8 +86,8 @@ def hollow(
         UserError: a pattern matches no layer.
     """
     timed = counted(select(network, TIMED[kind]))
-    chosen = layers(network, patterns or TEMPORAL[kind], "fast.layers")
-    adapter = Adapter(network, target_modules=chosen, r=rank, lora_alpha=rank)
+    chosen = layers(network.get_submodule(PART[kind]), patterns or TEMPORAL[kind], "fast.layers")
+    adapter = Adapter(network, PART[kind], target_modules=chosen, r=rank, lora_alpha=rank)
     make_stackable(network)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     own = [name for name in adapter.matrices() if both or "lora_B." in name]

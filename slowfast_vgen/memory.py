@@ -1,6 +1,6 @@
 """TEMP-LORA: adapters that are learned while episodes are generated (Section 3.2, Eq. 3, Appendix B.2).
 
-    lora = TempLora(network, diffusion, config.fast, temporal, seed)
+    lora = TempLora(network, diffusion, config.fast, kind, seed)
     lora.attach()
     memory = lora.start(ids)                               # Theta_0: adds nothing
     memory = lora.write(memory, past, new, action, chunk)  # after each chunk
@@ -31,6 +31,7 @@ from common.engine.weights import Weights, stack, unstack
 from common.errors import UserError
 from common.run import memory as files
 from slowfast_vgen.diffusion.diffusion import Diffusion
+from slowfast_vgen.networks.config import PART, TEMPORAL, Kind
 from slowfast_vgen.noise import Noise, normal, strata
 from slowfast_vgen.objective import denoising_loss
 from slowfast_vgen.pairs import Pair, drawn, kept
@@ -93,28 +94,28 @@ class Memory:
 class TempLora:
     """Attaches an adapter to a denoiser and learns it, for one episode or for a stack of them."""
 
-    def __init__(
-        self, network: nn.Module, diffusion: Diffusion, config: FastConfig, temporal: Sequence[str], seed: int
-    ) -> None:
+    def __init__(self, network: nn.Module, diffusion: Diffusion, config: FastConfig, kind: Kind, seed: int) -> None:
         """Nothing changes before `attach`.
 
         Args:
             network: a denoiser whose weights stay trainable.
             diffusion: what it predicts.
             config: `fast.*`.
-            temporal: patterns of the layers where `fast.layers` names none.
+            kind: of the denoiser; where `fast.layers` names none, its temporal layers.
             seed: of A and of the noise.
 
         Raises:
             UserError: a pattern matches no layer, or is one for the whole network.
         """
-        patterns = config.layers or list(temporal)
+        temporal = list(TEMPORAL[kind])
+        patterns = config.layers or temporal
         if whole := [each for each in patterns if not each.strip("*")]:
             raise UserError(
-                f"fast.layers={patterns}: {whole[0]!r} is the whole network; name the layers, such as {list(temporal)}"
+                f"fast.layers={patterns}: {whole[0]!r} is the whole network; name the layers, such as {temporal}"
             )
         self.network, self.diffusion, self.config, self.seed = network, diffusion, config, seed
-        self.targets = layers(network, patterns, "fast.layers")
+        self.part = PART[kind]
+        self.targets = layers(network.get_submodule(self.part), patterns, "fast.layers")
         self.noise, self.times, self.picks = (Noise(seed, "fast", what) for what in ("noise", "time", "pick"))
         self._adapter: Adapter | None = None
 
@@ -142,7 +143,7 @@ class TempLora:
             return
         config, learning = self.config, [weight for weight in self.network.parameters() if weight.requires_grad]
         alpha = config.rank if config.alpha is None else config.alpha
-        self._adapter = Adapter(self.network, target_modules=self.targets, r=config.rank, lora_alpha=alpha)
+        self._adapter = Adapter(self.network, self.part, target_modules=self.targets, r=config.rank, lora_alpha=alpha)
         make_stackable(self.network)
         for weight in learning:  # peft freezes them
             weight.requires_grad_(True)
@@ -225,8 +226,9 @@ class TempLora:
     def save(self, memory: Memory, episode: int, folder: str | Path, base: str) -> None:
         """Write the memory of one episode as a standard peft adapter, whole or not at all; an older one is replaced.
 
-        `PeftModel.from_pretrained(network, folder)` then generates the same, for a `network` with the slow weights.
-        `base` is where those lie.
+        `PeftModel.from_pretrained(network, folder)` then predicts the same, for a `network` with the slow weights; of
+        UNet3D it is diffusers' own. To the bit without gradients, an episode by itself, slow weights frozen as by peft:
+        torch multiplies in another order in a stack, and by weights that learn. `base` is where those lie.
 
         Raises:
             UserError: nothing was written into it yet, `folder` holds something else, or cannot be written.

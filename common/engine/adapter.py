@@ -64,8 +64,14 @@ def layers(network: nn.Module, patterns: Sequence[str], key: str = "target_modul
 class Adapter:
     """LoRA in a network whose other weights are frozen."""
 
-    def __init__(self, network: nn.Module, **settings: Any) -> None:
-        """Attach a fresh one to `network` in place, which keeps its class; `settings` are those of `peft.LoraConfig`.
+    def __init__(self, network: nn.Module, part: str = "", **settings: Any) -> None:
+        """Attach a fresh one to `network` in place, which keeps its class.
+
+        Args:
+            network: its weights are frozen.
+            part: the module in it that `peft` knows as the network, in `target_modules` and in files; "" is all of it.
+                Names of matrices are those of `network` either way.
+            settings: those of `peft.LoraConfig`.
 
         Raises:
             ValueError: peft does not know the layers, or what to do with them.
@@ -74,8 +80,9 @@ class Adapter:
 
         with warnings.catch_warnings():  # peft 0.21 asks transformers 5 by an old name
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            self._wrapped = get_peft_model(network, LoraConfig(**settings))
+            self._wrapped = get_peft_model(network.requires_grad_(False).get_submodule(part), LoraConfig(**settings))
         self.network = network
+        self._before = f"{part}." if part else ""
         self._hashed: tuple[Any, str] | None = None
 
     def matrices(self) -> Weights:
@@ -121,7 +128,8 @@ class Adapter:
                 raise ValueError(
                     f"{name} is {list(weight.shape)}, one adapter's {list(own[name].shape)}: unstack first"
                 )
-        return AdapterFiles(self._wrapped, own | weights, base)
+        named = {name.removeprefix(self._before): value for name, value in (own | weights).items()}
+        return AdapterFiles(self._wrapped, named, base)
 
     def read(self, folder: Path) -> Weights:
         """The matrices of an adapter like this one in `folder`, under the names of the network's own.
@@ -143,7 +151,7 @@ class Adapter:
             raise UserError(f"{folder}: damaged adapter ({error}); copy or save it again") from error
         self._check(folder, settings)
         names = {
-            WRAPPED + re.sub(r"(\.lora_\w+)\.default\b", r"\1", name): (name, own)
+            WRAPPED + re.sub(r"(\.lora_\w+)\.default\b", r"\1", name.removeprefix(self._before)): (name, own)
             for name, own in self.matrices().items()
         }
         found: Weights = {}

@@ -15,7 +15,7 @@ from slowfast_vgen.diffusion.diffusion import diffusion_of
 from slowfast_vgen.latents.grid import Grid
 from slowfast_vgen.memory import Memory, TempLora
 from slowfast_vgen.model import Numbered, build
-from slowfast_vgen.networks.config import TEMPORAL, ModelConfig
+from slowfast_vgen.networks.config import ModelConfig
 from slowfast_vgen.objective import denoising_loss
 from slowfast_vgen.sampler import sample
 from slowfast_vgen.settings import FastConfig
@@ -47,7 +47,7 @@ class Bench:
         fast = FastConfig(draws=case.draws, lr=RATE, rank=8, eps=1e-10)
         if outer:
             fast = FastConfig(draws=case.draws, lr=RATE, rank=8, rule=RuleName.sgd, weights=["B"])
-        self.lora = TempLora(self.network, self.diffusion, fast, TEMPORAL[config.kind], 0)
+        self.lora = TempLora(self.network, self.diffusion, fast, config.kind, 0)
         self.lora.attach()
         self.network.to(case.device, dtype)
         for name, weight in self.network.named_parameters():

@@ -24,6 +24,8 @@ TEMPORAL: dict[Kind, tuple[str, ...]] = {
 }
 """Shell patterns of the layers that carry TEMP-LORA, where nothing else is asked for. The paper names none; its extra
 memory of 352 MB rules out all layers of ModelScopeT2V."""
+PART: dict[Kind, str] = {Kind.factored: "", Kind.unet3d: "unet", Kind.modelscope: "unet"}
+"""The module of a denoiser that `peft` knows as the network, so that diffusers' own takes its adapters; "" is all."""
 TIMED: dict[Kind, tuple[str, ...]] = {
     Kind.factored: ("*.temporal.*",),
     Kind.unet3d: ("*temp_attentions.*", "*transformer_in.*", "*temp_convs.*"),

@@ -7,11 +7,13 @@ frozen text encoder of a pretrained pipeline says of the action's words (the pap
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from common.engine.twice.policy import Need, needed, needing
 from common.engine.twice.processor import make_attention_twice
 from common.errors import UserError
 from slowfast_vgen.networks.config import ModelConfig
@@ -22,14 +24,18 @@ STEPS = 1000
 
 
 class UNet3D(nn.Module):
-    """One diffusion time a video; see `Factored.forward` for the arguments."""
+    """One diffusion time a video; see `Factored.forward` for the arguments.
+
+    In evaluation mode from the start: diffusers' temporal convolutions drop a tenth of their input in training, drawn
+    from the global generator, by which no prediction would be a function of its arguments.
+    """
 
     texts: Tensor
 
     def __init__(self, unet: nn.Module, window: int, mask_channel: bool, texts: Tensor | int) -> None:
         """`texts`: [actions, tokens, context] of a frozen encoder, or how many actions learn a vector each."""
         super().__init__()
-        self.unet = unet
+        self.unet = unet.eval()
         self.window, self.mask_channel = window, mask_channel
         self.learned = isinstance(texts, int)
         if isinstance(texts, int):
@@ -53,7 +59,14 @@ class UNet3D(nn.Module):
             sample = torch.cat([sample, mask], 1)
         text = self.action(action)[:, None] if self.learned else self.texts[action].to(x.dtype)
         step = STEPS * time.amax(1) - 1
-        return self.unet(sample, step, text, return_dict=False)[0].transpose(1, 2)
+        with _kernels():
+            return self.unet(sample, step, text, return_dict=False)[0].transpose(1, 2)
+
+
+def _kernels() -> AbstractContextManager[None]:
+    """Where no gradient is taken, attention is by the kernel of plain diffusers, and so are the bits."""
+    plainly = not torch.is_grad_enabled() and needed() is not Need.plain
+    return needing(Need.first) if plainly else nullcontext()
 
 
 def settings_of(config: ModelConfig, values: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import UNet3DConditionModel
 from peft import PeftModel
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from slowfast_vgen.build import Parts
 from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.episodes import Seen, memories, seen
 from slowfast_vgen.memory import Memory, TempLora
+from slowfast_vgen.networks.unet3d import settings_of
 from slowfast_vgen.objective import denoising_loss
 from slowfast_vgen.pairs import Pair
 from tests.slowfast_vgen.small import parts
@@ -165,6 +167,32 @@ def test_a_saved_memory_is_a_peft_adapter_that_generates_the_same_bits(tmp_path)
         ours = call(found.network, unstack(memory.weights, 2), z, times, there.actions[2:3, 1], clean)
     assert plainly.equal(ours)
     assert torch.allclose(said(found, one, opened), ours, atol=1e-5)
+
+
+def test_a_saved_memory_of_unet3d_is_an_adapter_of_plain_diffusers_that_predicts_the_same_bits(tmp_path):
+    words = (*ADAM, "model=unet3d_tiny", "model.context=8")
+    found, there = ready(*words)
+    memory = memories(found.lora, there)[-1]
+    found.lora.save(memory, 2, tmp_path / "memory", "base")
+    opened = found.lora.open(tmp_path / "memory", "base")
+    assert all(opened.weights[name].equal(value[2:3]) for name, value in memory.weights.items())
+
+    fresh, config = parts(*words)
+    unet = UNet3DConditionModel(**settings_of(config.model, fresh.latents.values))
+    unet.load_state_dict(fresh.network.unet.state_dict())
+    plain = PeftModel.from_pretrained(unet, str(tmp_path / "memory"))
+    z, action = there.z[2:3, :2].flatten(1, 2), there.actions[2:3, 1]
+    clean, times = torch.tensor([[True, True, False, False]]), torch.full((1, 4), 0.5)
+    mask = clean.float()[:, None, :, None, None].expand(-1, 1, -1, *z.shape[3:])
+    found.network.requires_grad_(False)  # as peft leaves them
+    with torch.no_grad():
+        sample, text = torch.cat([z.transpose(1, 2), mask], 1), fresh.network.action(action)[:, None]
+        theirs = plain(sample, 1000 * 0.5 - 1, text).sample.transpose(1, 2)
+        ours = call(found.network, unstack(opened.weights, 0), z, times, action, clean)
+        stacked = call(found.network, opened.weights, z, times, action, clean)
+        without = found.network(z, times, action, clean)
+    assert theirs.equal(ours) and torch.allclose(stacked, ours, atol=1e-5)
+    assert not torch.allclose(without, ours, atol=1e-3)
 
 
 def test_a_memory_of_other_slow_weights_or_of_another_adapter_is_refused(tmp_path):

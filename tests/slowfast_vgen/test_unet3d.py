@@ -30,7 +30,7 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def network_of(**words: Any) -> nn.Module:
     """In float64; temporal convolutions that are no identity, as they are at the start."""
-    network = build(ModelConfig(**(SMALL | words)), GRID, TURNS, 0).double().eval()
+    network = build(ModelConfig(**(SMALL | words)), GRID, TURNS, 0).double()
     torch.manual_seed(1)
     for name, weight in network.named_parameters():
         if "temp_convs" in name and "conv4" in name:
@@ -74,6 +74,12 @@ def test_what_it_is_told(mask: bool) -> None:
     assert not torch.allclose(network(x, time, action + 1, clean), found)
     assert torch.allclose(network(x, time, action, ~clean), found) != mask
     assert torch.equal(network(x, time.masked_fill(clean, 0), action, clean), found), "one time a video"
+
+
+def test_nothing_is_drawn_from_the_global_generator() -> None:
+    network, batch = network_of(), batch_of(2)
+    before = torch.get_rng_state()
+    assert network(*batch).equal(network(*batch)) and torch.get_rng_state().equal(before)
 
 
 def test_stacked_adapters_of_temporal_layers_are_the_adapters_one_by_one() -> None:

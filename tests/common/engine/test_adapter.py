@@ -225,6 +225,24 @@ def test_plain_peft_generates_the_same_bits_from_the_folder_of_one_episode(
         assert list(read) == list(weights) and all(w.equal(weights[name]) for name, w in read.items())
 
 
+def test_an_adapter_of_a_part_is_in_files_that_of_the_part_alone(tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    toy = Toy().eval()
+    whole = nn.ModuleDict({"toy": copy.deepcopy(toy), "beside": nn.Linear(2, 2)})
+    adapter = Adapter(whole, "toy", target_modules=layers(toy, ["plane", "head.*"]), r=2, init_lora_weights=False)
+    own, fingerprint = adapter.matrices(), adapter.fingerprint()
+    assert {name.partition(".lora_")[0] for name in own} == {"toy.plane", "toy.head.0", "toy.head.2"}
+    assert {name for name, weight in whole.named_parameters() if weight.requires_grad} == own.keys()
+    write(tmp_path / "memory", adapter.files({}))
+    assert all(value.equal(own[name]) for name, value in adapter.read(tmp_path / "memory").items())
+    theirs, x = PeftModel.from_pretrained(toy, tmp_path / "memory"), clip(2).float()
+    with torch.no_grad():
+        assert torch.equal(theirs(x), whole["toy"](x))
+        whole["beside"].weight.add_(1)
+    assert adapter.fingerprint() != fingerprint, "what lies beside the part is base, too"
+
+
 def test_what_is_saved_is_named_by_the_caller_or_left_to_peft(tmp_path: Path) -> None:
     adapter = attached(KINDS["toy"], Toy())
     for base in (None, "runs/toy/base"):
