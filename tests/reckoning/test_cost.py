@@ -25,6 +25,7 @@ from common.tables import published
 from common.tables.breakeven import Line, break_even
 from common.tables.comparison import tables_of
 from common.tables.join import join
+from common.tables.kept import digest_of
 from common.tables.runs import read_runs
 from reckoning import cost
 from reckoning.cost import Summary, line_through
@@ -216,7 +217,7 @@ def test_a_sweep_of_it_in_processes_fills_a_published_table_and_runs_nothing_twi
     table = published.read("reckoning").table("run_time")
     runs, _ = read_runs(tmp_path, None, None)
     keys = {f"inner.steps={run.config['inner']['steps']}": run.keys for run in runs}
-    joined = join(table, runs, lambda words: keys[words[-1]], "cpu")
+    joined = join(table, runs, lambda words: digest_of(keys[words[-1]]), "cpu")
     assert not joined.missing and all(cell.low < cell.value < cell.high for cell in joined.cells)
     text = render(grid_of(joined), "md")
     assert len({cost_block(run, Colours([table]), "a").title for run in runs}) == 2, "the report draws what it writes"

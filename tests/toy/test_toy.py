@@ -2,7 +2,6 @@
 
 import base64
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,6 +20,7 @@ from common.run.schema import LoopConfig, TrackerConfig, TrackerMode, TrackerNam
 from common.tables import published
 from common.tables.cells import Overrides, Role
 from common.tables.join import Joined, Verdict, join
+from common.tables.kept import digest_of
 from common.tables.runs import read_runs
 from scripts.report import media as report_media
 from scripts.report import tables as report_tables
@@ -150,9 +150,9 @@ def joined(root: Path) -> Joined:
     table = published.parse("toy", (Path(__file__).parent / published.FILE).read_text()).table("shapes")
     runs = read_runs(root, "toy", None)[0]
 
-    def settings(words: Overrides) -> dict[str, Any]:
+    def settings(words: Overrides) -> str:
         method = next(word.partition("=")[2] for word in words if word.startswith("method="))
-        return next(run.keys for run in runs if run.keys["method.name"] == method)
+        return next(digest_of(run.keys) for run in runs if run.keys["method.name"] == method)
 
     return join(table, runs, settings, "cpu")
 

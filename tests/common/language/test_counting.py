@@ -108,8 +108,8 @@ def test_what_was_counted_is_not_counted_again_and_is_said(
 
 def test_what_a_micro_batch_costs_alone_is_not_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step, counted = step_of("micro-batches", tmp_path), []
-    course = footprint._course
-    monkeypatch.setattr(footprint, "_course", lambda *given: counted.append(given) or course(*given))
+    course = footprint.course_of
+    monkeypatch.setattr(footprint, "course_of", lambda *given: counted.append(given) or course(*given))
     few, more = (replace(step, shape=replace(step.shape, rows=rows)) for rows in (2, 3))
     first = count(few)
     assert len(counted) == 6, "gradient, product and outer loss, with one layer and with two"

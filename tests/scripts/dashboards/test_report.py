@@ -156,7 +156,7 @@ def test_a_dry_run_prints_every_published_table(tmp_path: Path, capsys: pytest.C
 def test_one_table_and_its_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dashboard.main(["--dry-run", "--root", str(tmp_path), "--table", "table1", "--scale", "paper"])
     text = capsys.readouterr().out
-    assert len(list(grids(json.loads(text)))) == 1
+    assert len(list(grids(json.loads(text)))) == 2, "RECKONING and SlowFast-VGen have a table of that name"
     assert "python -m reckoning.train -m +sweep=table1 scale=paper seed=0,1,2" in text
 
 

@@ -133,7 +133,7 @@ def test_without_runs_it_shows_what_was_published(tmp_path: Path, capsys: pytest
         (["experiment=x"], "experiment=x: write root=<...>, paper=<...>, output=<...>"),
         (
             ["inner.epps=1"],
-            "such as inner.eps=1e-8 (runs of reckoning and perk and fal have no key inner.epps)",
+            "such as inner.eps=1e-8 (runs of reckoning and perk and fal and slowfast_vgen have no key inner.epps)",
         ),
         (["paper=nothing"], "paper=nothing"),
     ],

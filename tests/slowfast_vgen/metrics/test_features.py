@@ -89,7 +89,7 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFi
         path.write_text(json.dumps({"sha256": 5}))
     with caplog.at_level(logging.WARNING):
         assert encoders(WORLD, "rooms", 0, config).digests == first.digests
-    assert [record.message.count("the encoder is trained again") for record in caplog.records] == [1, 1]
+    assert [record.message.count("the encoder is trained again") for record in caplog.records].count(1) == 2
 
 
 def test_a_cache_that_cannot_be_written_names_the_key(tmp_path: Path) -> None:
