@@ -16,9 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from common.data import cache
-from common.data.dataroot import ROOT_VARIABLE, find
+from common.data.dataroot import ROOT_VARIABLE, find, is_there
 from common.data.splits import SPLITS, build_digest
-from common.errors import UserError
 from common.run.entry import entry
 from common.run.files import remove_if_empty
 from common.run.results import hashed_keys
@@ -43,7 +42,7 @@ def available(config: DataConfig) -> DataConfig:
 
     A run takes these for its own before it is hashed, so that it is never found as one on the real set.
     """
-    if not config.files or any(_there(config.root, name) for name in config.files):
+    if not config.files or any(is_there(config.root, name) for name in config.files):
         return config
     logger.warning(
         "data.source=%s: its files are not below data.root=%s; generated shapes take its place, and no number is one "
@@ -111,14 +110,6 @@ def _cache_folder(config: DataConfig) -> Path | None:
     files = {name: find(config.root, name, REMEDY) for name in config.files}
     keys = hashed_keys(plain(config), DataConfig)
     return Path(config.cache) / f"{config.source}-{build_digest(keys, files, 'fal.images')}"
-
-
-def _there(root: str | None, name: str) -> bool:
-    try:
-        find(root, name, "")
-    except UserError:
-        return False
-    return True
 
 
 @entry("pkg://conf.fal")

@@ -16,8 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from common.data.dataroot import ROOT_VARIABLE, find
-from common.errors import UserError
+from common.data.dataroot import ROOT_VARIABLE, is_there
 from common.run.entry import entry
 from common.run.files import remove_if_empty
 from common.run.schema import to_typed
@@ -38,7 +37,7 @@ def available(config: DataConfig) -> DataConfig:
     A run takes these for its own before it is hashed, so that it is never found as one on the real digits.
     """
     digits = config.digits
-    if config.world != "digits" or digits.source == "glyphs" or all(_there(config.root, name) for name in MNIST):
+    if config.world != "digits" or digits.source == "glyphs" or all(is_there(config.root, name) for name in MNIST):
         return config
     logger.warning(
         "data.digits.source=mnist: its files are not below data.root=%s; drawn glyphs take its place, and no number is "
@@ -76,14 +75,6 @@ def world_of(config: DataConfig) -> World:
     from slowfast_vgen.worlds.rooms import Rooms
 
     return Rooms(config.rooms, config.shape)
-
-
-def _there(root: str | None, name: str) -> bool:
-    try:
-        find(root, name, "")
-    except UserError:
-        return False
-    return True
 
 
 @entry("pkg://conf.slowfast_vgen")

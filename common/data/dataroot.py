@@ -37,6 +37,11 @@ def check_all(root: str | None, names: Iterable[str], remedy: str, keys: Mapping
         raise _missing(root, told, remedy)
 
 
+def is_there(root: str | None, name: str) -> bool:
+    """Would `find` find the file or folder?"""
+    return _there(root, name) is not None
+
+
 def _there(root: str | None, name: str) -> Path | None:
     root = root or os.environ.get(ROOT_VARIABLE)
     direct = Path(name).expanduser()
