@@ -201,7 +201,7 @@ def _held(part: nn.Module) -> list[tuple[Holder, str, Any]]:
 
 
 def _looked_into(value: Any) -> bool:
-    if type(value) in CONTAINERS:  # those of numbers and names alone are passed over, as every forward pass comes by here
+    if type(value) in CONTAINERS:  # most hold numbers and names alone, and every forward pass comes by here
         return not PLAIN.issuperset(map(type, _items(value)))
     return isinstance(value, TENSORS_IN)
 
