@@ -1,6 +1,7 @@
 """A paper's published numbers, `<paper>/published.yaml`: which runs fill each cell of its tables.
 
     title: OURS                              # the method in words
+    steps: rounds                            # what the loop counts; outer steps where nothing is said
     methods:                                 # what methods stand for; others are methods of the paper's own kind
       ours: {role: method}
       baseline: {role: baseline, ignores: [inner]}
@@ -124,6 +125,8 @@ class Paper:
     methods: Mapping[str, Method] = field(default_factory=dict)
     rules: Mapping[str, Rule] = field(default_factory=dict)
     comparison: Comparison = Comparison()
+    steps: str = "outer steps"
+    """What its training loop counts, as an axis says it."""
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -195,7 +198,8 @@ def parse(paper: str, text: str) -> Paper:
     tables = {str(name): _table(paper, str(name), value, where, methods) for name, value in content["tables"].items()}
     title = content.get("title", paper.upper())
     shown = _comparison(content["comparison"], f"{where}: comparison") if "comparison" in content else Comparison()
-    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown)
+    steps = str(content.get("steps", Paper.steps))
+    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown, steps)
 
 
 def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
