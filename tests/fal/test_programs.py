@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import Tensor
+from torch.fx import Graph
 
-from common.engine.weights import call, select, stack
+from fal.federation import Federation
 from fal.programs import Programs
-from fal.shortening import shorten
 from tests.fal.small import apart, federation, trained
 
 
@@ -45,37 +43,22 @@ def test_steps_by_a_program_are_those_by_autograd(monkeypatch: pytest.MonkeyPatc
     assert apart(trained(federation("mart", kind="cnn")), found) < 1e-12
 
 
-def traced() -> tuple[GraphModule, tuple[Tensor, ...]]:
-    """A stack of three networks by `vmap`, with its gradient by the points."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 4))
-    weights = {name: w + torch.rand(3, *w.shape) for name, w in stack(select(net), 3).items()}
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_without_views_of_views_and_products_with_1_the_bits_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def graphs(found: Federation) -> list[Graph]:
+        made = found.local.network.programs._made.values()
+        return [program.__self__.graph for program in made]  # type: ignore[attr-defined]
 
-    def of_points(x: Tensor, *own: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            at = x.detach().requires_grad_()
-            found = torch.func.vmap(lambda w, one: call(net, w, (one,)))(dict(zip(weights, own, strict=True)), at)
-            value = found.logsumexp(-1)
-            return torch.autograd.grad(value.sum(), at)[0], value.detach()
-
-    x = torch.rand(3, 5, 1, 6, 6)
-    with torch.no_grad():
-        return make_fx(of_points)(x, *weights.values()), (x, *(w.detach() for w in weights.values()))
-
-
-def test_a_shortened_program_has_neither_views_of_views_nor_products_with_1_and_gives_the_same_bits() -> None:
-    program, tensors = traced()
-    before, operations = program(*tensors), len(program.graph.nodes)
-    shorten(program.graph)
-    program.graph.eliminate_dead_code()
-    program.recompile()
-    after = program(*tensors)
-    assert all(one.equal(other) and one.stride() == other.stride() for one, other in zip(before, after, strict=True))
-    assert len(program.graph.nodes) < 0.7 * operations
-    assert not program.graph.find_nodes(op="call_function", target=torch.ops.aten.mul.Scalar)
-    for node in program.graph.nodes:
-        if node.target is torch.ops.aten.view.default:
-            assert node.args[0].target is not torch.ops.aten.view.default
+    short, whole = federation(kind=kind), federation(kind=kind)
+    found = trained(short)
+    monkeypatch.setattr("fal.programs.shorten", lambda graph: None)
+    assert apart(found, trained(whole)) == 0.0
+    for graph, before in zip(graphs(short), graphs(whole), strict=True):
+        assert len(graph.nodes) < 0.85 * len(before.nodes)
+        views = graph.find_nodes(op="call_function", target=torch.ops.aten.view.default)
+        assert not any(view.args[0] in views for view in views)
 
 
 def test_a_program_that_writes_to_a_tensor_or_gives_one_back_is_not_shortened_there() -> None:
