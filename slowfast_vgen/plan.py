@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +24,12 @@ from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.metrics.config import FeaturesConfig
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
     from rich.table import Table
 
     from common.run.results import Interval
     from slowfast_vgen.planning import Plan
+    from slowfast_vgen.worlds.episode import Episodes, World
 
 ORACLE, WITH, WITHOUT = "true frames", "with fast learning", "without fast learning"
 log = logging.getLogger(__name__)
@@ -36,12 +40,12 @@ class PlanConfig:
     """What `python -m slowfast_vgen.plan` reads."""
 
     run: str = "???"
-    """Folder of a run in a world that can be acted in: rooms, maze."""
+    """Folder of a run in a world that can be acted in: rooms, maze, table."""
     episodes: int = 128
     length: int = 0
     """Chunks out; 0 takes the run's own."""
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    """Of the inverse dynamics."""
+    """Of the inverse dynamics, which the table does without."""
     device: Device | None = None
     """auto, cpu or cuda; null takes the run's own."""
 
@@ -77,17 +81,14 @@ def plan(config: PlanConfig) -> dict[str, dict[str, Interval]]:
 
 def carried_out(config: PlanConfig, folder: Path, trained: TrainConfig) -> dict[str, Plan]:
     """The plan of true frames, and those of frames generated from the first chunk on."""
-    from slowfast_vgen import planning
     from slowfast_vgen.episodes import seen
     from slowfast_vgen.evaluate import restored
     from slowfast_vgen.imagine import imagined
-    from slowfast_vgen.metrics.features import encoders
     from slowfast_vgen.worlds.episode import OUT_AND_BACK
 
     parts = restored(folder, trained)
-    world = planning.simulator(parts.world, trained.data.world)
+    read = reader(parts.world, config, trained)
     seed, length = trained.data.seed, config.length or trained.length
-    reading = encoders(parts.world, json.dumps(plain(trained.data), sort_keys=True), seed, config.features)
     episodes = parts.world.episodes(seed, "test", OUT_AND_BACK, length, 0, config.episodes)
     there = seen(episodes, parts.latents, trained.method, parts.device)
     videos = {ORACLE: episodes.frames}
@@ -95,7 +96,24 @@ def carried_out(config: PlanConfig, folder: Path, trained: TrainConfig) -> dict[
         if learning <= parts.lora.attached:
             z = imagined(parts, trained, there, learning=learning).z
             videos[row] = parts.latents.decode(z).cpu().numpy()
-    return {row: planning.carried_out(world, reading, episodes, video, seed, "test") for row, video in videos.items()}
+    return {row: read(episodes, video) for row, video in videos.items()}
+
+
+def reader(world: World, config: PlanConfig, trained: TrainConfig) -> Callable[[Episodes, ArrayLike], Plan]:
+    """What reads a plan off the frames of episodes `out_and_back` of the test split.
+
+    Raises:
+        UserError: a world of recordings.
+    """
+    from slowfast_vgen import planning
+    from slowfast_vgen.metrics.features import encoders
+    from slowfast_vgen.worlds.table import Table
+
+    if isinstance(world, Table):
+        return partial(planning.put_back, world)
+    simulator, seed = planning.simulator(world, trained.data.world), trained.data.seed
+    reading = encoders(world, json.dumps(plain(trained.data), sort_keys=True), seed, config.features)
+    return partial(planning.carried_out, simulator, reading, seed=seed, split="test")
 
 
 def intervals(plan: Plan) -> dict[str, Interval]:
@@ -114,7 +132,7 @@ def table(found: dict[str, dict[str, Interval]]) -> Table:
         [row, *(f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for each in metrics.values())]
         for row, metrics in found.items()
     ]
-    head = ["actions read off", "Dist to way-points", "distance at the end", "actions as asked for"]
+    head = ["read off", "Dist", "distance at the end", "as asked for"]
     return grid("Planning: out and back", head, rows)
 
 

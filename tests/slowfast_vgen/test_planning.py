@@ -80,7 +80,7 @@ def test_blocks_bar_the_way_and_the_null_action_stays() -> None:
 
 def test_recordings_cannot_be_acted_in() -> None:
     with pytest.raises(
-        UserError, match="data.world=driving: recordings cannot be acted in; plan with a run of rooms or"
+        UserError, match="data.world=driving: recordings cannot be acted in; plan with a run of rooms,"
     ):
         simulator(object(), "driving")  # type: ignore[arg-type]
 
@@ -92,6 +92,6 @@ def test_a_run_plans_and_the_oracle_stands_beside_it(tmp_path: Path, capsys: pyt
     found = json.loads((folder / "plan.json").read_text())
     assert list(found) == [plan.ORACLE, plan.WITHOUT, plan.WITH]
     assert all(set(row) == {"dist", "end", "agreement"} and row["dist"]["count"] == 6 for row in found.values())
-    assert "Dist to way-points" in capsys.readouterr().out
+    assert "distance at the end" in capsys.readouterr().out
     assert run_here(plan.main, f"run={folder}", "episodes=1") != 0
     assert "episodes=1: an interval needs 2 or more" in capsys.readouterr().err
