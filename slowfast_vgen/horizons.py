@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from common.data.splits import SPLITS
 from common.run.items import Item
@@ -59,15 +60,15 @@ def _of_split(parts: Parts, config: TrainConfig, split: str) -> Iterator[Item]:
         rows = range(first, min(first + size, len(clips)))
         some = clips.at(rows)
         truth = some.frames[:, -1]
-        made = {COPY: np.repeat(some.frames[:, -2, -1:], truth.shape[1], 1), **_generated(parts, config, some)}
-        for frame in (*range(truth.shape[1]), WHOLE):
-            shown = slice(None) if isinstance(frame, str) else slice(frame, frame + 1)
+        made: dict[str, NDArray[np.generic]] = {COPY: some.frames[:, -2, -1:].repeat(truth.shape[1], 1)}
+        made |= _generated(parts, config, some)
+        parted: dict[int | str, slice] = {frame + 1: slice(frame, frame + 1) for frame in range(truth.shape[1])}
+        for frame, shown in (parted | {WHOLE: slice(None)}).items():
             values = {name: psnr(frames[:, shown], truth[:, shown]) for name, frames in made.items()}
             values |= {f"{name}_gain": values[name] - values[COPY] for name in (MEAN, SAMPLE)}
-            number = frame if isinstance(frame, str) else frame + 1
             for row, own in enumerate(rows):
                 scores = {name: (float(each[row]), 1.0) for name, each in values.items()}
-                yield Item(f"{some.ids[row]}/ahead/{number}", groups[own], scores, {split: number}, split)
+                yield Item(f"{some.ids[row]}/ahead/{frame}", groups[own], scores, {split: frame}, split)
 
 
 def _clips(world: World, config: TrainConfig, split: str) -> tuple[Episodes, tuple[str, ...]]:

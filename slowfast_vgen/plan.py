@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +22,10 @@ from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.metrics.config import FeaturesConfig
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
     from rich.table import Table
 
     from common.run.results import Interval
     from slowfast_vgen.planning import Plan
-    from slowfast_vgen.worlds.episode import Episodes, World
 
 ORACLE, WITH, WITHOUT = "true frames", "with fast learning", "without fast learning"
 log = logging.getLogger(__name__)
@@ -45,7 +41,7 @@ class PlanConfig:
     length: int = 0
     """Chunks out; 0 takes the run's own."""
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    """Of the inverse dynamics, which the table does without."""
+    """Of the inverse dynamics, which the table does without, and of FVD-world."""
     device: Device | None = None
     """auto, cpu or cuda; null takes the run's own."""
 
@@ -66,54 +62,46 @@ def plan(config: PlanConfig) -> dict[str, dict[str, Interval]]:
 
     folder = Path(config.run)
     trained = stored_config(folder, TrainConfig)
-    if config.episodes < 2:
-        raise UserError(f"episodes={config.episodes}: an interval needs 2 or more")
+    if config.episodes < 3:
+        raise UserError(f"episodes={config.episodes}: an interval needs 3 or more")
     check_context(trained.method, config.run)
     runtime = replace(trained.runtime, device=config.device or trained.runtime.device)
     trained = replace(trained, runtime=runtime)
     with seeding.applied(trained.runtime, trained.seed):
-        plans = carried_out(config, folder, trained)
-    found = {row: intervals(each) for row, each in plans.items()}
+        found = carried_out(config, folder, trained)
     values = {row: {metric: asdict(each) for metric, each in metrics.items()} for row, metrics in found.items()}
     write_atomic(folder / "plan.json", json.dumps(values, indent=2) + "\n")
     return found
 
 
-def carried_out(config: PlanConfig, folder: Path, trained: TrainConfig) -> dict[str, Plan]:
-    """The plan of true frames, and those of frames generated from the first chunk on."""
+def carried_out(config: PlanConfig, folder: Path, trained: TrainConfig) -> dict[str, dict[str, Interval]]:
+    """The plan of true frames, and those of frames generated from the first chunk on.
+
+    FVD-world is that of the row's clips from the true ones; of the true frames it is that of other episodes.
+    """
     from slowfast_vgen.episodes import seen
     from slowfast_vgen.evaluate import restored
     from slowfast_vgen.imagine import imagined
+    from slowfast_vgen.metrics.features import encoders
+    from slowfast_vgen.planning import fvd, reader
     from slowfast_vgen.worlds.episode import OUT_AND_BACK
 
     parts = restored(folder, trained)
-    read = reader(parts.world, config, trained)
-    seed, length = trained.data.seed, config.length or trained.length
-    episodes = parts.world.episodes(seed, "test", OUT_AND_BACK, length, 0, config.episodes)
+    read = reader(parts.world, trained.data.world)
+    seed, length, count = trained.data.seed, config.length or trained.length, config.episodes
+    episodes, others = (parts.world.episodes(seed, "test", OUT_AND_BACK, length, first, count) for first in (0, count))
+    frozen = encoders(parts.world, json.dumps(plain(trained.data), sort_keys=True), seed, config.features)
     there = seen(episodes, parts.latents, trained.method, parts.device)
     videos = {ORACLE: episodes.frames}
     for row, learning in ((WITHOUT, False), (WITH, True)):
         if learning <= parts.lora.attached:
             z = imagined(parts, trained, there, learning=learning).z
             videos[row] = parts.latents.decode(z).cpu().numpy()
-    return {row: read(episodes, video) for row, video in videos.items()}
-
-
-def reader(world: World, config: PlanConfig, trained: TrainConfig) -> Callable[[Episodes, ArrayLike], Plan]:
-    """What reads a plan off the frames of episodes `out_and_back` of the test split.
-
-    Raises:
-        UserError: a world of recordings.
-    """
-    from slowfast_vgen import planning
-    from slowfast_vgen.metrics.features import encoders
-    from slowfast_vgen.worlds.table import Table
-
-    if isinstance(world, Table):
-        return partial(planning.put_back, world)
-    simulator, seed = planning.simulator(world, trained.data.world), trained.data.seed
-    reading = encoders(world, json.dumps(plain(trained.data), sort_keys=True), seed, config.features)
-    return partial(planning.carried_out, simulator, reading, seed=seed, split="test")
+    found = {}
+    for row, video in videos.items():
+        away = fvd(frozen, episodes.frames, others.frames if row == ORACLE else video)
+        found[row] = {**intervals(read(frozen, episodes, video, seed, "test")), "fvd": away}
+    return found
 
 
 def intervals(plan: Plan) -> dict[str, Interval]:
@@ -132,7 +120,7 @@ def table(found: dict[str, dict[str, Interval]]) -> Table:
         [row, *(f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for each in metrics.values())]
         for row, metrics in found.items()
     ]
-    head = ["read off", "Dist", "distance at the end", "as asked for"]
+    head = ["read off", "Dist", "distance at the end", "as asked for", "FVD-world"]
     return grid("Planning: out and back", head, rows)
 
 

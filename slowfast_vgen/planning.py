@@ -10,19 +10,24 @@ how far the cubes that were to be brought back lie from where they stood at firs
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from common.errors import UserError
+from common.run.results import Interval
+from common.tables.estimates import Jackknife, over_items
+from slowfast_vgen.metrics.frechet import frechet
 from slowfast_vgen.worlds.episode import OUT_AND_BACK
+from slowfast_vgen.worlds.table import Table
 
 if TYPE_CHECKING:
     from slowfast_vgen.metrics.features import Encoders
     from slowfast_vgen.worlds.episode import Episodes, World
-    from slowfast_vgen.worlds.table import Table
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -51,6 +56,21 @@ class Plan:
     """[n]: from where it ends to the starting point; on the table of the last cube, which was away longest."""
     agreement: Array
     """[n]: share of the chunks whose action is read as what was asked for; on the table, that leave the cube right."""
+
+
+Reader = Callable[["Encoders", "Episodes", ArrayLike, int, str], Plan]
+"""Encoders, episodes in truth, frames of the same perhaps generated, seed and split of them -> what is read off."""
+
+
+def reader(world: World, name: str) -> Reader:
+    """How plans are read in a world.
+
+    Raises:
+        UserError: nothing can be carried out in it.
+    """
+    if isinstance(world, Table):
+        return lambda encoders, episodes, frames, seed, split: put_back(world, episodes, frames)
+    return partial(carried_out, simulator(world, name))
 
 
 def simulator(world: World, name: str) -> Simulator:
@@ -119,3 +139,17 @@ def _ends(world: Table, frames: NDArray[np.generic], cube: Ints) -> Ints:
     last = frames[:, 1:, -1]
     seen = world.read(last.reshape(-1, *last.shape[2:])).reshape(*last.shape[:2], -1)
     return np.take_along_axis(seen, cube, 2)[..., 0]
+
+
+def fvd(encoders: Encoders, truth: NDArray[np.generic], made: NDArray[np.generic]) -> Interval:
+    """FVD-world of all pairs of chunks of videos [n, chunks, frames, height, width, 3], the interval over episodes."""
+    real, other = (encoders.motions(_pairs(video)) for video in (truth, made))
+    episodes = np.arange(len(truth)).repeat(truth.shape[1] - 1)
+    found = frechet(real, other, episodes.tolist())
+    low, high = over_items("fvd", [Jackknife.of(found.value, found.without)]).interval()
+    return Interval(found.value, len(real), low, high)
+
+
+def _pairs(video: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Clips of two chunks, as the encoders know them."""
+    return np.concatenate([video[:, :-1], video[:, 1:]], 2).reshape(-1, 2 * video.shape[2], *video.shape[3:])

@@ -9,7 +9,7 @@ import pytest
 from common.errors import UserError
 from slowfast_vgen import plan, train
 from slowfast_vgen.data import world_of
-from slowfast_vgen.planning import carried_out, put_back, simulator
+from slowfast_vgen.planning import carried_out, fvd, put_back, simulator
 from slowfast_vgen.worlds.config import DataConfig
 from slowfast_vgen.worlds.episode import OUT_AND_BACK, Episodes
 from slowfast_vgen.worlds.table import Table
@@ -96,6 +96,23 @@ def test_cubes_that_are_left_where_they_are_miss_their_places() -> None:
     assert plan.agreement.tolist() == [0.5] * 20
 
 
+class Seeing:
+    """Sees the mean colour of the first and of the last frame of clips of two chunks."""
+
+    def motions(self, clips: np.ndarray) -> np.ndarray:
+        assert clips.shape[1:] == (4, 8, 16, 3)
+        return clips[:, [0, -1]].mean((2, 3)).reshape(len(clips), -1) / 255
+
+
+def test_fvd_grows_with_what_is_not_true_and_its_interval_leaves_out_episodes() -> None:
+    frames = WORLDS["rooms"].episodes(0, "test", OUT_AND_BACK, 2, 0, 12).frames
+    near, far = frames.copy(), np.zeros_like(frames)
+    near[:2, 3] = 0
+    same, little, much = (fvd(Seeing(), frames, made) for made in (frames, near, far))  # type: ignore[arg-type]
+    assert same.value == pytest.approx(0, abs=1e-9) and same.count == 12 * 4
+    assert 0 < little.value < much.value and little.low < little.value < little.high
+
+
 def test_recordings_cannot_be_acted_in() -> None:
     with pytest.raises(UserError, match="data.world=driving: recordings cannot be acted in; plan with a run of rooms,"):
         simulator(object(), "driving")  # type: ignore[arg-type]
@@ -107,17 +124,18 @@ def test_a_run_plans_and_the_oracle_stands_beside_it(tmp_path: Path, capsys: pyt
     assert run_here(plan.main, f"run={folder}", "episodes=6", "features.steps=20", "features.batch=16") == 0
     found = json.loads((folder / "plan.json").read_text())
     assert list(found) == [plan.ORACLE, plan.WITHOUT, plan.WITH]
-    assert all(set(row) == {"dist", "end", "agreement"} and row["dist"]["count"] == 6 for row in found.values())
+    assert all(set(row) == {"dist", "end", "agreement", "fvd"} and row["dist"]["count"] == 6 for row in found.values())
     assert "distance at the end" in capsys.readouterr().out
     assert run_here(plan.main, f"run={folder}", "episodes=1") != 0
-    assert "episodes=1: an interval needs 2 or more" in capsys.readouterr().err
+    assert "episodes=1: an interval needs 3 or more" in capsys.readouterr().err
 
 
-def test_a_run_on_the_table_plans_without_inverse_dynamics(tmp_path: Path) -> None:
+def test_a_run_on_the_table_plans_and_fvd_stands_beside_that_of_other_episodes(tmp_path: Path) -> None:
     words = ("+experiment=table", *SMALL[1:], "slow.steps=2", "evaluation.ahead=0", "method=temp_lora")
     assert run_here(train.main, *words, f"loop.root={tmp_path}") == 0
     folder = only_run(tmp_path)
-    assert run_here(plan.main, f"run={folder}", "episodes=4", "length=3") == 0
+    assert run_here(plan.main, f"run={folder}", "episodes=4", "length=3", "features.steps=2") == 0
     found = json.loads((folder / "plan.json").read_text())
     assert list(found) == [plan.ORACLE, plan.WITHOUT, plan.WITH]
+    assert all(row["fvd"]["value"] > 0 and row["fvd"]["count"] == 4 * 6 for row in found.values())
     assert found[plan.ORACLE]["dist"]["value"] == 0 < found[plan.WITHOUT]["dist"]["value"]
