@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from slowfast_vgen.worlds.episode import Episodes
 
 USUAL = {
-    "split": "test", "longer": [], "controls": [], "imagined": False, "steps": 0, "fast_steps": 0, "fast_lr": 0.0,
-    "device": None, "tracker": TrackerName.none,
+    "split": "test", "longer": [], "controls": [], "imagined": False, "ahead": 0, "steps": 0, "fast_steps": 0,
+    "fast_lr": 0.0, "device": None, "tracker": TrackerName.none,
 }  # fmt: skip
 """What a calibration does not take, and the defaults."""
 LEAST = 3
@@ -55,6 +55,8 @@ class EvaluateConfig:
     """As `evaluation.controls`; [] takes the run's own."""
     imagined: bool = False
     """As `evaluation.imagined`."""
+    ahead: int = 0
+    """As `evaluation.ahead`."""
     steps: int = 0
     """Of the sampler, `diffusion.steps`; 0 takes the run's own."""
     fast_steps: int = 0
@@ -95,6 +97,7 @@ def measure(parts: Parts, config: TrainConfig, split: str = "test") -> tuple[dic
     Raises:
         UserError: a length or family that the world does not have.
     """
+    from slowfast_vgen.horizons import foreseen
     from slowfast_vgen.scoring import summarise
 
     asked = config.evaluation
@@ -103,6 +106,8 @@ def measure(parts: Parts, config: TrainConfig, split: str = "test") -> tuple[dic
     )
     if asked.imagined and split == "test":
         items += lived(parts, config, asked.test)
+    if asked.ahead and split == "test":
+        items += foreseen(parts, config)
     return summarise(items, asked.confidence), items
 
 
@@ -205,6 +210,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         longer=config.longer or own.longer,
         controls=config.controls or own.controls,
         imagined=config.imagined or own.imagined,
+        ahead=config.ahead or own.ahead,
     )
     fast = replace(trained.fast, steps=config.fast_steps or trained.fast.steps, lr=config.fast_lr or trained.fast.lr)
     diffusion = replace(trained.diffusion, steps=config.steps or trained.diffusion.steps)
@@ -213,7 +219,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     with seeding.applied(trained.runtime, trained.seed):
         metrics, _ = measure(restored(folder, trained), trained, config.split)
     who = RunIdentity("slowfast_vgen", trained.experiment, trained.method.name, trained.scale, trained.seed)
-    keys = ("episodes", "longer", "controls", "imagined", "steps", "fast_steps", "fast_lr")
+    keys = ("episodes", "longer", "controls", "imagined", "ahead", "steps", "fast_steps", "fast_lr")
     changed = {key: getattr(config, key) for key in keys}
     evaluation.report(folder, config.split, changed, metrics, who, plain(trained), config.tracker)
     return metrics

@@ -2,8 +2,8 @@
 
 `place`, `other` and `foreign` share out the generated chunks: the picture that hangs there, another one that this
 episode has shown, one that it has not. The same chunk with another memory is `place_swapped`; `gain_swapped` says what
-the own memory is better by. Slices are `place@phase_return`, `place@gap_2`, and of longer episodes `place@of4_6`: four
-chunks out, gap 6.
+the own memory is better by, in a world without a catalogue in dB of `psnr`. Slices are `place@phase_return`,
+`place@gap_2`, and of longer episodes `place@of4_6`: four chunks out, gap 6.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def items_of(episodes: Episodes, chunk: int, scores: Mapping[Control, Scores], l
     for control, other in scores.items():
         if control is not Control.own:
             named |= {f"{metric}_{control}": values for metric, values in other.items() if metric not in FIXED}
-            if "place" in named:
-                named[f"gain_{control}"] = named["place"] - other["place"]
+            judged = "place" if "place" in named else "psnr"
+            named[f"gain_{control}"] = named[judged] - other[judged]
     found = []
     for row, name in enumerate(episodes.ids):
         pairs = {metric: (float(values[row]), 1.0) for metric, values in named.items()}

@@ -60,6 +60,14 @@ def test_a_world_without_a_catalogue_has_pixels_alone():
     assert set(scores_of(WORLD, without, 4, true(4))) == {"psnr", "ssim", "copy", "ceiling"}
 
 
+def test_where_there_is_no_catalogue_the_better_memory_has_the_better_psnr():
+    without = replace(EPISODES, looks=np.full_like(EPISODES.looks, -1))
+    own, other = (scores_of(WORLD, without, 4, true(chunk)) for chunk in (4, 1))
+    found = summarise(items_of(without, 4, {Control.own: own, Control.swapped: other}), 0.95)
+    gained = found["psnr"].value - found["psnr_swapped"].value
+    assert found["gain_swapped@gap_2"].value == pytest.approx(gained) and gained > 20
+
+
 def test_ssim_is_a_hundred_times_that_of_the_generated_chunk_with_every_memory():
     noise = np.random.default_rng(0).random(true(4).shape)
     alike = ssim(noise, EPISODES.frames[:, 4])
