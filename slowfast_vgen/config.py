@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from common.engine.settings import RuleName
 from common.errors import UserError
+from common.fields import HASHED_IF_SET
 from common.run.schema import Precision, RunConfig
 from slowfast_vgen.diffusion.config import DiffusionConfig, Prediction
 from slowfast_vgen.latents.config import LatentsConfig
@@ -56,6 +57,8 @@ class EvaluationConfig:
     """Further passes over the test split, each with another memory than the episode's own."""
     imagined: bool = False
     """Also episodes that are generated from their first chunk on: do they agree with themselves?"""
+    imagined_length: int | None = field(default=None, metadata=HASHED_IF_SET)
+    """Chunks out of these; null is `length`. Of three, a place is come back to that was generated itself."""
     guidance: float = 1.0
     """Classifier-free guidance by the action; 1 is none. Not reported."""
     batch: int = 128
@@ -70,7 +73,7 @@ class EvaluationConfig:
         Raises:
             UserError: a value is out of range.
         """
-        least = {"dev": 2, "test": 2, "batch": 2, "patience": 0, "length": 1}
+        least = {"dev": 2, "test": 2, "batch": 2, "patience": 0, "length": 1, "imagined_length": 1}
         for key, low in least.items():
             if (value := getattr(self, key)) is not None and value < low:
                 raise UserError(f"evaluation.{key}={value}: use {low} or more")
