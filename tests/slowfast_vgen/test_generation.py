@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slowfast_vgen.episodes import memories, seen
-from slowfast_vgen.evaluate import batches, generated
+from slowfast_vgen.evaluate import batches, generated, lived
 from slowfast_vgen.generation import _controlled, imagined_looks, visits
 from slowfast_vgen.imagine import imagined
 from slowfast_vgen.settings import Control
@@ -95,3 +95,10 @@ def test_an_imagined_episode_has_a_picture_for_every_chunk_with_and_without_fast
     looks = imagined_looks(found, config, episodes)
     assert set(looks) == {Control.own, Control.none}
     assert all(each.shape == (3, 5) and (each[:, 0] == episodes.looks[:, 0]).all() for each in looks.values())
+
+
+def test_imagined_episodes_may_be_longer_so_that_they_come_back_to_what_they_made_up() -> None:
+    found, config = parts(*WORDS)
+    longer = replace(config, evaluation=replace(config.evaluation, imagined_length=3))
+    assert {item.slices["imagined"] for item in lived(found, config, 4)} == {2}
+    assert [item.slices["imagined"] for item in lived(found, longer, 4)] == [2, 4] * 4
