@@ -28,7 +28,7 @@ def figures(tables: Sequence[tuple[Joined, Sequence[Group]]], colours: Colours) 
             there.setdefault((run.paper, joined.scale), {}).setdefault(run.experiment, []).append(group)
     found = []
     for (paper, scale), experiments in there.items():
-        title, shown = known(paper).against_cost
+        title, shown = known(paper).comparison.against_cost
         panels, legend = [], {}
         for experiment, groups in experiments.items():
             series = [made for group in groups if (made := _series(group, shown.metric, colours)) is not None]
