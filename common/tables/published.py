@@ -11,6 +11,7 @@
     comparison:                              # columns of `scripts.tables experiment=`; the first orders the rows
       items: questions
       by: {slice: answer, first: ["yes", "no"]}
+      worth: accuracy                        # the column that the report shows against cost; else the first
       columns:
         accuracy: {metric: accuracy}
     tables:
@@ -105,6 +106,13 @@ class Comparison:
     """Slice with a column for each of its values."""
     first: tuple[str, ...] = ()
     """Its values that come before the others."""
+    worth: str = ""
+    """Title of the column that is shown against what runs cost; empty: the first."""
+
+    @property
+    def against_cost(self) -> tuple[str, Shown]:
+        """Title and content of the column that is shown against cost."""
+        return (self.worth, self.columns[self.worth]) if self.worth else self.main
 
     @property
     def main(self) -> tuple[str, Shown]:
@@ -209,6 +217,8 @@ def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
     }
     if not columns:
         raise UserError(f"{where}: a mapping of columns is needed, such as accuracy: {{metric: accuracy}}")
+    if (worth := entry.get("worth", "")) and worth not in columns:
+        raise UserError(f"{where}: worth={worth} is none of its columns {', '.join(columns)}")
     by = entry.get("by") or {}
     values = {"columns": columns, "by": by.get("slice", ""), "first": tuple(map(str, by.get("first", ())))}
     return _made(Comparison, {**entry, **values}, where)
