@@ -1,7 +1,7 @@
 """Pictures of the bench as SVG, made again of finished runs.
 
     python -m fal.theorem.drawn                                   of everything below runs, into docs/results
-    python -m fal.theorem.drawn root=elsewhere output=pictures    about a minute
+    python -m fal.theorem.drawn root=elsewhere output=pictures    half a minute
 
 Archives keep the value of every seed, by which some are drawn. Others show weights or every round, which archives do
 not keep: the first seed of their cells is measured once more with the settings of the run, and must end at its loss.
