@@ -59,6 +59,8 @@ class EvaluationConfig:
     """Also episodes that are generated from their first chunk on: do they agree with themselves?"""
     ahead: int = field(default=0, metadata=HASHED_IF_SET)
     """Clips of each split, of recordings at most, whose next chunk is foreseen frame by frame (`horizons.py`)."""
+    imagined_length: int | None = field(default=None, metadata=HASHED_IF_SET)
+    """Chunks out of these; null is `length`. Of three, a place is come back to that was generated itself."""
     guidance: float = 1.0
     """Classifier-free guidance by the action; 1 is none. Not reported."""
     batch: int = 128
@@ -73,7 +75,7 @@ class EvaluationConfig:
         Raises:
             UserError: a value is out of range.
         """
-        least = {"dev": 2, "test": 2, "batch": 2, "patience": 0, "length": 1, "ahead": 0}
+        least = {"dev": 2, "test": 2, "batch": 2, "patience": 0, "length": 1, "imagined_length": 1, "ahead": 0}
         for key, low in least.items():
             if (value := getattr(self, key)) is not None and value < low:
                 raise UserError(f"evaluation.{key}={value}: use {low} or more")

@@ -117,7 +117,8 @@ def lived(parts: Parts, config: TrainConfig, count: int) -> list[Item]:
     from slowfast_vgen.scoring import imagined_items
 
     items: list[Item] = []
-    for episodes in batches(parts, config, "test", config.length, count):
+    asked = config.evaluation.imagined_length
+    for episodes in batches(parts, config, "test", config.length if asked is None else asked, count):
         items += imagined_items(episodes, imagined_looks(parts, config, episodes))
     return items
 
@@ -144,14 +145,13 @@ def generated(
 
     items: list[Item] = []
     for length in dict.fromkeys([config.length, *longer]):
-        name = "" if length == config.length else f"of{length}"
         for episodes in batches(parts, config, split, length, count):
             for chunk, found, decoded in visits(parts, config, episodes, controls):
                 scores = {
                     control: scores_of(parts.world, episodes, chunk, frames, decoded)
                     for control, frames in found.items()
                 }
-                items += items_of(episodes, chunk, scores, name)
+                items += items_of(episodes, chunk, scores, length, longer=length != config.length)
     return items
 
 
@@ -226,13 +226,15 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
 
 
 def calibrated(config: EvaluateConfig) -> Calibration:
-    """Score true videos of the world of a run, and spoilt ones; writes `calibration.json` into its folder.
+    """Score true videos of the world of a run, and spoilt ones; writes `calibration.json` into its folder, and for the
+    report `table.jsonl`.
 
     Raises:
         UserError: no such run, the data are gone, or the cache of the encoders cannot be written.
     """
     from common.run import seeding
-    from common.run.files import write_atomic
+    from common.run.files import write_atomic, write_json_lines
+    from common.run.folder import TABLE
     from common.run.stored import stored_config
     from slowfast_vgen.calibration import COUNT, calibrate
     from slowfast_vgen.data import world_of
@@ -246,6 +248,7 @@ def calibrated(config: EvaluateConfig) -> Calibration:
         found = calibrate(world, frozen, seed, config.episodes or COUNT)
     known = {"encoders": dict(frozen.digests), "right_on_dev": frozen.right, "surprises": found.surprises()}
     write_atomic(folder / "calibration.json", json.dumps(asdict(found) | known, indent=2) + "\n")
+    write_json_lines(folder / TABLE, found.lines())
     return found
 
 

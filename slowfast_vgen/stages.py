@@ -82,9 +82,6 @@ def begin_outer(parts: Parts, config: TrainConfig, optimiser: Optimiser) -> None
     parts.slow.settle()
     if config.method.stage in (Stage.loop, Stage.meta):
         parts.lora.attach()
-        if config.method.stage is Stage.loop:  # Theta is never stepped on
-            for weight in parts.lora.adapter.matrices().values():
-                weight.requires_grad_(False)
         if config.fast.first_move is not None:
             calibrate(parts.lora, training_episodes(parts, config, 0), config.fast.first_move)
     optimiser.begin_second()
