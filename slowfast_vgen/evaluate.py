@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
@@ -24,10 +24,11 @@ from slowfast_vgen.metrics.config import FeaturesConfig
 from slowfast_vgen.settings import Control
 
 if TYPE_CHECKING:
-    from common.run.items import Item
+    from common.run.items import Item, OfAll
     from common.run.results import Interval
     from slowfast_vgen.build import Parts
     from slowfast_vgen.calibration import Calibration
+    from slowfast_vgen.close import Close
     from slowfast_vgen.worlds.episode import Episodes
 
 USUAL = {
@@ -89,21 +90,45 @@ class EvaluateConfig:
 ConfigStore.instance().store(name="slowfast_vgen_evaluate_schema", node=EvaluateConfig)
 
 
-def measure(parts: Parts, config: TrainConfig, split: str = "test") -> tuple[dict[str, Interval], list[Item]]:
-    """What a run reports of a split: metrics with intervals, and the items.
+class Measured(NamedTuple):
+    """What a run reports of a split."""
+
+    metrics: dict[str, Interval]
+    items: list[Item]
+    sets: dict[str, OfAll]
+    """Numbers that only all items together have."""
+
+
+def measure(parts: Parts, config: TrainConfig, split: str = "test") -> Measured:
+    """Generate a split and score it; of the test split also what `evaluation.imagined` and `evaluation.videos` ask for.
 
     Raises:
-        UserError: a length or family that the world does not have.
+        UserError: a length or family that the world does not have, or weights of a metric's network are missing.
     """
-    from slowfast_vgen.scoring import summarise
+    from slowfast_vgen.scoring import interval_of_all, summarise
 
-    asked = config.evaluation
-    items = generated(
-        parts, config, split, asked.dev if split == "dev" else asked.test, controls_of(config), asked.longer
-    )
+    asked, close = config.evaluation, None
+    sets: dict[str, OfAll] = {}
+    metrics: dict[str, Interval] = {}
+    if asked.videos and split == "test":
+        from slowfast_vgen.close import Close
+        from slowfast_vgen.long import planned, walked
+        from slowfast_vgen.metrics.lens import lens_of
+
+        lens = lens_of(parts.world, config.data, config.features)
+        close = Close(parts, config, lens)
+    count = asked.dev if split == "dev" else asked.test
+    items = generated(parts, config, split, count, controls_of(config), asked.longer, close)
     if asked.imagined and split == "test":
         items += lived(parts, config, asked.test)
-    return summarise(items, asked.confidence), items
+    if close is not None:
+        sets |= close.sets()
+        for found in (walked(parts, config, lens), planned(parts, config, lens)):
+            items += found.items
+            sets |= found.sets
+            metrics |= found.metrics
+    whole = {name: interval_of_all(name, each, asked.confidence) for name, each in sets.items()}
+    return Measured(summarise(items, asked.confidence) | whole | metrics, items, sets)
 
 
 def lived(parts: Parts, config: TrainConfig, count: int) -> list[Item]:
@@ -129,10 +154,12 @@ def generated(
     count: int,
     controls: Sequence[Control] = (),
     longer: Sequence[int] = (),
+    close: Close | None = None,
 ) -> list[Item]:
     """Items of the visits of `count` episodes, and of as many of each further length.
 
-    With the episodes' own memories if the network has an adapter, and then with others as well.
+    With the episodes' own memories if the network has an adapter, and then with others as well. `close` looks at the
+    own ones of the test's own length.
     """
     from slowfast_vgen.generation import visits
     from slowfast_vgen.scoring import items_of, scores_of
@@ -146,18 +173,18 @@ def generated(
                     control: scores_of(parts.world, episodes, chunk, frames, decoded)
                     for control, frames in found.items()
                 }
+                if close is not None and not name:
+                    scores[Control.own] |= close.scores(episodes, chunk, found[Control.own])
                 items += items_of(episodes, chunk, scores, name)
     return items
 
 
 def batches(parts: Parts, config: TrainConfig, split: str, length: int, count: int) -> Iterator[Episodes]:
     """The first `count` episodes of a split, some at a time and never one alone."""
-    many = -(-count // config.evaluation.batch)
-    first = 0
-    for number in range(many):
-        size = count // many + (number < count % many)
+    from slowfast_vgen.episodes import stacks
+
+    for first, size in stacks(count, config.evaluation.batch):
         yield parts.world.episodes(config.data.seed, split, config.evaluation.family, length, first, size)
-        first += size
 
 
 def restored(folder: Path, config: TrainConfig) -> Parts:
@@ -211,7 +238,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     runtime = replace(trained.runtime, device=config.device or trained.runtime.device)
     trained = replace(trained, evaluation=asked, fast=fast, diffusion=diffusion, runtime=runtime)
     with seeding.applied(trained.runtime, trained.seed):
-        metrics, _ = measure(restored(folder, trained), trained, config.split)
+        metrics = measure(restored(folder, trained), trained, config.split).metrics
     who = RunIdentity("slowfast_vgen", trained.experiment, trained.method.name, trained.scale, trained.seed)
     keys = ("episodes", "longer", "controls", "imagined", "steps", "fast_steps", "fast_lr")
     changed = {key: getattr(config, key) for key in keys}
@@ -230,15 +257,15 @@ def calibrated(config: EvaluateConfig) -> Calibration:
     from common.run.stored import stored_config
     from slowfast_vgen.calibration import COUNT, calibrate
     from slowfast_vgen.data import world_of
-    from slowfast_vgen.metrics.features import encoders
+    from slowfast_vgen.metrics.lens import lens_of
 
     folder = Path(config.run)
     trained = stored_config(folder, TrainConfig)
     with seeding.applied(trained.runtime, trained.seed):
         world, seed = world_of(trained.data), trained.data.seed
-        frozen = encoders(world, json.dumps(plain(trained.data), sort_keys=True), seed, config.features)
-        found = calibrate(world, frozen, seed, config.episodes or COUNT)
-    known = {"encoders": dict(frozen.digests), "right_on_dev": frozen.right, "surprises": found.surprises()}
+        lens = lens_of(world, trained.data, config.features)
+        found = calibrate(world, lens, seed, config.episodes or COUNT)
+    known = {"encoders": dict(lens.own.digests), "right_on_dev": lens.own.right, "surprises": found.surprises()}
     write_atomic(folder / "calibration.json", json.dumps(asdict(found) | known, indent=2) + "\n")
     return found
 

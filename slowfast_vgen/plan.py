@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.run.entry import entry
-from common.run.schema import Device, plain, to_typed
+from common.run.schema import Device, to_typed
 from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.metrics.config import FeaturesConfig
 
@@ -81,13 +81,13 @@ def carried_out(config: PlanConfig, folder: Path, trained: TrainConfig) -> dict[
     from slowfast_vgen.episodes import seen
     from slowfast_vgen.evaluate import restored
     from slowfast_vgen.imagine import imagined
-    from slowfast_vgen.metrics.features import encoders
+    from slowfast_vgen.metrics.lens import lens_of
     from slowfast_vgen.worlds.episode import OUT_AND_BACK
 
     parts = restored(folder, trained)
     world = planning.simulator(parts.world, trained.data.world)
     seed, length = trained.data.seed, config.length or trained.length
-    reading = encoders(parts.world, json.dumps(plain(trained.data), sort_keys=True), seed, config.features)
+    lens = lens_of(parts.world, trained.data, config.features)
     episodes = parts.world.episodes(seed, "test", OUT_AND_BACK, length, 0, config.episodes)
     there = seen(episodes, parts.latents, trained.method, parts.device)
     videos = {ORACLE: episodes.frames}
@@ -95,7 +95,7 @@ def carried_out(config: PlanConfig, folder: Path, trained: TrainConfig) -> dict[
         if learning <= parts.lora.attached:
             z = imagined(parts, trained, there, learning=learning).z
             videos[row] = parts.latents.decode(z).cpu().numpy()
-    return {row: planning.carried_out(world, reading, episodes, video, seed, "test") for row, video in videos.items()}
+    return {row: planning.carried_out(world, lens, episodes, video, seed, "test") for row, video in videos.items()}
 
 
 def intervals(plan: Plan) -> dict[str, Interval]:

@@ -17,7 +17,7 @@ from common.errors import UserError
 from slowfast_vgen.worlds.episode import OUT_AND_BACK
 
 if TYPE_CHECKING:
-    from slowfast_vgen.metrics.features import Encoders
+    from slowfast_vgen.metrics.lens import Lens
     from slowfast_vgen.worlds.episode import Episodes, World
 
 Array = NDArray[np.float64]
@@ -59,33 +59,38 @@ def simulator(world: World, name: str) -> Simulator:
     return world  # type: ignore[return-value]
 
 
-def carried_out(
-    world: Simulator, encoders: Encoders, episodes: Episodes, frames: ArrayLike, seed: int, split: str
-) -> Plan:
+def carried_out(world: Simulator, lens: Lens, episodes: Episodes, frames: ArrayLike, seed: int, split: str) -> Plan:
     """Read the actions off episodes `out_and_back`, carry them out from the true start, and see where they lead.
 
     Args:
         world: of the episodes.
-        encoders: their inverse dynamics.
+        lens: with their inverse dynamics.
         episodes: in truth.
         frames: of the same episodes, perhaps generated [n, chunks, frames, height, width, 3].
         seed: of the episodes.
         split: of the episodes.
     """
-    shown = np.asarray(frames)
-    count, chunks, length = shown.shape[:3]
-    video = shown.reshape(count, chunks * length, *shown.shape[3:])
-    read = np.stack(
-        [encoders.actions(video[:, chunk * length - 1 : (chunk + 1) * length], given=1) for chunk in range(1, chunks)],
-        1,
-    )
+    taken = read(lens, np.asarray(frames))
     items = np.array([int(name.rsplit("/", 1)[1]) for name in episodes.ids])
-    way = world.follow(seed, split, OUT_AND_BACK, items, episodes.places[:, 0], read)
-    out = chunks // 2
+    way = world.follow(seed, split, OUT_AND_BACK, items, episodes.places[:, 0], taken)
+    out = episodes.chunks // 2
     points, back = episodes.places[:, :out], way[:, out - 1 :]  # the turning point begins the way back
     apart = world.distance(points[:, :, None], back[:, None])
     return Plan(
         dist=apart.min(2).mean(1),
         end=world.distance(way[:, -1], episodes.places[:, 0]),
-        agreement=(read == episodes.actions[:, 1:]).mean(1),
+        agreement=(taken == episodes.actions[:, 1:]).mean(1),
     )
+
+
+def read(lens: Lens, frames: NDArray[np.generic]) -> Ints:
+    """The actions [n, chunks - 1] that the chunks after the first seem to take.
+
+    Args:
+        lens: with the inverse dynamics of the world.
+        frames: [n, chunks, frames, height, width, 3].
+    """
+    count, chunks, length = frames.shape[:3]
+    video = frames.reshape(count, chunks * length, *frames.shape[3:])
+    shown = (video[:, chunk * length - 1 : (chunk + 1) * length] for chunk in range(1, chunks))
+    return np.stack([lens.actions(each, given=1) for each in shown], 1)

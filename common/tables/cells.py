@@ -135,6 +135,10 @@ class Axis:
     """Of a column; None: what its unit says."""
     role: Role | None = None
     """Of a row; None: that of its method."""
+    claim: str = ""
+    """Of a row, what the paper claims of it beside the row that it is `against`; the verdict is whether it holds."""
+    most: float | None = None
+    """Of a row with a claim that is against no other: the largest value, in the column's unit, with which it holds."""
     note: str = ""
 
 

@@ -7,6 +7,7 @@
       shortcuts: {role: rule}
     rules:                                   # metrics of runs of rules that are not just another rule
       accuracy_chance: {role: chance, title: Chance}
+    told: faithful                           # a property of the configuration; each row of a table says it of its runs
     comparison:                              # columns of `scripts.tables experiment=`; the first orders the rows
       items: questions
       by: {slice: answer, first: ["yes", "no"]}
@@ -40,6 +41,9 @@ that ends in `@column` counts only the items of the column's metric: `accuracy_*
 A column's `unit`, `higher_is_better` and `kind` (share, count, quality) are those of its table unless it says its own;
 without a `kind`, per cent are shares and all else qualities. A row's `role` (method, baseline, control, rule, chance)
 is that of its method in `methods` unless it says its own.
+
+A row with a `claim` (a sentence) is said to be better than the one it is `against`, or, without one, to be at `most` so
+much: its verdict is whether that holds, fails or is not decided, whatever was published.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +58,7 @@ from common.tables.cells import FILE, Axis, Measure, Role, Table, key_of, merged
 from common.tables.intervals import Kind
 
 T = TypeVar("T")
-OF_COLUMNS, OF_ROWS = ("unit", "higher_is_better", "kind"), ("role",)
+OF_COLUMNS, OF_ROWS = ("unit", "higher_is_better", "kind"), ("role", "claim", "most")
 """Keys that say nothing about the other axis."""
 
 
@@ -124,6 +128,8 @@ class Paper:
     methods: Mapping[str, Method] = field(default_factory=dict)
     rules: Mapping[str, Rule] = field(default_factory=dict)
     comparison: Comparison = Comparison()
+    told: str = ""
+    """Property of its configuration that each row of its tables tells of its runs."""
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -195,7 +201,8 @@ def parse(paper: str, text: str) -> Paper:
     tables = {str(name): _table(paper, str(name), value, where, methods) for name, value in content["tables"].items()}
     title = content.get("title", paper.upper())
     shown = _comparison(content["comparison"], f"{where}: comparison") if "comparison" in content else Comparison()
-    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown)
+    told = str(content.get("told", ""))
+    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown, told)
 
 
 def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
@@ -224,6 +231,10 @@ def _table(paper: str, name: str, value: Any, where: str, methods: Mapping[str, 
     roles = {key: row.role or _role(table, row, methods) for key, row in table.rows.items()}
     table = replace(table, rows={key: replace(row, role=roles[key]) for key, row in table.rows.items()})
     for key, row in table.rows.items():
+        if row.claim and not row.against and row.most is None:
+            raise UserError(
+                f"{where}, row {key}: a claim needs the row that it is `against`, or a value that is its `most`"
+            )
         for names, there in ((row.values, table.columns), (row.skip, table.columns), (_some(row.against), table.rows)):
             if strange := [each for each in names if each not in there]:
                 raise UserError(f"{where}, row {key}: {strange[0]} is none of {', '.join(there)}")
