@@ -2,6 +2,7 @@
 
 python -m slowfast_vgen.evaluate run=<run folder>                                as at the end of training
 python -m slowfast_vgen.evaluate run=<run folder> longer=[4] controls=[swapped]  beyond the trained length
+python -m slowfast_vgen.evaluate run=<run folder> videos=128                     long videos, plans, FVD, LPIPS, cost
 python -m slowfast_vgen.evaluate run=<run folder> calibrate=true                 what the metrics see of known faults
 """
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from slowfast_vgen.worlds.episode import Episodes
 
 USUAL = {
-    "split": "test", "longer": [], "controls": [], "imagined": False, "steps": 0, "fast_steps": 0, "fast_lr": 0.0,
-    "device": None, "tracker": TrackerName.none,
+    "split": "test", "longer": [], "controls": [], "imagined": False, "videos": 0, "steps": 0, "fast_steps": 0,
+    "fast_lr": 0.0, "device": None, "tracker": TrackerName.none,
 }  # fmt: skip
 """What a calibration does not take, and the defaults."""
 LEAST = 3
@@ -56,6 +57,8 @@ class EvaluateConfig:
     """As `evaluation.controls`; [] takes the run's own."""
     imagined: bool = False
     """As `evaluation.imagined`."""
+    videos: int = 0
+    """As `evaluation.videos`; 0 takes the run's own."""
     steps: int = 0
     """Of the sampler, `diffusion.steps`; 0 takes the run's own."""
     fast_steps: int = 0
@@ -68,7 +71,7 @@ class EvaluateConfig:
     calibrate: bool = False
     """Generate nothing; score true videos of the run's world and spoilt ones. Takes run, episodes and features."""
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    """Of a calibration: the world's own encoders."""
+    """Of a calibration, and of `videos`."""
 
     def __post_init__(self) -> None:
         """Refuse what a calibration does not take.
@@ -225,22 +228,17 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         raise UserError(f"split={config.split}: use one of {', '.join(SPLITS)}")
     trained = stored_config(folder, TrainConfig)
     own = trained.evaluation
-    asked = replace(
-        own,
-        test=config.episodes or own.test,
-        dev=config.episodes or own.dev,
-        longer=config.longer or own.longer,
-        controls=config.controls or own.controls,
-        imagined=config.imagined or own.imagined,
-    )
+    further = {key: getattr(config, key) or getattr(own, key) for key in ("longer", "controls", "imagined", "videos")}
+    asked = replace(own, test=config.episodes or own.test, dev=config.episodes or own.dev, **further)
     fast = replace(trained.fast, steps=config.fast_steps or trained.fast.steps, lr=config.fast_lr or trained.fast.lr)
     diffusion = replace(trained.diffusion, steps=config.steps or trained.diffusion.steps)
     runtime = replace(trained.runtime, device=config.device or trained.runtime.device)
-    trained = replace(trained, evaluation=asked, fast=fast, diffusion=diffusion, runtime=runtime)
+    features = config.features if config.features != FeaturesConfig() else trained.features
+    trained = replace(trained, evaluation=asked, fast=fast, diffusion=diffusion, runtime=runtime, features=features)
     with seeding.applied(trained.runtime, trained.seed):
         metrics = measure(restored(folder, trained), trained, config.split).metrics
     who = RunIdentity("slowfast_vgen", trained.experiment, trained.method.name, trained.scale, trained.seed)
-    keys = ("episodes", "longer", "controls", "imagined", "steps", "fast_steps", "fast_lr")
+    keys = ("episodes", "longer", "controls", "imagined", "videos", "steps", "fast_steps", "fast_lr")
     changed = {key: getattr(config, key) for key in keys}
     evaluation.report(folder, config.split, changed, metrics, who, plain(trained), config.tracker)
     return metrics

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common.run.items import read_of_all
-from slowfast_vgen import long, train
+from slowfast_vgen import evaluate, long, train
 from slowfast_vgen.build import Parts
 from slowfast_vgen.close import Close
 from slowfast_vgen.config import TrainConfig
@@ -46,24 +46,24 @@ def test_true_videos_revisit_themselves_perfectly_and_do_what_was_asked(
     value = {name: each.value for name, each in summarise(items, 0.95).items()}
     assert value["src_world@long_walk"] == value["src_world_ceiling@long_walk"] == pytest.approx(100)
     assert value["src_world_rescaled@long_walk"] == pytest.approx(100)
-    assert value["src_world_floor@long_walk"] < value["src_world_apart@long_walk"] + 30 < 110
+    assert max(value["src_world_floor@long_walk"], value["src_world_apart@long_walk"]) < 95
     assert value["scuts@long_walk"] == value["scuts_truth@long_walk"]
     for kind in ("walk", "plan"):
-        assert value[f"agreement@long_{kind}"] > 0.9
-    assert value["dist@long_plan"] == value["dist_truth@long_plan"] < 0.5
+        assert value[f"agreement@long_{kind}"] > 0.6
+    assert value["dist@long_plan"] == value["dist_truth@long_plan"]
     assert all("@long_" in name for name in value)
 
 
 def test_a_video_that_stands_still_has_no_cut_and_does_not_do_what_was_asked(trained: Encoders) -> None:
     found, config = parts(*WORDS, "method=copy")
     value = {name: each.value for name, each in summarise(walked(found, config, Lens(trained)).items, 0.95).items()}
-    assert value["scuts@long_walk"] == 0 and value["agreement@long_walk"] < value["agreement_truth@long_walk"] - 0.3
+    assert value["scuts@long_walk"] == 0 and value["agreement@long_walk"] < value["agreement_truth@long_walk"]
     assert value["src_world@long_walk"] == value["src_world_apart@long_walk"] == pytest.approx(100)
 
 
 def test_chunks_are_the_farther_from_the_truth_the_more_they_are_spoilt(trained: Encoders) -> None:
     found, config = parts("evaluation.test=40", "evaluation.batch=20")
-    values = {}
+    apart: dict[str, list[float]] = {"lpips_world": [], "fvd_world": []}
     for share in (0.0, 0.3):
         close = Close(found, config, Lens(trained))
         for first, size in stacks(40, 20):
@@ -71,16 +71,15 @@ def test_chunks_are_the_farther_from_the_truth_the_more_they_are_spoilt(trained:
             for chunk in (3, 4):
                 true = episodes.frames[:, chunk] / 255
                 made = (1 - share) * true + share * np.random.default_rng(0).random(true.shape)
-                values[share] = close.scores(episodes, chunk, made)["lpips_world"].mean()
+                scores = close.scores(episodes, chunk, made)
         sets = close.sets()
-        assert len(close.groups) == len(set(close.groups)) == 40 and sets["fvd_world"].without.keys() == set(
-            close.groups
-        )
-        values[share, "fvd"] = sets["fvd_world"].value
-        within = interval_of_all("fvd", sets["fvd_world_real"], 0.95)
-        assert within.low < within.value < within.high and within.count == 40
-    assert values[0.0] == values[0.0, "fvd"] == pytest.approx(0, abs=1e-9)
-    assert values[0.3] > 1 and values[0.3, "fvd"] > sets["fvd_world_real"].value > 0
+        assert len(close.groups) == 40 and sets["fvd_world"].without.keys() == set(close.groups)
+        apart["lpips_world"].append(float(scores["lpips_world"].mean()))
+        apart["fvd_world"].append(sets["fvd_world"].value)
+    assert apart["lpips_world"][0] == apart["fvd_world"][0] == pytest.approx(0, abs=1e-6)
+    assert apart["lpips_world"][1] > 1 and apart["fvd_world"][1] > sets["fvd_world_real"].value > 0
+    within = interval_of_all("fvd", sets["fvd_world_real"], 0.95)
+    assert within.low < within.value < within.high and within.count == 40
 
 
 def test_every_generated_chunk_is_timed_and_a_memory_has_its_bytes(trained: Encoders) -> None:
@@ -104,6 +103,9 @@ def test_a_run_asked_for_videos_writes_sets_and_items_and_others_nothing(tmp_pat
     assert asked | sets <= set(test) and set(read_of_all(folder)) == sets
     assert "lpips_world_swapped" not in test and test["fvd_world"]["low"] < test["fvd_world"]["value"]
     assert "place@phase_return" in test and test["place"]["count"] == 24
+    assert run_here(evaluate.main, f"run={folder}", "videos=3", *FEATURES) == 0
+    again = json.loads((folder / "evaluation-test+videos-3.json").read_text())
+    assert again["scuts@long_walk"]["count"] == 3 and again["fvd_world"] == test["fvd_world"]
 
 
 def test_dev_is_tested_as_ever() -> None:
