@@ -13,7 +13,7 @@ from common.run.items import OfAll
 from slowfast_vgen.build import Parts
 from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.metrics.frechet import frechet
-from slowfast_vgen.metrics.lens import Lens
+from slowfast_vgen.metrics.lens import Lens, lens_of
 from slowfast_vgen.metrics.pixels import whole
 from slowfast_vgen.worlds.episode import Episodes
 
@@ -24,9 +24,14 @@ REAL = "real"
 class Close:
     """Collects the chunks of a test, batch by batch."""
 
-    def __init__(self, parts: Parts, config: TrainConfig, lens: Lens) -> None:
-        """`config`: of the test whose chunks come."""
-        self.world, self.config, self.lens = parts.world, config, lens
+    def __init__(self, parts: Parts, config: TrainConfig, lens: Lens | None = None) -> None:
+        """For the chunks of a test; without a `lens` the one that the settings name.
+
+        Raises:
+            UserError: as `lens_of`.
+        """
+        self.world, self.config = parts.world, config
+        self.lens = lens or lens_of(parts.world, config.data, config.features)
         self.groups: list[str] = []
         self.clips: dict[str, list[Array]] = {"true": [], "made": [], REAL: []}
 

@@ -63,6 +63,10 @@ class EvaluationConfig:
     videos: int = field(default=0, metadata=HASHED_IF_SET)
     """Long test videos, generated from their first chunk on: scene cuts, SRC, actions, cost (`slowfast_vgen.long`);
     with them LPIPS and FVD of the test chunks, and plans. 0: none of these."""
+    ahead: int = field(default=0, metadata=HASHED_IF_SET)
+    """Clips of each split, of recordings at most, whose next chunk is foreseen frame by frame (`horizons.py`)."""
+    imagined_length: int | None = field(default=None, metadata=HASHED_IF_SET)
+    """Chunks out of these; null is `length`. Of three, a place is come back to that was generated itself."""
     guidance: float = 1.0
     """Classifier-free guidance by the action; 1 is none. Not reported."""
     batch: int = 128
@@ -77,7 +81,8 @@ class EvaluationConfig:
         Raises:
             UserError: a value is out of range.
         """
-        least = {"dev": 2, "test": 2, "batch": 2, "patience": 0, "length": 1, "videos": 0}
+        least = {"dev": 2, "test": 2, "batch": 2, "patience": 0, "length": 1, "imagined_length": 1, "ahead": 0}
+        least |= {"videos": 0}
         for key, low in least.items():
             if (value := getattr(self, key)) is not None and value < low:
                 raise UserError(f"evaluation.{key}={value}: use {low} or more")
@@ -156,6 +161,11 @@ class TrainConfig(RunConfig):
     def slow_steps(self) -> int:
         """Steps of slow learning."""
         return 0 if self.method.copies else self.slow.steps
+
+    @property
+    def clip(self) -> int:
+        """Chunks of a clip of slow learning."""
+        return 2 if self.method.context is Context.none else self.slow.walk
 
     @property
     def outer_steps(self) -> int:

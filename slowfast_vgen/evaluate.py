@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from slowfast_vgen.worlds.episode import Episodes
 
 USUAL = {
-    "split": "test", "longer": [], "controls": [], "imagined": False, "videos": 0, "steps": 0, "fast_steps": 0,
-    "fast_lr": 0.0, "device": None, "tracker": TrackerName.none,
+    "split": "test", "longer": [], "controls": [], "imagined": False, "ahead": 0, "videos": 0, "steps": 0,
+    "fast_steps": 0, "fast_lr": 0.0, "device": None, "tracker": TrackerName.none,
 }  # fmt: skip
 """What a calibration does not take, and the defaults."""
 LEAST = 3
@@ -57,6 +57,8 @@ class EvaluateConfig:
     """As `evaluation.controls`; [] takes the run's own."""
     imagined: bool = False
     """As `evaluation.imagined`."""
+    ahead: int = 0
+    """As `evaluation.ahead`."""
     videos: int = 0
     """As `evaluation.videos`; 0 takes the run's own."""
     steps: int = 0
@@ -108,6 +110,8 @@ def measure(parts: Parts, config: TrainConfig, split: str = "test") -> Measured:
     Raises:
         UserError: a length or family that the world does not have, or weights of a metric's network are missing.
     """
+    from slowfast_vgen.horizons import foreseen
+    from slowfast_vgen.long import filmed
     from slowfast_vgen.scoring import interval_of_all, summarise
 
     asked, close = config.evaluation, None
@@ -115,21 +119,17 @@ def measure(parts: Parts, config: TrainConfig, split: str = "test") -> Measured:
     metrics: dict[str, Interval] = {}
     if asked.videos and split == "test":
         from slowfast_vgen.close import Close
-        from slowfast_vgen.long import planned, walked
-        from slowfast_vgen.metrics.lens import lens_of
 
-        lens = lens_of(parts.world, config.data, config.features)
-        close = Close(parts, config, lens)
+        close = Close(parts, config)
     count = asked.dev if split == "dev" else asked.test
     items = generated(parts, config, split, count, controls_of(config), asked.longer, close)
     if asked.imagined and split == "test":
         items += lived(parts, config, asked.test)
+    if asked.ahead and split == "test":
+        items += foreseen(parts, config)
     if close is not None:
-        sets |= close.sets()
-        for found in (walked(parts, config, lens), planned(parts, config, lens)):
-            items += found.items
-            sets |= found.sets
-            metrics |= found.metrics
+        found = filmed(parts, config, close.lens)
+        items, sets, metrics = items + found.items, close.sets() | found.sets, found.metrics
     whole = {name: interval_of_all(name, each, asked.confidence) for name, each in sets.items()}
     return Measured(summarise(items, asked.confidence) | whole | metrics, items, sets)
 
@@ -140,7 +140,8 @@ def lived(parts: Parts, config: TrainConfig, count: int) -> list[Item]:
     from slowfast_vgen.scoring import imagined_items
 
     items: list[Item] = []
-    for episodes in batches(parts, config, "test", config.length, count):
+    asked = config.evaluation.imagined_length
+    for episodes in batches(parts, config, "test", config.length if asked is None else asked, count):
         items += imagined_items(episodes, imagined_looks(parts, config, episodes))
     return items
 
@@ -169,16 +170,15 @@ def generated(
 
     items: list[Item] = []
     for length in dict.fromkeys([config.length, *longer]):
-        name = "" if length == config.length else f"of{length}"
         for episodes in batches(parts, config, split, length, count):
             for chunk, found, decoded in visits(parts, config, episodes, controls):
                 scores = {
                     control: scores_of(parts.world, episodes, chunk, frames, decoded)
                     for control, frames in found.items()
                 }
-                if close is not None and not name:
+                if close is not None and length == config.length:
                     scores[Control.own] |= close.scores(episodes, chunk, found[Control.own])
-                items += items_of(episodes, chunk, scores, name)
+                items += items_of(episodes, chunk, scores, length, longer=length != config.length)
     return items
 
 
@@ -228,7 +228,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         raise UserError(f"split={config.split}: use one of {', '.join(SPLITS)}")
     trained = stored_config(folder, TrainConfig)
     own = trained.evaluation
-    further = {key: getattr(config, key) or getattr(own, key) for key in ("longer", "controls", "imagined", "videos")}
+    keys = ("longer", "controls", "imagined", "ahead", "videos")
+    further = {key: getattr(config, key) or getattr(own, key) for key in keys}
     asked = replace(own, test=config.episodes or own.test, dev=config.episodes or own.dev, **further)
     fast = replace(trained.fast, steps=config.fast_steps or trained.fast.steps, lr=config.fast_lr or trained.fast.lr)
     diffusion = replace(trained.diffusion, steps=config.steps or trained.diffusion.steps)
@@ -238,20 +239,22 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     with seeding.applied(trained.runtime, trained.seed):
         metrics = measure(restored(folder, trained), trained, config.split).metrics
     who = RunIdentity("slowfast_vgen", trained.experiment, trained.method.name, trained.scale, trained.seed)
-    keys = ("episodes", "longer", "controls", "imagined", "videos", "steps", "fast_steps", "fast_lr")
+    keys = ("episodes", *keys, "steps", "fast_steps", "fast_lr")
     changed = {key: getattr(config, key) for key in keys}
     evaluation.report(folder, config.split, changed, metrics, who, plain(trained), config.tracker)
     return metrics
 
 
 def calibrated(config: EvaluateConfig) -> Calibration:
-    """Score true videos of the world of a run, and spoilt ones; writes `calibration.json` into its folder.
+    """Score true videos of the world of a run, and spoilt ones; writes `calibration.json` into its folder, and for the
+    report `table.jsonl`.
 
     Raises:
         UserError: no such run, the data are gone, or the cache of the encoders cannot be written.
     """
     from common.run import seeding
-    from common.run.files import write_atomic
+    from common.run.files import write_atomic, write_json_lines
+    from common.run.folder import TABLE
     from common.run.stored import stored_config
     from slowfast_vgen.calibration import COUNT, calibrate
     from slowfast_vgen.data import world_of
@@ -265,6 +268,7 @@ def calibrated(config: EvaluateConfig) -> Calibration:
         found = calibrate(world, lens, seed, config.episodes or COUNT)
     known = {"encoders": dict(lens.own.digests), "right_on_dev": lens.own.right, "surprises": found.surprises()}
     write_atomic(folder / "calibration.json", json.dumps(asdict(found) | known, indent=2) + "\n")
+    write_json_lines(folder / TABLE, found.lines())
     return found
 
 

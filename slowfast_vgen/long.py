@@ -22,10 +22,9 @@ from slowfast_vgen.episodes import seen, stacks
 from slowfast_vgen.imagine import Spent, imagined
 from slowfast_vgen.metrics import revisit
 from slowfast_vgen.metrics.cuts import cuts
-from slowfast_vgen.metrics.frechet import frechet
 from slowfast_vgen.metrics.lens import Lens
 from slowfast_vgen.metrics.pixels import whole
-from slowfast_vgen.planning import carried_out, read, simulator
+from slowfast_vgen.planning import can_be_acted_in, fvd, read, reader
 from slowfast_vgen.worlds.episode import OUT_AND_BACK, Episodes
 
 LONG, WALK, PLAN = "long", "walk", "plan"
@@ -57,6 +56,12 @@ class _Walks:
     true: Array
 
 
+def filmed(parts: Parts, config: TrainConfig, lens: Lens) -> Found:
+    """All that `evaluation.videos` asks for beyond the test's own chunks."""
+    walks, plans = walked(parts, config, lens), planned(parts, config, lens)
+    return Found([*walks.items, *plans.items], plans.sets, walks.metrics)
+
+
 def walked(parts: Parts, config: TrainConfig, lens: Lens) -> Found:
     """`evaluation.videos` walks: `scuts`, `agreement`, SRC with its scale, and seconds and bytes of generating them."""
     world, count = parts.world, config.evaluation.videos
@@ -75,22 +80,20 @@ def planned(parts: Parts, config: TrainConfig, lens: Lens) -> Found:
     """Ways out and back of the test split: `dist`, `agreement`, and the distance of their last chunks from true ones;
     nothing in a world that cannot be acted in.
     """
-    if not hasattr(parts.world, "follow"):
+    if not can_be_acted_in(parts.world):
         return Found()
-    world, seed = simulator(parts.world, config.data.world), config.data.seed
+    taken, seed = reader(parts.world, config.data.world), config.data.seed
     items, true, made = [], [], []
     for first, size in stacks(config.evaluation.test, config.evaluation.batch):
         episodes = parts.world.episodes(seed, "test", OUT_AND_BACK, config.length, first, size)
-        frames = _generated(parts, config, episodes, every=False)
-        for clips, shown in ((true, episodes.frames), (made, frames)):
-            clips.append(lens.motions(shown[:, -2:].reshape(size, -1, *shown.shape[3:])))
-        plan, oracle = (carried_out(world, lens, episodes, each, seed, "test") for each in (frames, episodes.frames))
+        true.append(episodes.frames)
+        made.append(_generated(parts, config, episodes, every=False))
+        plan, oracle = (taken(lens, episodes, side[-1], seed, "test") for side in (made, true))
         values = {"dist": plan.dist, "dist_truth": oracle.dist, "agreement": plan.agreement}
         for row, name in enumerate(episodes.ids):
             scores = {metric: (float(each[row]), 1.0) for metric, each in values.items()}
             items.append(Item(f"{name}/{PLAN}", name, scores, {LONG: PLAN}, LONG))
-    groups = [item.group for item in items]
-    return Found(items, {f"{lens.fvd}_{PLAN}": frechet(np.concatenate(true), np.concatenate(made), groups)})
+    return Found(items, {f"{lens.fvd}_{PLAN}": fvd(lens, np.concatenate(true), np.concatenate(made))})
 
 
 def _generated(

@@ -43,6 +43,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from slowfast_vgen.build import build
     from slowfast_vgen.data import available
     from slowfast_vgen.evaluate import controls_of, measure
+    from slowfast_vgen.horizons import told
     from slowfast_vgen.objective import selection_of
     from slowfast_vgen.pictures import contact_sheet
     from slowfast_vgen.reuse import take_over, takes_over
@@ -93,6 +94,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
         metrics, items, sets = measure(parts, config)
         if sets:
             write_of_all(run.folder, sets)
+        for line in told(metrics, parts.world):
+            log.info("%s", line)
         contact_sheet(parts, config, controls_of(config), run.folder)
         return run.finish(metrics, items)
 

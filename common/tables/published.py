@@ -1,16 +1,17 @@
 """A paper's published numbers, `<paper>/published.yaml`: which runs fill each cell of its tables.
 
     title: OURS                              # the method in words
+    steps: rounds                            # what the loop counts; outer steps where nothing is said
     methods:                                 # what methods stand for; others are methods of the paper's own kind
       ours: {role: method}
       baseline: {role: baseline, ignores: [inner]}
       shortcuts: {role: rule}
     rules:                                   # metrics of runs of rules that are not just another rule
       accuracy_chance: {role: chance, title: Chance}
-    told: faithful                           # a property of the configuration; each row of a table says it of its runs
     comparison:                              # columns of `scripts.tables experiment=`; the first orders the rows
       items: questions
       by: {slice: answer, first: ["yes", "no"]}
+      worth: accuracy                        # the column that the report shows against cost; else the first
       columns:
         accuracy: {metric: accuracy}
     tables:
@@ -41,9 +42,6 @@ that ends in `@column` counts only the items of the column's metric: `accuracy_*
 A column's `unit`, `higher_is_better` and `kind` (share, count, quality) are those of its table unless it says its own;
 without a `kind`, per cent are shares and all else qualities. A row's `role` (method, baseline, control, rule, chance)
 is that of its method in `methods` unless it says its own.
-
-A row with a `claim` (a sentence) is said to be better than the one it is `against`, or, without one, to be at `most` so
-much: its verdict is whether that holds, fails or is not decided, whatever was published.
 """
 
 from collections.abc import Mapping, Sequence
@@ -108,6 +106,13 @@ class Comparison:
     """Slice with a column for each of its values."""
     first: tuple[str, ...] = ()
     """Its values that come before the others."""
+    worth: str = ""
+    """Title of the column that is shown against what runs cost; empty: the first."""
+
+    @property
+    def against_cost(self) -> tuple[str, Shown]:
+        """Title and content of the column that is shown against cost."""
+        return (self.worth, self.columns[self.worth]) if self.worth else self.main
 
     @property
     def main(self) -> tuple[str, Shown]:
@@ -128,8 +133,10 @@ class Paper:
     methods: Mapping[str, Method] = field(default_factory=dict)
     rules: Mapping[str, Rule] = field(default_factory=dict)
     comparison: Comparison = Comparison()
+    steps: str = "outer steps"
+    """What its training loop counts, as an axis says it."""
     told: str = ""
-    """Property of its configuration that each row of its tables tells of its runs."""
+    """Property of its configuration that each row of its tables tells of its runs; empty: none."""
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -201,8 +208,8 @@ def parse(paper: str, text: str) -> Paper:
     tables = {str(name): _table(paper, str(name), value, where, methods) for name, value in content["tables"].items()}
     title = content.get("title", paper.upper())
     shown = _comparison(content["comparison"], f"{where}: comparison") if "comparison" in content else Comparison()
-    told = str(content.get("told", ""))
-    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown, told)
+    steps, told = str(content.get("steps", Paper.steps)), str(content.get("told", ""))
+    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown, steps, told)
 
 
 def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
@@ -212,6 +219,8 @@ def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
     }
     if not columns:
         raise UserError(f"{where}: a mapping of columns is needed, such as accuracy: {{metric: accuracy}}")
+    if (worth := entry.get("worth", "")) and worth not in columns:
+        raise UserError(f"{where}: worth={worth} is none of its columns {', '.join(columns)}")
     by = entry.get("by") or {}
     values = {"columns": columns, "by": by.get("slice", ""), "first": tuple(map(str, by.get("first", ())))}
     return _made(Comparison, {**entry, **values}, where)
@@ -231,10 +240,6 @@ def _table(paper: str, name: str, value: Any, where: str, methods: Mapping[str, 
     roles = {key: row.role or _role(table, row, methods) for key, row in table.rows.items()}
     table = replace(table, rows={key: replace(row, role=roles[key]) for key, row in table.rows.items()})
     for key, row in table.rows.items():
-        if row.claim and not row.against and row.most is None:
-            raise UserError(
-                f"{where}, row {key}: a claim needs the row that it is `against`, or a value that is its `most`"
-            )
         for names, there in ((row.values, table.columns), (row.skip, table.columns), (_some(row.against), table.rows)):
             if strange := [each for each in names if each not in there]:
                 raise UserError(f"{where}, row {key}: {strange[0]} is none of {', '.join(there)}")

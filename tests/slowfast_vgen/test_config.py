@@ -32,6 +32,7 @@ REFUSED = {
     "evaluation.longer=[0]": "evaluation.longer=\\[0\\]: lengths of 1 or more",
     "evaluation.videos=1": "evaluation.videos=1: an interval needs two; use 0 for none",
     "method=temp_lora method.copies=true": "method.copies=true with method.memory=true, method.stage=none: nothing",
+    "evaluation.ahead=-1": "evaluation.ahead=-1: use 0 or more",
     "consolidate.batch=0": "consolidate.batch=0: use 1 or more",
 }
 

@@ -33,11 +33,13 @@ def test_some_numbers_are_those_of_the_paper() -> None:
 
 
 def test_every_cell_asks_for_a_metric_that_its_run_writes() -> None:
-    controls = ("swapped", "reset", "frozen", "none")
+    controls = ("swapped", "reset", "frozen", "samples", "none")
     named = WHOLE | {f"{name}_{control}" for name in WHOLE for control in controls}
     named |= {"ceiling", "ssim", "lpips_world"} | {f"gain_{control}" for control in controls}
-    slices = ["phase_replay", "phase_return", *(f"of{m}_{gap}" for m in (3, 4, 6) for gap in range(0, 2 * m, 2))]
+    slices = ["phase_replay", "phase_return", *(f"of{m}_{gap}" for m in (2, 3, 4, 6) for gap in range(0, 2 * m, 2))]
     written = named | {f"{name}@{chosen}" for name in named for chosen in slices}
+    lived = ("consistent", "floor", "alike", "distinct")
+    written |= {f"{name}{end}@imagined_{gap}" for name in lived for end in ("", "_none") for gap in (2, 4)}
     src = {f"src_world{end}" for end in ("", "_floor", "_ceiling", "_rescaled", "_apart")}
     written |= {f"{name}@long_walk" for name in src | {"scuts", "scuts_truth", "agreement"}}
     written |= {f"{name}@long_plan" for name in ("dist", "dist_truth", "agreement")}
@@ -58,3 +60,18 @@ def test_every_claim_has_a_verdict_beside_another_row_or_a_bound() -> None:
     assert claims == {f"C{number}" for number in range(1, 8)}
     baselines = {row.against for row in rows.values() if row.claim and row.against}
     assert all(not rows[name].claim for name in baselines)
+
+
+def test_a_run_stands_behind_every_table_that_asks_for_its_settings() -> None:
+    behind = {name: {frozenset(job) for job, _ in PAPER.table(name).jobs()} for name in ("gaps", "capacity", "lock_in")}
+    assert len(set.union(*behind.values())) < sum(map(len, behind.values())) - 5
+    meta = frozenset({"method=meta", "outer.length=2"})
+    assert all(any(meta <= job for job in jobs) for jobs in behind.values())
+
+
+def test_rows_of_the_same_rule_differ_in_what_they_learn_by_alone() -> None:
+    rows = [cell.runs[0] for cell in PAPER.table("same_rule").cells() if cell.column == "Return"][:5]
+    fast = [sorted(word for word in words if word.startswith(("fast.", "outer.adapter"))) for words in rows]
+    assert (
+        all(each == fast[0] for each in fast) and "fast.learned=false" in fast[0] and "outer.adapter=false" in fast[0]
+    )
