@@ -202,9 +202,8 @@ def parse(paper: str, text: str) -> Paper:
         str(name): _made(Method, {**entry, "ignores": tuple(entry.get("ignores", ()))}, f"{where}: methods, {name}")
         for name, entry in (content.get("methods") or {}).items()
     }
-    rules = {
-        str(name): _made(Rule, entry, f"{where}: rules, {name}") for name, entry in (content.get("rules") or {}).items()
-    }
+    ruled = (content.get("rules") or {}).items()
+    rules = {str(name): _made(Rule, entry, f"{where}: rules, {name}") for name, entry in ruled}
     tables = {str(name): _table(paper, str(name), value, where, methods) for name, value in content["tables"].items()}
     title = content.get("title", paper.upper())
     shown = _comparison(content["comparison"], f"{where}: comparison") if "comparison" in content else Comparison()
