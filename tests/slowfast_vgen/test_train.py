@@ -97,7 +97,7 @@ def test_a_method_that_is_given_something_else_trains_its_own_slow_weights(
 
 
 def test_a_copy_is_what_every_psnr_stands_beside(tmp_path: Path) -> None:
-    assert run(tmp_path, "method=copy", "evaluation.imagined=true", "latents.values=192") == 0
+    assert run(tmp_path, "method=copy", "evaluation.imagined=true", "latents.values=15") == 0
     folder = only_run(tmp_path)
     test = {name: each["value"] for name, each in results_of(folder)["test"].items()}
     assert test["psnr"] == pytest.approx(test["copy"], abs=1e-3)
