@@ -33,8 +33,8 @@ WHOLE = "all"
 
 
 def foreseen(parts: Parts, config: TrainConfig) -> list[Item]:
-    """Items of `evaluation.ahead` clips of each split, one for each frame of the new chunk and one for all of it; none of
-    a method that copies, which foresees nothing.
+    """Items of `evaluation.ahead` clips of each split, one for each frame of the new chunk and one for all of it;
+    none of a method that copies, which foresees nothing.
     """
     if config.method.copies:
         return []
