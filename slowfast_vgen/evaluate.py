@@ -228,8 +228,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         raise UserError(f"split={config.split}: use one of {', '.join(SPLITS)}")
     trained = stored_config(folder, TrainConfig)
     own = trained.evaluation
-    keys = ("longer", "controls", "imagined", "ahead", "videos")
-    further = {key: getattr(config, key) or getattr(own, key) for key in keys}
+    more = ("longer", "controls", "imagined", "ahead", "videos")
+    further = {key: getattr(config, key) or getattr(own, key) for key in more}
     asked = replace(own, test=config.episodes or own.test, dev=config.episodes or own.dev, **further)
     fast = replace(trained.fast, steps=config.fast_steps or trained.fast.steps, lr=config.fast_lr or trained.fast.lr)
     diffusion = replace(trained.diffusion, steps=config.steps or trained.diffusion.steps)
@@ -239,7 +239,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     with seeding.applied(trained.runtime, trained.seed):
         metrics = measure(restored(folder, trained), trained, config.split).metrics
     who = RunIdentity("slowfast_vgen", trained.experiment, trained.method.name, trained.scale, trained.seed)
-    keys = ("episodes", *keys, "steps", "fast_steps", "fast_lr")
+    keys = ("episodes", *more, "steps", "fast_steps", "fast_lr")
     changed = {key: getattr(config, key) for key in keys}
     evaluation.report(folder, config.split, changed, metrics, who, plain(trained), config.tracker)
     return metrics
