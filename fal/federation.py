@@ -7,6 +7,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from common.engine.cuda.sizes import keep_freed
 from common.engine.weights import Weights, averaged, stack_of
 from common.errors import UserError
 from fal import server
@@ -64,11 +65,12 @@ class Federation:
     """Who trains clients elsewhere; None: they are trained here."""
 
     def __post_init__(self) -> None:
-        """Refuse what no round could do.
+        """Refuse what no round could do; a chunk's weights and gradients come where those of the one before were.
 
         Raises:
             UserError: participation chooses none, or too few for the aggregation rule.
         """
+        keep_freed()
         if self.count < 1:
             raise UserError(
                 f"federation.participation={self.config.participation:g} of {len(self.clients)} clients takes none; "

@@ -1,6 +1,5 @@
 """A network with weights from outside: one client's or a stack's, in training or in evaluation mode."""
 
-from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -14,8 +13,6 @@ from fal.programs import Programs
 
 ATTACKED = "attacked."
 """Before the names of batch norm's statistics of attacked points."""
-Forward = Callable[[Tensor], Tensor]
-"""Points [*clients, items, ...] -> logits [*clients, items, classes]."""
 
 
 class Network:

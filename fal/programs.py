@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from common.engine.cuda.graphs import record
 from fal.convolutions import BACKWARD, input_gradient
+from fal.shortening import shorten
 
 log = logging.getLogger(__name__)
 Program = Callable[..., Any]
@@ -54,6 +55,7 @@ class Programs:
             return differentiated
         for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):
             node.replace_all_uses_with(node.args[0])  # there is no graph to detach from
+        shorten(graph.graph)
         graph.graph.eliminate_dead_code()
         graph.recompile()
         program: Program = graph.forward

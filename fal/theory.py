@@ -41,7 +41,7 @@ def study(config: TheoryConfig, folder: Path) -> Results:
     """
     from common.run.run import Run, RunIdentity
     from fal.theorem.reporting import need_cpu, report
-    from fal.theorem.tables import compare_with_first
+    from fal.theorem.tables import add_times, compare_with_first, fits_of
 
     who = RunIdentity("fal", config.experiment, METHOD, config.scale, config.seed)
     with Run(folder, config, config.runtime, config.tracker, config.loop, who) as run:
@@ -50,9 +50,10 @@ def study(config: TheoryConfig, folder: Path) -> Results:
         need_cpu(run.device)
         cells = _measured(config)
         compare_with_first(cells)
+        add_times(cells, config)
         _draw(cells, config, run.folder)
-        more = (config.fits, config.references)
-        return run.finish(report(run.folder, config.title, cells, config.columns, config.confidence, *more))
+        shown = (config.title, cells, config.columns, config.confidence)
+        return run.finish(report(run.folder, *shown, fits_of(cells, config), config.references, config.note))
 
 
 def _measured(config: TheoryConfig) -> list[Cell]:

@@ -39,6 +39,14 @@ class FitConfig:
 
 
 @dataclass
+class ExponentConfig(FitConfig):
+    """A line through some of the cells."""
+
+    where: dict[str, Any] = field(default_factory=dict)
+    """Keys of the cells; empty: all of them."""
+
+
+@dataclass
 class ReferenceConfig:
     """A number measured before, against which a cell is held."""
 
@@ -78,7 +86,11 @@ class TheoryConfig(RunConfig):
     columns: list[str] = field(default_factory=lambda: ["best", "robust"])
     """What the table shows."""
     fits: list[FitConfig] = field(default_factory=list)
+    exponents: list[ExponentConfig] = field(default_factory=list, metadata=UNHASHED)
+    """As `fits`, each of the cells that it names, and of `robust_at_time_<e t>` besides the columns."""
     references: list[ReferenceConfig] = field(default_factory=list)
+    note: str = field(default="", metadata=UNHASHED)
+    """Below the table: what the exponents mean, or why there is none."""
     figures: list[str] = field(default_factory=list)
     """Of `fal.theorem.figures`."""
     confidence: float = 0.95

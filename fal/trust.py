@@ -56,8 +56,11 @@ class AggregatorConfig:
             if (value is not None) != used:
                 need = "needs it" if used else "does not read it; use null"
                 raise UserError(f"aggregator.{key}={value} with aggregator={self.name}, which {need}")
-            if value is not None and (value < 0 or (value == 0 and key in ("kept", "iterations", "norm"))):
-                raise UserError(f"aggregator.{key}={value}: use a larger number")
+            least = 1 if key in ("kept", "iterations") else 0
+            if value is not None and key != "norm" and value < least:
+                raise UserError(f"aggregator.{key}={value}: use {least} or more")
+        if self.norm is not None and not 0 < self.norm < inf:
+            raise UserError(f"aggregator.norm={self.norm:g}: use a length above 0; longer updates are scaled to it")
 
 
 class Fraud(StrEnum):

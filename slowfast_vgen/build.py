@@ -16,6 +16,7 @@ from slowfast_vgen.latents.latents import Latents
 from slowfast_vgen.latents.patches import Patches
 from slowfast_vgen.memory import TempLora
 from slowfast_vgen.model import build as network_of
+from slowfast_vgen.settings import Stage
 from slowfast_vgen.slow import SlowWeights
 from slowfast_vgen.worlds.episode import World
 
@@ -55,5 +56,6 @@ def build(config: TrainConfig, device: torch.device, dtype: torch.dtype) -> Part
     network = network_of(config.model, latents, world.actions, config.seed).to(device, dtype)
     diffusion = diffusion_of(config.diffusion, latents.size)
     slow = SlowWeights(network, config.slow.ema)
-    lora = TempLora(network, diffusion, config.fast, config.model.kind, config.seed)
+    outside = config.method.stage is Stage.meta and config.outer.adapter
+    lora = TempLora(network, diffusion, config.fast, config.model.kind, config.seed, outside=outside)
     return Parts(world, latents, network, diffusion, slow, lora, device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,12 +101,32 @@ class Calibration:
             if cell.seen != cell.expected
         ]
 
+    def lines(self) -> list[dict[str, Any]]:
+        """For `table.jsonl`: a head, then a row with its values, what is not told from the truth in it, and where that
+        is not what the metric should say.
+        """
+        note = "Not told: metrics that do not tell the row from the truth beyond the interval; ! where they should."
+        found: list[dict[str, Any]] = [{"title": self.title, "note": note}]
+        for row, cells in self.cells.items():
+            missed = [
+                f"{METRICS[metric]}{' !' if cell.expected else ''}"
+                for metric, cell in cells.items()
+                if row != TRUTH and not cell.seen
+            ]
+            values = {METRICS[metric]: [cell.value] for metric, cell in cells.items()}
+            found.append({"cell": len(found), "video": row, "not told": ", ".join(missed), "values": values})
+        return found
+
+    @property
+    def title(self) -> str:
+        """Of the table."""
+        return f"Calibration on {self.videos} true videos of {self.frames} frames"
+
     def table(self) -> Table:
         """For a terminal: (value) where it is not told from the truth, ! where that is not what it should say."""
         metrics = list(self.cells[TRUTH])
         rows = [[row, *(str(cells[metric]) for metric in metrics)] for row, cells in self.cells.items()]
-        title = f"Calibration on {self.videos} true videos of {self.frames} frames"
-        return grid(title, ["video", *(METRICS[metric] for metric in metrics)], rows)
+        return grid(self.title, ["video", *(METRICS[metric] for metric in metrics)], rows)
 
 
 def calibrate(world: World, encoders: Encoders, seed: int, count: int = COUNT) -> Calibration:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from common.engine.settings import RuleName
 from common.errors import UserError
+from common.fields import HASHED_IF_SET
 from common.run.schema import Precision, RunConfig
 from slowfast_vgen.diffusion.config import DiffusionConfig, Prediction
 from slowfast_vgen.latents.config import LatentsConfig
@@ -56,6 +57,10 @@ class EvaluationConfig:
     """Further passes over the test split, each with another memory than the episode's own."""
     imagined: bool = False
     """Also episodes that are generated from their first chunk on: do they agree with themselves?"""
+    ahead: int = field(default=0, metadata=HASHED_IF_SET)
+    """Clips of each split, of recordings at most, whose next chunk is foreseen frame by frame (`horizons.py`)."""
+    imagined_length: int | None = field(default=None, metadata=HASHED_IF_SET)
+    """Chunks out of these; null is `length`. Of three, a place is come back to that was generated itself."""
     guidance: float = 1.0
     """Classifier-free guidance by the action; 1 is none. Not reported."""
     batch: int = 128
@@ -70,7 +75,7 @@ class EvaluationConfig:
         Raises:
             UserError: a value is out of range.
         """
-        least = {"dev": 2, "test": 2, "batch": 2, "patience": 0, "length": 1}
+        least = {"dev": 2, "test": 2, "batch": 2, "patience": 0, "length": 1, "imagined_length": 1, "ahead": 0}
         for key, low in least.items():
             if (value := getattr(self, key)) is not None and value < low:
                 raise UserError(f"evaluation.{key}={value}: use {low} or more")
@@ -135,6 +140,11 @@ class TrainConfig(RunConfig):
     def length(self) -> int:
         """Chunks out of a tested episode."""
         return self.outer.length if self.evaluation.length is None else self.evaluation.length
+
+    @property
+    def clip(self) -> int:
+        """Chunks of a clip of slow learning."""
+        return 2 if self.method.context is Context.none else self.slow.walk
 
     @property
     def outer_steps(self) -> int:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from slowfast_vgen.worlds.episode import Episodes
 
 USUAL = {
-    "split": "test", "longer": [], "controls": [], "imagined": False, "steps": 0, "fast_steps": 0, "fast_lr": 0.0,
-    "device": None, "tracker": TrackerName.none,
+    "split": "test", "longer": [], "controls": [], "imagined": False, "ahead": 0, "steps": 0, "fast_steps": 0,
+    "fast_lr": 0.0, "device": None, "tracker": TrackerName.none,
 }  # fmt: skip
 """What a calibration does not take, and the defaults."""
 LEAST = 3
@@ -55,6 +55,8 @@ class EvaluateConfig:
     """As `evaluation.controls`; [] takes the run's own."""
     imagined: bool = False
     """As `evaluation.imagined`."""
+    ahead: int = 0
+    """As `evaluation.ahead`."""
     steps: int = 0
     """Of the sampler, `diffusion.steps`; 0 takes the run's own."""
     fast_steps: int = 0
@@ -95,6 +97,7 @@ def measure(parts: Parts, config: TrainConfig, split: str = "test") -> tuple[dic
     Raises:
         UserError: a length or family that the world does not have.
     """
+    from slowfast_vgen.horizons import foreseen
     from slowfast_vgen.scoring import summarise
 
     asked = config.evaluation
@@ -103,6 +106,8 @@ def measure(parts: Parts, config: TrainConfig, split: str = "test") -> tuple[dic
     )
     if asked.imagined and split == "test":
         items += lived(parts, config, asked.test)
+    if asked.ahead and split == "test":
+        items += foreseen(parts, config)
     return summarise(items, asked.confidence), items
 
 
@@ -112,7 +117,8 @@ def lived(parts: Parts, config: TrainConfig, count: int) -> list[Item]:
     from slowfast_vgen.scoring import imagined_items
 
     items: list[Item] = []
-    for episodes in batches(parts, config, "test", config.length, count):
+    asked = config.evaluation.imagined_length
+    for episodes in batches(parts, config, "test", config.length if asked is None else asked, count):
         items += imagined_items(episodes, imagined_looks(parts, config, episodes))
     return items
 
@@ -139,14 +145,13 @@ def generated(
 
     items: list[Item] = []
     for length in dict.fromkeys([config.length, *longer]):
-        name = "" if length == config.length else f"of{length}"
         for episodes in batches(parts, config, split, length, count):
             for chunk, found, decoded in visits(parts, config, episodes, controls):
                 scores = {
                     control: scores_of(parts.world, episodes, chunk, frames, decoded)
                     for control, frames in found.items()
                 }
-                items += items_of(episodes, chunk, scores, name)
+                items += items_of(episodes, chunk, scores, length, longer=length != config.length)
     return items
 
 
@@ -205,6 +210,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         longer=config.longer or own.longer,
         controls=config.controls or own.controls,
         imagined=config.imagined or own.imagined,
+        ahead=config.ahead or own.ahead,
     )
     fast = replace(trained.fast, steps=config.fast_steps or trained.fast.steps, lr=config.fast_lr or trained.fast.lr)
     diffusion = replace(trained.diffusion, steps=config.steps or trained.diffusion.steps)
@@ -213,20 +219,22 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
     with seeding.applied(trained.runtime, trained.seed):
         metrics, _ = measure(restored(folder, trained), trained, config.split)
     who = RunIdentity("slowfast_vgen", trained.experiment, trained.method.name, trained.scale, trained.seed)
-    keys = ("episodes", "longer", "controls", "imagined", "steps", "fast_steps", "fast_lr")
+    keys = ("episodes", "longer", "controls", "imagined", "ahead", "steps", "fast_steps", "fast_lr")
     changed = {key: getattr(config, key) for key in keys}
     evaluation.report(folder, config.split, changed, metrics, who, plain(trained), config.tracker)
     return metrics
 
 
 def calibrated(config: EvaluateConfig) -> Calibration:
-    """Score true videos of the world of a run, and spoilt ones; writes `calibration.json` into its folder.
+    """Score true videos of the world of a run, and spoilt ones; writes `calibration.json` into its folder, and for the
+    report `table.jsonl`.
 
     Raises:
         UserError: no such run, the data are gone, or the cache of the encoders cannot be written.
     """
     from common.run import seeding
-    from common.run.files import write_atomic
+    from common.run.files import write_atomic, write_json_lines
+    from common.run.folder import TABLE
     from common.run.stored import stored_config
     from slowfast_vgen.calibration import COUNT, calibrate
     from slowfast_vgen.data import world_of
@@ -240,6 +248,7 @@ def calibrated(config: EvaluateConfig) -> Calibration:
         found = calibrate(world, frozen, seed, config.episodes or COUNT)
     known = {"encoders": dict(frozen.digests), "right_on_dev": frozen.right, "surprises": found.surprises()}
     write_atomic(folder / "calibration.json", json.dumps(asdict(found) | known, indent=2) + "\n")
+    write_json_lines(folder / TABLE, found.lines())
     return found
 
 

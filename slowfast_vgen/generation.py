@@ -36,7 +36,7 @@ def visits(
     there = seen(episodes, parts.latents, config.method, parts.device)
     written = memories(parts.lora, there) if parts.lora.attached else None
     asked = (Control.own, *controls)
-    thetas = {each: None if written is None else _controlled(parts, there, written, each) for each in asked}
+    thetas = {each: None if written is None else _controlled(parts, config, there, written, each) for each in asked}
     for chunk in there.visits:
         found = {}
         for control, theta in thetas.items():
@@ -56,7 +56,9 @@ def imagined_looks(parts: Parts, config: TrainConfig, episodes: Episodes) -> dic
     return found
 
 
-def _controlled(parts: Parts, episodes: Seen, written: list[Memory], control: Control) -> list[Memory] | None:
+def _controlled(
+    parts: Parts, config: TrainConfig, episodes: Seen, written: list[Memory], control: Control
+) -> list[Memory] | None:
     """Theta before each chunk under a control; None: no adapter."""
     if control is Control.own:
         return written
@@ -67,6 +69,8 @@ def _controlled(parts: Parts, episodes: Seen, written: list[Memory], control: Co
     if control is Control.frozen:
         once = next((memory for memory in written if memory.chunks), written[0])
         return [once] * len(written)
+    if control is Control.samples:
+        return memories(parts.lora, imagined(parts, config, episodes))
     return memories(parts.lora, episodes, begin=min(episodes.visits))
 
 

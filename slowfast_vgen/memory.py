@@ -94,7 +94,16 @@ class Memory:
 class TempLora:
     """Attaches an adapter to a denoiser and learns it, for one episode or for a stack of them."""
 
-    def __init__(self, network: nn.Module, diffusion: Diffusion, config: FastConfig, kind: Kind, seed: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        diffusion: Diffusion,
+        config: FastConfig,
+        kind: Kind,
+        seed: int,
+        *,
+        outside: bool = True,
+    ) -> None:
         """Nothing changes before `attach`.
 
         Args:
@@ -103,6 +112,7 @@ class TempLora:
             config: `fast.*`.
             kind: of the denoiser; where `fast.layers` names none, its temporal layers.
             seed: of A and of the noise.
+            outside: whether matrices that are not fast learn in outer steps.
 
         Raises:
             UserError: a pattern matches no layer, or is one for the whole network.
@@ -114,6 +124,7 @@ class TempLora:
                 f"fast.layers={patterns}: {whole[0]!r} is the whole network; name the layers, such as {temporal}"
             )
         self.network, self.diffusion, self.config, self.seed = network, diffusion, config, seed
+        self.outside = outside
         self.part = PART[kind]
         self.targets = layers(network.get_submodule(self.part), patterns, "fast.layers")
         self.noise, self.times, self.picks = (Noise(seed, "fast", what) for what in ("noise", "time", "pick"))
@@ -137,7 +148,7 @@ class TempLora:
 
     def attach(self) -> None:
         """Give the network its adapter, once; as it starts it adds nothing. What learns outside stays trainable, and so
-        does A where B alone is fast.
+        does A where B alone is fast and `outside` says so.
         """
         if self._adapter is not None:
             return
@@ -151,7 +162,7 @@ class TempLora:
         _initialise(own, self.seed)
         self.names = [name for name in own if any(f"lora_{which}." in name for which in config.weights)]
         for name, matrix in own.items():
-            matrix.requires_grad_(name not in self.names)
+            matrix.requires_grad_(self.outside and name not in self.names)
         self.rates = LearnedRates(
             self.names, steps=config.steps, start=config.lr, space=RateSpace.exp, learned=config.learned
         ).to(learning[0].device)

@@ -15,6 +15,8 @@ from slowfast_vgen.settings import Control
 
 SHOWN = 3
 """Episodes."""
+MOST = 12
+"""Chunks of each: its last ones."""
 OWN = "generated"
 """Label of a row with the episode's own memory, or without any where the method has none."""
 
@@ -31,13 +33,15 @@ def contact_sheet(parts: Parts, config: TrainConfig, controls: list[Control], fo
     given = [phase in ("start", "new") for phase in episodes.phases[0]]
     shown = []
     for number in range(SHOWN):
-        shown.append(Row(f"episode {number}", _video(truth[number]), "truth"))
-        shown += [Row("", _video(each[number]), OWN if c is Control.own else c.value) for c, each in rows.items()]
+        shown.append(Row(f"episode {number}", _video(truth[number, -MOST:]), "truth"))
+        shown += [
+            Row("", _video(each[number, -MOST:]), OWN if c is Control.own else c.value) for c, each in rows.items()
+        ]
     texts = [parts.world.actions.text(int(action)) for action in episodes.actions[0]]
     captions = [f"{text} (given)" if known else text for text, known in zip(texts, given, strict=True)]
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
-    sheet(place / "return.png", shown, captions, parts.world.chunk)
+    sheet(place / "return.png", shown, captions[-MOST:], parts.world.chunk)
 
 
 def _video(chunks: Frames) -> Frames:

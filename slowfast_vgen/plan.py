@@ -36,12 +36,12 @@ class PlanConfig:
     """What `python -m slowfast_vgen.plan` reads."""
 
     run: str = "???"
-    """Folder of a run in a world that can be acted in: rooms, maze."""
+    """Folder of a run in a world that can be acted in: rooms, maze, table."""
     episodes: int = 128
     length: int = 0
     """Chunks out; 0 takes the run's own."""
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    """Of the inverse dynamics."""
+    """Of the inverse dynamics, which the table does without, and of FVD-world."""
     device: Device | None = None
     """auto, cpu or cuda; null takes the run's own."""
 
@@ -62,40 +62,46 @@ def plan(config: PlanConfig) -> dict[str, dict[str, Interval]]:
 
     folder = Path(config.run)
     trained = stored_config(folder, TrainConfig)
-    if config.episodes < 2:
-        raise UserError(f"episodes={config.episodes}: an interval needs 2 or more")
+    if config.episodes < 3:
+        raise UserError(f"episodes={config.episodes}: an interval needs 3 or more")
     check_context(trained.method, config.run)
     runtime = replace(trained.runtime, device=config.device or trained.runtime.device)
     trained = replace(trained, runtime=runtime)
     with seeding.applied(trained.runtime, trained.seed):
-        plans = carried_out(config, folder, trained)
-    found = {row: intervals(each) for row, each in plans.items()}
+        found = carried_out(config, folder, trained)
     values = {row: {metric: asdict(each) for metric, each in metrics.items()} for row, metrics in found.items()}
     write_atomic(folder / "plan.json", json.dumps(values, indent=2) + "\n")
     return found
 
 
-def carried_out(config: PlanConfig, folder: Path, trained: TrainConfig) -> dict[str, Plan]:
-    """The plan of true frames, and those of frames generated from the first chunk on."""
-    from slowfast_vgen import planning
+def carried_out(config: PlanConfig, folder: Path, trained: TrainConfig) -> dict[str, dict[str, Interval]]:
+    """The plan of true frames, and those of frames generated from the first chunk on.
+
+    FVD-world is that of the row's clips from the true ones; of the true frames it is that of other episodes.
+    """
     from slowfast_vgen.episodes import seen
     from slowfast_vgen.evaluate import restored
     from slowfast_vgen.imagine import imagined
     from slowfast_vgen.metrics.features import encoders
+    from slowfast_vgen.planning import fvd, reader
     from slowfast_vgen.worlds.episode import OUT_AND_BACK
 
     parts = restored(folder, trained)
-    world = planning.simulator(parts.world, trained.data.world)
-    seed, length = trained.data.seed, config.length or trained.length
-    reading = encoders(parts.world, json.dumps(plain(trained.data), sort_keys=True), seed, config.features)
-    episodes = parts.world.episodes(seed, "test", OUT_AND_BACK, length, 0, config.episodes)
+    read = reader(parts.world, trained.data.world)
+    seed, length, count = trained.data.seed, config.length or trained.length, config.episodes
+    episodes, others = (parts.world.episodes(seed, "test", OUT_AND_BACK, length, first, count) for first in (0, count))
+    frozen = encoders(parts.world, json.dumps(plain(trained.data), sort_keys=True), seed, config.features)
     there = seen(episodes, parts.latents, trained.method, parts.device)
     videos = {ORACLE: episodes.frames}
     for row, learning in ((WITHOUT, False), (WITH, True)):
         if learning <= parts.lora.attached:
             z = imagined(parts, trained, there, learning=learning).z
             videos[row] = parts.latents.decode(z).cpu().numpy()
-    return {row: planning.carried_out(world, reading, episodes, video, seed, "test") for row, video in videos.items()}
+    found = {}
+    for row, video in videos.items():
+        away = fvd(frozen, episodes.frames, others.frames if row == ORACLE else video)
+        found[row] = {**intervals(read(frozen, episodes, video, seed, "test")), "fvd": away}
+    return found
 
 
 def intervals(plan: Plan) -> dict[str, Interval]:
@@ -114,7 +120,7 @@ def table(found: dict[str, dict[str, Interval]]) -> Table:
         [row, *(f"{each.value:.3f} ({each.low:.3f} to {each.high:.3f})" for each in metrics.values())]
         for row, metrics in found.items()
     ]
-    head = ["actions read off", "Dist to way-points", "distance at the end", "actions as asked for"]
+    head = ["read off", "Dist", "distance at the end", "as asked for", "FVD-world"]
     return grid("Planning: out and back", head, rows)
 
 

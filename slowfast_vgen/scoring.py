@@ -2,8 +2,8 @@
 
 `place`, `other` and `foreign` share out the generated chunks: the picture that hangs there, another one that this
 episode has shown, one that it has not. The same chunk with another memory is `place_swapped`; `gain_swapped` says what
-the own memory is better by. Slices are `place@phase_return`, `place@gap_2`, and of longer episodes `place@of4_6`: four
-chunks out, gap 6.
+the own memory is better by, in a world without a catalogue in dB of `psnr`. Slices are `place@phase_return`,
+`place@gap_2`, and by length, also of lengths that are tested besides, `place@of4_6`: four chunks out, gap 6.
 """
 
 from __future__ import annotations
@@ -68,30 +68,35 @@ def looks_of(world: World, frames: Floats) -> Ints:
     return world.look(whole.reshape(-1, *whole.shape[2:])).reshape(whole.shape[:2])
 
 
-def items_of(episodes: Episodes, chunk: int, scores: Mapping[Control, Scores], longer: str = "") -> list[Item]:
+def items_of(
+    episodes: Episodes, chunk: int, scores: Mapping[Control, Scores], length: int, *, longer: bool = False
+) -> list[Item]:
     """An item for each episode's chunk.
 
     Args:
         episodes: in truth.
         chunk: which one was generated.
         scores: with the episode's own memory, and with others.
-        longer: slice of episodes of another length than the test's own, where alone the items count.
+        length: chunks out, whose slice by gap the items are in.
+        longer: it is another length than the test's own, so the items count in that slice alone.
     """
     named = dict(scores[Control.own])
     for control, other in scores.items():
         if control is not Control.own:
             named |= {f"{metric}_{control}": values for metric, values in other.items() if metric not in FIXED}
-            if "place" in named:
-                named[f"gain_{control}"] = named["place"] - other["place"]
-    found = []
+            judged = "place" if "place" in named else "psnr"
+            named[f"gain_{control}"] = named[judged] - other[judged]
+    of, found = f"of{length}", []
     for row, name in enumerate(episodes.ids):
         pairs = {metric: (float(values[row]), 1.0) for metric, values in named.items()}
         gap = int(episodes.gaps[row, chunk])
-        slices: dict[str, str | int] = {longer: gap} if longer else {"phase": episodes.phases[row][chunk]}
+        slices: dict[str, str | int] = {} if longer else {"phase": episodes.phases[row][chunk]}
         if gap != UNKNOWN and not longer:
             slices["gap"] = gap
-        number = "/".join([name, *([longer] if longer else []), str(chunk)])
-        found.append(Item(number, name, pairs, slices, longer))
+        if gap != UNKNOWN or longer:
+            slices[of] = gap
+        number = "/".join([name, *([of] if longer else []), str(chunk)])
+        found.append(Item(number, name, pairs, slices, of if longer else ""))
     return found
 
 

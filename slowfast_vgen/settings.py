@@ -1,4 +1,4 @@
-"""Keys of slow learning, fast learning and what joins them (no torch here: `--help` and `--cfg job` read this file).
+"""Keys of slow learning, fast learning and what joins them (no torch: `--help` and `--cfg job` read this file).
 
 What the paper leaves open is a key whose default is named as such; sections are those of arXiv 2410.23277.
 """
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from common.engine.settings import RuleName, Unroll
 from common.errors import UserError
-from common.fields import UNHASHED
+from common.fields import HASHED_IF_SET, UNHASHED
 
 
 class Form(StrEnum):
@@ -90,6 +90,8 @@ class Control(StrEnum):
     """As it was after the first chunk."""
     none = "none"
     """No adapter at all."""
+    samples = "samples"
+    """Written from the model's own chunks, as in Algorithm 1(a); what is asked for stays the truth."""
 
 
 @dataclass
@@ -143,9 +145,8 @@ class SlowConfig(OptimiserConfig):
             if not 0 <= getattr(self, key) <= 1:
                 raise UserError(f"slow.{key}={getattr(self, key)}: it is a share; use 0 to 1")
         if self.no_past + self.one_frame > 1:
-            raise UserError(
-                f"slow.no_past={self.no_past} with slow.one_frame={self.one_frame}: shares of one whole; lower one"
-            )
+            alone, one = self.no_past, self.one_frame
+            raise UserError(f"slow.no_past={alone} with slow.one_frame={one}: shares of one whole; lower one")
         if not 0 <= self.ema < 1:
             raise UserError(f"slow.ema={self.ema}: it is the share of the past that is kept; use a value in [0, 1)")
 
@@ -193,15 +194,13 @@ class FastConfig:
             if getattr(self, key) < least:
                 raise UserError(f"fast.{key}={getattr(self, key)}: use {least} or more")
         for key in ("lr", "eps", "alpha", "first_move"):
-            value = getattr(self, key)
-            if value is not None and not 0 < value < math.inf:
+            if (value := getattr(self, key)) is not None and not 0 < value < math.inf:
                 raise UserError(f"fast.{key}={value}: use a number above 0")
         if sorted(self.weights) not in (["A", "B"], ["B"]):
             raise UserError(f"fast.weights={self.weights}: use [A,B] or [B]; A alone has no effect while B is 0")
         if self.first_move is not None and not self.learned:
-            raise UserError(
-                f"fast.first_move={self.first_move} with fast.learned=false: it starts learned rates; use null"
-            )
+            move = self.first_move
+            raise UserError(f"fast.first_move={move} with fast.learned=false: it starts learned rates; use null")
 
 
 @dataclass
@@ -226,6 +225,8 @@ class OuterConfig(OptimiserConfig):
     """Of the times of the outer loss, as `diffusion.shift`: which picture it is, is settled where noise is strong."""
     rates_lr: float = 1e-2
     """Of the logarithms of learned fast rates."""
+    adapter: bool = field(default=True, metadata=HASHED_IF_SET)
+    """method=meta with B alone fast: A learns, too; false leaves it as the loop does."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train.
@@ -234,8 +235,7 @@ class OuterConfig(OptimiserConfig):
             UserError: a value is out of range.
         """
         check_optimiser("outer", self)
-        least = {"steps": 1, "episodes": 2, "length": 1, "replay": 0, "returns": 0, "new": 0}
-        for key, low in least.items():
+        for key, low in {"steps": 1, "episodes": 2, "length": 1, "replay": 0, "returns": 0, "new": 0}.items():
             if getattr(self, key) < low:
                 raise UserError(f"outer.{key}={getattr(self, key)}: use {low} or more")
         if not self.replay + self.returns + self.new:

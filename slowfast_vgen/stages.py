@@ -20,7 +20,7 @@ from slowfast_vgen.imagine import imagined
 from slowfast_vgen.loop import Triples
 from slowfast_vgen.objective import denoising_loss
 from slowfast_vgen.outer import calibrate, outer_loss, shifted, targets
-from slowfast_vgen.settings import Context, Inner, OptimiserConfig, Stage
+from slowfast_vgen.settings import Inner, OptimiserConfig, Stage
 from slowfast_vgen.slow import slow_loss
 
 
@@ -67,8 +67,7 @@ class Optimiser:
 
 def slow_batch_loss(parts: Parts, config: TrainConfig, step: int) -> Tensor:
     """Eq. 2 of the clips of a step, counted from 1."""
-    batch = config.slow.batch
-    chunks = 2 if config.method.context is Context.none else config.slow.walk
+    batch, chunks = config.slow.batch, config.clip
     clips = parts.world.clips(config.seed, "train", (step - 1) * batch, batch, chunks)
     with torch.no_grad():
         there = seen(clips, parts.latents, config.method, parts.device)
@@ -83,9 +82,6 @@ def begin_outer(parts: Parts, config: TrainConfig, optimiser: Optimiser) -> None
     parts.slow.settle()
     if config.method.stage in (Stage.loop, Stage.meta):
         parts.lora.attach()
-        if config.method.stage is Stage.loop:  # Theta is never stepped on
-            for weight in parts.lora.adapter.matrices().values():
-                weight.requires_grad_(False)
         if config.fast.first_move is not None:
             calibrate(parts.lora, training_episodes(parts, config, 0), config.fast.first_move)
     optimiser.begin_second()

@@ -42,6 +42,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from slowfast_vgen.build import build
     from slowfast_vgen.data import available
     from slowfast_vgen.evaluate import controls_of, measure
+    from slowfast_vgen.horizons import told
     from slowfast_vgen.objective import selection_of
     from slowfast_vgen.pictures import contact_sheet
     from slowfast_vgen.reuse import take_over
@@ -90,6 +91,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
         dev, _ = measure(parts, config, "dev")
         run.log(run.step, "dev", **{f"dev/final_{name}": each.value for name, each in dev.items()})
         metrics, items = measure(parts, config)
+        for line in told(metrics, parts.world):
+            log.info("%s", line)
         contact_sheet(parts, config, controls_of(config), run.folder)
         return run.finish(metrics, items)
 

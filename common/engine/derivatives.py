@@ -201,13 +201,14 @@ def _unnamed(values: Sequence[Tensor], known: Sequence[Tensor]) -> list[Tensor]:
     """Leaves that `values` depend on and are neither among `known` nor behind one of them."""
     stops = {tensor.grad_fn for tensor in known if tensor.grad_fn is not None}
     seen, waiting, found = set(stops), [value.grad_fn for value in values], []
+    named = {id(tensor) for tensor in known}
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
         leaf = getattr(node, "variable", None)  # of a node that accumulates a leaf's gradient
-        if leaf is not None and all(leaf is not tensor for tensor in known):
+        if leaf is not None and id(leaf) not in named:
             found.append(leaf)
         waiting.extend(following for following, _ in node.next_functions)
     return found

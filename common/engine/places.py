@@ -183,7 +183,9 @@ def _held(part: nn.Module) -> list[tuple[Holder, str, Any]]:
     """What may hold tensors without `torch.nn` knowing: attributes, and cells of its functions and hooks."""
     own = vars(part)
     found: list[tuple[Holder, str, Any]] = [
-        (own, key, own[key]) for key in own.keys() - KEPT if type(own[key]) not in PLAIN and _looked_into(own[key])
+        (own, key, value)
+        for key, value in own.items()
+        if type(value) not in PLAIN and key not in KEPT and _looked_into(value)
     ]
     functions = _of_class(type(part))
     if not (found or functions or part._forward_pre_hooks or part._forward_hooks):  # of most
@@ -199,7 +201,9 @@ def _held(part: nn.Module) -> list[tuple[Holder, str, Any]]:
 
 
 def _looked_into(value: Any) -> bool:
-    return bool(value) if type(value) in CONTAINERS else isinstance(value, TENSORS_IN)
+    if type(value) in CONTAINERS:  # most hold numbers and names alone, and every forward pass comes by here
+        return not PLAIN.issuperset(map(type, _items(value)))
+    return isinstance(value, TENSORS_IN)
 
 
 _functions: WeakKeyDictionary[type, list[Any]] = WeakKeyDictionary()

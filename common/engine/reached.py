@@ -33,6 +33,7 @@ _PLAIN = (
 )  # fmt: skip
 _BY_COMPUTED_NAME = {"getattr", "vars", "__dict__", "asdict", "astuple", "attrgetter"}
 _OWN_OF_MODULE = frozenset(vars(nn.Module())) - {"training"}
+_VALUES = (int, float, complex, str, bytes)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _IGNORED = (logging.Logger, type(threading.Lock()), type(threading.RLock()))
 
@@ -114,8 +115,9 @@ class _Walk:
             return self._note(place, (kind, repr(x)))  # tells -0.0 from 0.0, and nan from nothing
         if isinstance(x, Enum):
             return self._note(place, (kind, x.name))
-        for base in filter(partial(isinstance, x), (int, float, complex, str, bytes)):  # of a class of its own
-            self._note(place, (kind, base.__repr__(x)))  # type: ignore[call-arg]
+        if isinstance(x, _VALUES):  # of a class of its own
+            for base in filter(partial(isinstance, x), _VALUES):
+                self._note(place, (kind, base.__repr__(x)))  # type: ignore[call-arg]
         if isinstance(x, _IGNORED):
             return None
         if id(x) in self._seen:

@@ -1,6 +1,7 @@
 """A paper's published numbers, `<paper>/published.yaml`: which runs fill each cell of its tables.
 
     title: OURS                              # the method in words
+    steps: rounds                            # what the loop counts; outer steps where nothing is said
     methods:                                 # what methods stand for; others are methods of the paper's own kind
       ours: {role: method}
       baseline: {role: baseline, ignores: [inner]}
@@ -10,6 +11,7 @@
     comparison:                              # columns of `scripts.tables experiment=`; the first orders the rows
       items: questions
       by: {slice: answer, first: ["yes", "no"]}
+      worth: accuracy                        # the column that the report shows against cost; else the first
       columns:
         accuracy: {metric: accuracy}
     tables:
@@ -104,6 +106,13 @@ class Comparison:
     """Slice with a column for each of its values."""
     first: tuple[str, ...] = ()
     """Its values that come before the others."""
+    worth: str = ""
+    """Title of the column that is shown against what runs cost; empty: the first."""
+
+    @property
+    def against_cost(self) -> tuple[str, Shown]:
+        """Title and content of the column that is shown against cost."""
+        return (self.worth, self.columns[self.worth]) if self.worth else self.main
 
     @property
     def main(self) -> tuple[str, Shown]:
@@ -124,6 +133,8 @@ class Paper:
     methods: Mapping[str, Method] = field(default_factory=dict)
     rules: Mapping[str, Rule] = field(default_factory=dict)
     comparison: Comparison = Comparison()
+    steps: str = "outer steps"
+    """What its training loop counts, as an axis says it."""
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -195,7 +206,8 @@ def parse(paper: str, text: str) -> Paper:
     tables = {str(name): _table(paper, str(name), value, where, methods) for name, value in content["tables"].items()}
     title = content.get("title", paper.upper())
     shown = _comparison(content["comparison"], f"{where}: comparison") if "comparison" in content else Comparison()
-    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown)
+    steps = str(content.get("steps", Paper.steps))
+    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown, steps)
 
 
 def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
@@ -205,6 +217,8 @@ def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
     }
     if not columns:
         raise UserError(f"{where}: a mapping of columns is needed, such as accuracy: {{metric: accuracy}}")
+    if (worth := entry.get("worth", "")) and worth not in columns:
+        raise UserError(f"{where}: worth={worth} is none of its columns {', '.join(columns)}")
     by = entry.get("by") or {}
     values = {"columns": columns, "by": by.get("slice", ""), "first": tuple(map(str, by.get("first", ())))}
     return _made(Comparison, {**entry, **values}, where)

@@ -74,7 +74,11 @@ class ModelConfig:
                 f"model.hidden={self.hidden} with model.kind={self.kind}: it has no hidden linear layer; use []"
             )
         if self.norm not in NORMS[self.kind]:
-            raise UserError(f"model.norm={self.norm} with model.kind={self.kind}: use {' or '.join(NORMS[self.kind])}")
+            others = [kind for kind, norms in NORMS.items() if self.norm in norms]
+            raise UserError(
+                f"model.norm={self.norm} with model.kind={self.kind}: use {' or '.join(NORMS[self.kind])}, or another "
+                f"network (model.kind={' or '.join(others)})"
+            )
         if self.norm is Norm.group and any(width % self.groups for width in self.channels):
             raise UserError(f"model.groups={self.groups}: the widths {self.channels} are no multiples of it")
         if min(self.std, default=0) <= 0 or not self.mean:

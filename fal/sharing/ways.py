@@ -35,7 +35,7 @@ def _k_labels(labels: Labels, config: PartitionConfig, draws: np.random.Generato
     classes, wanted = int(labels.max()) + 1, config.labels_per_client
     if wanted > classes:
         raise UserError(
-            f"partition.labels_per_client={wanted}: of {classes} classes; use {classes} or less, or partition=iid"
+            f"partition.labels_per_client={wanted} of {classes} classes: use {classes} or less, or partition=iid"
         )
     deck: list[int] = []
     holders: list[list[int]] = [[] for _ in range(classes)]

@@ -7,14 +7,14 @@ Nothing is trained: means, intervals, exponents and comparisons come of the valu
 archives keep. Toy runs are one table, a line for each run and level.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from common import yamltext
 from common.data.textfile import read_json_lines
 from common.errors import UserError
 from common.run.folder import TABLE
@@ -23,11 +23,9 @@ from common.run.schema import schema_of, to_typed
 from common.tables.runs import Run, command_of, read_runs
 from fal.theorem import tables, toy
 from fal.theorem.cells import Cell
+from fal.theorem.words import obey
 from fal.theory_config import TheoryConfig
 from fal.toy_config import ToyConfig
-
-MISTAKE = 2
-"""Exit code of a mistake in what the user gave, as of all commands."""
 
 
 def printed(root: Path) -> str:
@@ -36,17 +34,39 @@ def printed(root: Path) -> str:
     Raises:
         UserError: there is no such folder, or no such run in it.
     """
-    runs = [run for run in read_runs(root, "fal", None)[0] if (run.folder / TABLE).is_file()]
-    if not runs:
-        raise UserError(f"root={root}: no finished run of fal.theory or fal.toy; python -m fal.theory -m +sweep=tables")
     of_bench, of_toy = list[str](), list[tuple[Run, ToyConfig]]()
-    for run in sorted(runs, key=lambda each: (each.results.experiment, each.results.seed)):
-        config: Any = to_typed(OmegaConf.create(run.config), schema_of("fal", run.config))
+    for run, config in studies_in(root):
         if isinstance(config, TheoryConfig):
             of_bench.append(_bench(run, config))
-        elif isinstance(config, ToyConfig):
+        else:
             of_toy.append((run, config))
     return "\n".join(of_bench + ([_toys(of_toy)] if of_toy else []))
+
+
+def studies_in(root: Path) -> list[tuple[Run, TheoryConfig | ToyConfig]]:
+    """The finished runs of `fal.theory` and `fal.toy` below `root` by name and seed, with their settings. A run from
+    before there were exponents and notes has those that the file of its experiment holds today.
+
+    Raises:
+        UserError: there is no such folder, or no such run in it.
+    """
+    found = list[tuple[Run, TheoryConfig | ToyConfig]]()
+    runs = [run for run in read_runs(root, "fal", None)[0] if (run.folder / TABLE).is_file()]
+    for run in sorted(runs, key=lambda each: (each.results.experiment, each.results.seed)):
+        schema = schema_of("fal", run.config)
+        more = _of_today(run.results.experiment) if schema is TheoryConfig else {}
+        config: Any = to_typed(OmegaConf.create({**more, **run.config}), schema)
+        if isinstance(config, (TheoryConfig, ToyConfig)):
+            found.append((run, config))
+    if not found:
+        raise UserError(f"root={root}: no finished run of fal.theory or fal.toy; python -m fal.theory -m +sweep=tables")
+    return found
+
+
+def _of_today(experiment: str) -> dict[str, Any]:
+    path = files("conf.fal.theory.experiment") / f"{experiment}.yaml"
+    content = yamltext.load(path.read_text(encoding="utf-8"), path) if path.is_file() else {}
+    return {key: content[key] for key in ("exponents", "note") if key in content}
 
 
 def cells_in(run: Run) -> list[Cell]:
@@ -65,10 +85,16 @@ def _change(record: dict[str, Any]) -> dict[str, Any]:
 
 def _bench(run: Run, config: TheoryConfig) -> str:
     cells = cells_in(run)
-    fits = [tables.fit(cells, each, config.confidence) for each in config.fits]
+    tables.add_times(cells, config)
     held = [tables.compared(cells, each, config.confidence) for each in config.references]
     shown = tables.lines(cells, config.columns, config.confidence)
-    return _text(f"**{config.title}**", shown, tables.summary(fits, held), [run], config.seeds)
+    return _text(
+        f"**{config.title}**",
+        shown,
+        tables.summary(tables.fits_of(cells, config), held, config.note),
+        [run],
+        config.seeds,
+    )
 
 
 def _toys(runs: Sequence[tuple[Run, ToyConfig]]) -> str:
@@ -92,20 +118,7 @@ def _text(title: str, shown: tuple[list[str], list[list[str]]], told: list[str],
 
 def main() -> None:
     """Print them, or say what is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fal.theorem.printed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("root", nargs="?", default="root=runs", help="root=<folder of the runs, default runs>")
-    key, _, folder = parser.parse_args().root.partition("=")
-    try:
-        if key != "root" or not folder:
-            raise UserError(f"{key}: give root=<folder of the runs> or nothing")
-        sys.stdout.write(printed(Path(folder)))
-    except UserError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(MISTAKE)
+    obey("fal.theorem.printed", __doc__, {"root": "runs"}, lambda root: printed(Path(root)))
 
 
 if __name__ == "__main__":

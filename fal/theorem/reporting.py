@@ -13,7 +13,7 @@ from common.run.folder import TABLE
 from common.run.results import Interval
 from fal.theorem import tables
 from fal.theorem.cells import Cell
-from fal.theory_config import FitConfig, ReferenceConfig
+from fal.theory_config import ReferenceConfig
 
 WIDTH = 240
 """Of what goes to a file or a pipe."""
@@ -35,19 +35,19 @@ def report(
     cells: Sequence[Cell],
     columns: Sequence[str],
     confidence: float,
-    fits: Sequence[FitConfig] = (),
+    fits: Sequence[tables.Fit] = (),
     references: Sequence[ReferenceConfig] = (),
+    note: str = "",
 ) -> dict[str, Interval]:
     """Write `records.jsonl`, `table.jsonl` and `table.md`, print the table; returns what `results.json` is to hold."""
     write_json_lines(folder / "records.jsonl", _records(cells))
     values = ({"cell": number, **cell.change, "values": cell.values} for number, cell in enumerate(cells))
     write_json_lines(folder / TABLE, values)
-    fitted = [tables.fit(cells, each, confidence) for each in fits]
-    told = tables.summary(fitted, [tables.compared(cells, each, confidence) for each in references])
+    told = tables.summary(fits, [tables.compared(cells, each, confidence) for each in references], note)
     head, rows = tables.lines(cells, columns, confidence)
     write_atomic(folder / "table.md", tables.page(title, head, rows, told))
     _show(title, head, rows, told)
-    return tables.metrics_of(cells, fitted, columns, confidence)
+    return tables.metrics_of(cells, fits, columns, confidence)
 
 
 def _records(cells: Sequence[Cell]) -> Iterator[dict[str, Any]]:

@@ -1,15 +1,15 @@
 """Cells as a table: means over seeds with intervals, exponents beside the predicted ones, earlier measurements."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from common.run.results import Interval
 from fal.theorem.cells import Cell
-from fal.theory_config import FitConfig, ReferenceConfig
+from fal.theory_config import FitConfig, ReferenceConfig, TheoryConfig
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class Fit:
     residual: float
     """Root mean square of log y around the line through the seeds' means."""
     cells: int
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """Which cells they are; empty: all."""
 
     @property
     def name(self) -> str:
         """As in `results.json`."""
-        return f"exponent_{self.config.y}_on_{self.config.x}"
+        return "_".join(["exponent", self.config.y, "on", self.config.x, *_words(self.where, "_")])
 
 
 @dataclass(frozen=True)
@@ -71,26 +73,46 @@ def compare_with_first(cells: Sequence[Cell]) -> None:
             cell.values["from_first"] = np.abs(curve - curves[0]).max(0).tolist()
 
 
-def fit(cells: Sequence[Cell], config: FitConfig, confidence: float) -> Fit:
-    """The exponent of `config.y` on `config.x`."""
-    used = [cell.values for cell in cells if _there(cell, config.y) and _there(cell, config.x)]
-    x, y = (np.array([values[name] for values in used], dtype=float) for name in (config.x, config.y))
+def add_times(cells: Sequence[Cell], config: TheoryConfig) -> None:
+    """Of a table with `moments`, give every cell its losses there and at the end as `robust_at_time_<e t>`, too."""
+    for cell in cells if config.moments else ():
+        step, rounds = (
+            cell.change.get(f"federated.{key}", getattr(config.federated, key)) for key in ("step", "rounds")
+        )
+        at = {moment: f"robust_at_{moment}" for moment in config.moments} | {rounds: "robust"}
+        cell.values |= {f"robust_at_time_{step * moment:g}": cell.values[name] for moment, name in at.items()}
+
+
+def fits_of(cells: Sequence[Cell], config: TheoryConfig) -> list[Fit]:
+    """All exponents that a table asks for."""
+    found = [fit(cells, each, config.confidence) for each in config.fits]
+    return found + [fit(cells, each, config.confidence, each.where) for each in config.exponents]
+
+
+def fit(cells: Sequence[Cell], config: FitConfig, confidence: float, where: Mapping[str, Any] | None = None) -> Fit:
+    """The exponent of `config.y` on `config.x`, a number that was measured or the last word of a key that the cells
+    change, over the cells that `where` tells of.
+    """
+    where = where or {}
+    read = [(_numbers(cell, config.x), _numbers(cell, config.y)) for cell in cells if _is(cell, where)]
+    used = [(x, y) for x, y in read if x and y and None not in x + y]
+    x, y = (np.array([each[place] for each in used], dtype=float) for place in (0, 1))
     if len(used) and config.log_x and (x <= 0).any():
         keep = (x > 0).all(1)
         x, y = x[keep], y[keep]
     if len(x) < 2 or np.ptp(x[:, 0]) == 0:
-        return Fit(config, None, math.nan, len(x))
+        return Fit(config, None, math.nan, len(x), where)
     x, y = np.log(x) if config.log_x else x, np.log(y)
     slopes = [float(np.polyfit(x[:, run], y[:, run], 1)[0]) for run in range(x.shape[1])]
     x, y = x.mean(1), y.mean(1)
     left = y - np.polyval(np.polyfit(x, y, 1), x)
-    return Fit(config, mean_of(slopes, confidence), float(np.sqrt((left**2).mean())), len(x))
+    return Fit(config, mean_of(slopes, confidence), float(np.sqrt((left**2).mean())), len(x), where)
 
 
 def compared(cells: Sequence[Cell], config: ReferenceConfig, confidence: float) -> Compared:
     """The cell that `config.where` tells of."""
     for cell in cells:
-        if all(_same(cell.change.get(key), value) for key, value in config.where.items()):
+        if _is(cell, config.where):
             found = mean_of(cell.values[config.metric], confidence)
             return Compared(config, None if found is None else found.value)
     return Compared(config, None)
@@ -107,12 +129,13 @@ def lines(cells: Sequence[Cell], columns: Sequence[str], confidence: float) -> t
     return head, rows
 
 
-def summary(fits: Sequence[Fit], found: Sequence[Compared]) -> list[str]:
-    """Fits and comparisons in words."""
-    told = []
+def summary(fits: Sequence[Fit], found: Sequence[Compared], note: str = "") -> list[str]:
+    """Fits, what is to be said of them, and comparisons in words."""
+    told = list[str]()
     for each in fits:
         y, x, exponent = each.config.y, each.config.x, each.exponent
         power = f"{y} ~ {x}^p" if each.config.log_x else f"log {y} ~ p {x}"
+        power += f" ({', '.join(_words(each.where, '='))})" if each.where else ""
         if exponent is None:
             told.append(f"{power}: no fit, {each.cells} cell(s) have both")
             continue
@@ -121,6 +144,7 @@ def summary(fits: Sequence[Fit], found: Sequence[Compared]) -> list[str]:
             f"{power}: p = {exponent.value:.3f} ({exponent.low:.3f} to {exponent.high:.3f} over {exponent.count} "
             f"seeds){predicted}; residual {each.residual:.3f} over {each.cells} cells"
         )
+    told += [note] if note else []
     for one in found:
         where = ", ".join(f"{key}={text(value)}" for key, value in one.config.where.items()) or "the cell"
         measured = "not reached" if one.measured is None else f"{one.measured:.4g}"
@@ -178,8 +202,20 @@ def text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _there(cell: Cell, name: str) -> bool:
-    return name in cell.values and None not in cell.values[name]
+def _numbers(cell: Cell, name: str) -> list[float | None]:
+    """A value of every run; none where the cell knows nothing of that name."""
+    if name in cell.values:
+        return cell.values[name]
+    runs = len(next(iter(cell.values.values())))
+    return [float(value) for key, value in cell.change.items() if key.rpartition(".")[2] == name for _ in range(runs)]
+
+
+def _words(where: Mapping[str, Any], sign: str) -> list[str]:
+    return [f"{key.rpartition('.')[2]}{sign}{text(value)}" for key, value in where.items()]
+
+
+def _is(cell: Cell, where: Mapping[str, Any]) -> bool:
+    return all(_same(cell.change.get(key), value) for key, value in where.items())
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -36,6 +36,10 @@ class Result:
     """Bytes that reading leaves behind."""
     beside: tuple[float, ...] = ()
     """Seconds of the reference, run in turn with this case in one process."""
+    other: tuple[float, ...] = ()
+    """Where one of two ways is chosen: how many times as fast as the reference the other one is, in each turn."""
+    stacked: bool = False
+    """Which of them is chosen."""
     difference: float = 0.0
     """Largest entry by which what came out differs from the reference's."""
     resident: int = 0

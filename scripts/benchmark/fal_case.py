@@ -30,7 +30,7 @@ from fal.settings import FederationConfig, MethodConfig, Objective, OptimiserCon
 from fal.states import fresh_states
 from fal.trust import AggregatorConfig
 from fal.workload import clients_of
-from scripts.benchmark.fal_groups import COMPILED, EARLY, FLUKE, LEAN, LOOP, PLAN, STACK, USUAL, VMAP, Case
+from scripts.benchmark.fal_groups import CHOICE, COMPILED, EARLY, FLUKE, LEAN, LOOP, PLAN, STACK, USUAL, VMAP, Case
 from scripts.benchmark.fal_libraries import Fluke, flower_rounds
 from scripts.benchmark.fal_others import CHUNK, Loops
 from scripts.benchmark.measuring import allocated_peak, peak_of, seconds_of, settle
@@ -125,6 +125,28 @@ def round_of(case: Case) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def choice(case: Case) -> dict[str, Any]:
+    """A round by the way that the plan takes and by the other one, each in turn with the lean loop."""
+    way, benches = replace(case, work="round"), {}
+    for engine in (LOOP, STACK):
+        benches[engine] = Bench(replace(way, engine=engine))
+        benches[engine].run(engine)
+    bench = Bench(way)
+    stacked = bench.federation.chunk(bench.works[0], case.clients) > 1
+    bench.run(LEAN)
+    seconds: dict[str, list[float]] = {LOOP: [], STACK: []}
+    beside: dict[str, list[float]] = {LOOP: [], STACK: []}
+    for _ in range(case.repeats):
+        for engine, its in benches.items():
+            seconds[engine].append(seconds_of(lambda its=its, engine=engine: its.run(engine), case.device))
+            beside[engine].append(seconds_of(lambda: bench.run(LEAN), case.device))
+    taken, other = (STACK, LOOP) if stacked else (LOOP, STACK)
+    return {
+        "seconds": seconds[taken], "beside": beside[taken], "stacked": stacked,
+        "other": [lean / own for own, lean in zip(seconds[other], beside[other], strict=True)],
+    }  # fmt: skip
+
+
 @cache
 def bench_of(case: Case) -> Bench:
     """In a worker of Flower's: made once."""
@@ -199,4 +221,4 @@ def judge(case: Case) -> dict[str, Any]:
 def measure(case: Case) -> dict[str, Any]:
     """The fields of a `Result`."""
     torch.set_num_threads(case.threads)
-    return {"round": round_of, "judge": judge}.get(case.work, beside)(case)
+    return {"round": round_of, CHOICE: choice, "judge": judge}.get(case.work, beside)(case)

@@ -5,16 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 from common.errors import UserError
-from scripts.benchmark.fal_notes import early_lines, flat_lines, library_lines, round_lines
+from scripts.benchmark.fal_notes import choice_lines, early_lines, flat_lines, library_lines, round_lines
 from scripts.benchmark.running import AnyCase, Group, Row, block
 
 USUAL, LEAN, VMAP, LOOP, STACK, PLAN, COMPILED = "usual", "lean", "vmap", "loop", "stack", "plan", "compiled"
 ALL_ITEMS, EARLY = "all items", "early exit"
-FLUKE, FLOWER = "fluke", "flower"
+FLUKE, FLOWER, CHOICE = "fluke", "flower", "choice"
 ENGINES = {
     "round": (USUAL, LEAN, VMAP, LOOP, STACK, PLAN, COMPILED), "judge": (ALL_ITEMS, EARLY), "fluke": (FLUKE, PLAN),
-    "flower": (FLOWER, PLAN),
+    "flower": (FLOWER, PLAN), "choice": (PLAN,),
 }  # fmt: skip
+FLOOR = 0.95
+"""Over the lean loop, everywhere: the plan takes the loop where a stack does not pay, and that costs 5 % at most."""
 FEW = 5
 """Clients of the models that are too large for a hundred."""
 
@@ -24,8 +26,7 @@ class Wanted:
     """At least so many times as fast as the usual and as the lean loop."""
 
     usual: float = 0.0
-    lean: float = 0.95
-    """The plan takes the loop where a stack does not pay, and that costs 5 % at most."""
+    lean: float = FLOOR
 
 
 MODELS: dict[str, dict[int, Wanted]] = {
@@ -56,9 +57,10 @@ class Case(AnyCase):
     module: ClassVar[str] = "scripts.benchmark.fal_case"
     engine: str
     """Of a round: the usual or the lean loop, stacks of 10 by plain `vmap`, ours one by one, in stacks of 10, as
-    planned, or compiled. Of a judge: all items to the end, or until they are fooled. Beside a library: it, or ours."""
+    planned, or compiled. Of a choice: as planned, and the other way beside it. Of a judge: all items to the end, or
+    until they are fooled. Beside a library: it, or ours."""
     work: str = "round"
-    """round, judge, or a library whose round it is."""
+    """round, choice, judge, or a library whose round it is."""
     model: str = "cnn_9k"
     batch: int = 10
     clients: int = 100
@@ -78,7 +80,7 @@ class Case(AnyCase):
 def groups() -> list[Group]:
     """All of them at full size."""
     others = [beside(FLUKE, 100), beside(FLOWER, 10, 100)]
-    return [*(rounds(model, wanted) for model, wanted in MODELS.items()), clients(), early(), *others]
+    return [choices(), *(rounds(model, wanted) for model, wanted in MODELS.items()), clients(), early(), *others]
 
 
 def quick_groups() -> list[Group]:
@@ -112,6 +114,22 @@ def rounds(model: str, wanted: Mapping[int, Wanted], *, compiled: bool = True, *
         "stacks of 10, as the plan chooses, and compiled"
     )
     return Group(model, question, tuple(rows), after=lambda results: round_lines(labels, least, BEYOND, results))
+
+
+def choices() -> Group:
+    """What the plan takes, beside the other way, on one stack of clients; ResNet-18 takes too long to be stacked."""
+    cells = [(model, batch) for model, wanted in MODELS.items() if model != "resnet18" for batch in wanted]
+    labels = {cell: "{}, batch {}".format(*cell) for cell in cells}
+    rows = [
+        block(Row(label, Case(PLAN, CHOICE, model, batch, clients=10, steps=1, repeats=5)))
+        for (model, batch), label in labels.items()
+    ]
+    question = (
+        "Does the plan take the faster way, ten clients one by one or in a stack, and is it as fast as the lean loop?"
+    )
+    return Group(
+        CHOICE, question, sum(rows, ()), after=lambda results: choice_lines(list(labels.values()), FLOOR, results)
+    )
 
 
 def clients() -> Group:

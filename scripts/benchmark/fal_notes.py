@@ -1,6 +1,7 @@
 """What stands below the tables of FAL's benchmark: factors over both loops, memory beside them, and what was wanted."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 from scripts.benchmark.case_results import MIB, Result, missing
 
@@ -39,6 +40,19 @@ def round_lines(
                 told = "; ".join([*found_out, f"memory <= {beyond:.0f} MiB: {'met' if more <= beyond else 'missed'}"])
             cells = [str(batch), engine, *(f"{factor:.2f}" for factor in factors), f"{more:+.1f}"]
             lines.append(f"| {' | '.join([*cells, f'{found.difference:.1e}', told])} |")
+    return [*lines, ""]
+
+
+def choice_lines(labels: Sequence[str], least: float, results: Mapping[str, Result]) -> list[str]:
+    """What the plan takes in each row, and what the other way would have given, as factors over the lean loop."""
+    lines = ["| round | the plan takes | over lean | the other way | wanted |", "| --- | --- | ---: | ---: | --- |"]
+    for label in labels:
+        if lost := missing([label], results):
+            lines.append(f"| {label} | {lost} | | | |")
+            continue
+        found = results[label]
+        way, factor = "a stack" if found.stacked else "the loop", found.times_as_fast
+        lines.append(f"| {label} | {way} | {factor:.2f} | {median(found.other):.2f} | {at_least(factor, least)} |")
     return [*lines, ""]
 
 

@@ -26,6 +26,7 @@ from common.run.environment import describe
 from common.run.files import write_atomic
 from common.run.progress import Progress
 from scripts.benchmark.case_results import MIB, Result, ratio, same_gradient, to_result, verdict
+from scripts.benchmark.kept import Kept
 
 COLUMNS = (
     "case", "exact", "peak MiB", "ratio", "allocated MiB", "ratio", "seconds", "ratio", "first call s", "GFLOP",
@@ -131,12 +132,12 @@ def _measured(case: AnyCase, answer: Connection, words: str) -> None:
     answer.send(found)
 
 
-def run_group(group: Group, progress: Progress, done: int) -> dict[str, Result]:
+def run_group(group: Group, progress: Progress, done: int, kept: Kept) -> dict[str, Result]:
     """Results by label; the first reference stands there twice."""
     results: dict[str, Result] = {}
     labels = [(row.label, row.case) for row in group.rows]
     for label, case in [*labels, (labels[0][0] + AGAIN, labels[0][1])]:
-        results[label] = run_case(case)
+        results[label] = kept.of(f"{group.name}: {label}: {case}", lambda case=case: run_case(case))
         progress.update(done + len(results))
     return results
 
@@ -207,9 +208,8 @@ def wrong(group: Group, results: Results) -> list[str]:
     return [cells[0] for cells in table(group, results) if cells[1] == "NO" or cells[-1].startswith("failed")]
 
 
-def header(command: str, words: Sequence[str], threads: int) -> str:
-    """Where and with what the numbers were made."""
-    found = describe()
+def header(command: str, words: Sequence[str], threads: int, found: Mapping[str, Any]) -> str:
+    """Where and with what the numbers were made, by what `describe` has found."""
     machine, libraries = found["hardware"], found["libraries"]
     device = ", ".join(machine["cuda"]) or "no GPU"
     state = " with local changes" if found["dirty"] else ""
@@ -231,6 +231,7 @@ def parser(command: str, description: str | None, names: Sequence[str]) -> argpa
     made.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     made.add_argument("--markdown", type=Path, help="write the tables there too")
     made.add_argument("--csv", type=Path, help="write the numbers there, a line a case")
+    made.add_argument("--keep", type=Path, help="keep every case's result there; one that this revision has is not run")
     made.add_argument("--check", action="store_true", help="exit status 1 also where a target is missed")
     made.add_argument("--list", action="store_true", help="say what each group measures, and stop")
     return made
@@ -254,14 +255,18 @@ def carry_out(command: str, words: Sequence[str], options: argparse.Namespace, g
         for group in groups:
             sys.stdout.write(f"{group.name:10}{len(group.rows):3} cases  {group.question}\n")
         return
-    text, bad, done = header(command, words, options.threads) + "\n", [], 0
+    found = describe()
+    if options.keep and found["dirty"]:
+        raise UserError(f"--keep {options.keep} with local changes: results are kept by revision; commit them first")
+    kept = Kept(options.keep, found["revision"])
+    text, bad, done = header(command, words, options.threads, found) + "\n", [], 0
     sheet = io.StringIO()
     writer = csv.writer(sheet)
     writer.writerow(["group", *COLUMNS])
     sys.stdout.write(text)
     with Progress(0, sum(len(group.rows) + 1 for group in groups)) as progress:
         for group in groups:
-            results = run_group(group, progress, done)
+            results = run_group(group, progress, done, kept)
             done += len(results)
             part = "\n".join(lines(group, results)) + "\n"
             sys.stdout.write(part)

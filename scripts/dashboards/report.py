@@ -86,8 +86,9 @@ def panels(joined: Joined) -> Iterator[Any]:
     title = ", ".join([f"{', '.join(metrics)}: reproduced", *units])
     yield wr.BarPlot(title=title, metrics=list(metrics), layout=wr.Layout(0, 0, half, tall), **seeds)
     yield wr.MarkdownPanel(render(grid_of(joined), "md"), layout=wr.Layout(half, 0, half, tall))
+    steps = published.known(table.paper).steps
     small: list[Any] = [
-        wr.LinePlot(title=t, x="step", y=list(y), title_x="outer step", **seeds) for t, y in curves_of(joined).items()
+        wr.LinePlot(title=t, x="step", y=list(y), title_x=steps, **seeds) for t, y in curves_of(joined).items()
     ]
     small += [wr.BarPlot(title=title, metrics=[metric], **seeds) for title, metric in COST.items()]
     small += [wr.MediaBrowser(title="Rates by layer and inner step", media_keys=[MAP])]

@@ -22,7 +22,7 @@ from common.tables.cells import Overrides
 from common.tables.damaged import without_damaged
 from common.tables.join import Joined
 from common.tables.runs import Run, read_runs
-from scripts.report import axes, cost, curves, media, rates, studies, summary, tables
+from scripts.report import axes, cost, curves, media, rates, studies, summary, tables, worth
 from scripts.report.colours import Colours
 from scripts.report.page import Block, Figure, Page, Section, render
 from scripts.tables.published_tables import all_tables, every_paper, kept_settings, overrides_of
@@ -131,6 +131,8 @@ def _costs(
         found = [Block("What questions cost", "no-cost", figures=[empty], commands=[way])]
     if (times := cost.training(groups)) is not None:
         found.append(Block("Training and evaluation", "cost-training", table=times, commands=[show]))
+    if drawn := worth.figures(groups, colours):
+        found.append(Block("Cost against score", "cost-worth", figures=drawn, commands=[show]))
     return found
 
 

@@ -84,8 +84,8 @@ def _panel_title(table: Table, panel: str, words: Overrides, together: Sequence[
 
 
 def curve(group: Group) -> list[tuple[int, float, float, float]]:
-    """(outer step, mean over seeds, low, high) at the steps that all runs have, in the unit of the metric; the interval
-    is of seeds alone.
+    """(step, mean over seeds, low, high) at the steps that all runs have, in the unit of the metric; the interval is of
+    seeds alone.
     """
     metric, measure = group.selected_by
     read = [dict(_records(run, f"dev/{metric}")) for run in group.runs]
@@ -112,7 +112,7 @@ def _records(run: Run, metric: str) -> Iterator[tuple[int, float]]:
 
 
 def figure(joined: Joined, groups: Sequence[Group], colours: Colours) -> Figure | None:
-    """Dev scores against outer steps, a panel for each column or set of settings with new runs; None: none has."""
+    """Dev scores against steps, a panel for each column or set of settings with new runs; None: none has."""
     new = {group.panel for group in groups if group.new}
     drawn: dict[str, list[tuple[Group, list[tuple[int, float, float, float]]]]] = {}
     for group in groups:
@@ -137,7 +137,7 @@ def figure(joined: Joined, groups: Sequence[Group], colours: Colours) -> Figure 
             legend.setdefault(group.row, (key(colours.kind(group.method), "", faint=faint), group.row))
             body.append(_numbers(group, points))
         last = max(point.x for each in series for point in each.points)
-        x = linear(0, max(last, 1), "outer steps")
+        x = linear(0, max(last, 1), groups[0].runs[0].paper.steps)
         y = axis_of(measure, f"dev {metric.replace('_', ' ')}", series)
         panels.append((title, lines(series, x, y, f"Learning curves: {joined.table.title} {title}".strip())))
     first, best, last_one = (f"{name} {measure.unit}".rstrip() for name in ("first", "best", "last"))

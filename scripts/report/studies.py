@@ -1,4 +1,7 @@
-"""Runs that answer no items but measure something in cells of their own, each as a table."""
+"""What runs measured in cells of their own, each as a table: studies that answer no items, and calibrations of metrics.
+
+The first line of the file may be a head, {"title": ..., "note": ...}; every other one is a cell with its `values`.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,14 +29,16 @@ def blocks(runs: Sequence[Run]) -> list[Block]:
 def _block(run: Run, anchor: str) -> Block:
     with reading(run.folder):
         records = [dict(record) for _, record in read_json_lines(run.folder / TABLE, remedy="run again")]
+        head = records.pop(0) if records and "values" not in records[0] else {}
         keys = list(dict.fromkeys(key for record in records for key in record if key not in ("cell", "values")))
         there = list(dict.fromkeys(name for record in records for name in record["values"]))
         columns = [name for name in run.config.get("columns") or there if name in there]
         lines = [_line(record, keys, columns) for record in records]
-    title = run.config.get("title") or run.results.experiment
-    head = [Head(key.rpartition(".")[2]) for key in keys] + [Head(name.replace("_", " ")) for name in columns]
+    title = head.get("title") or run.config.get("title") or run.results.experiment
+    notes = [head["note"]] if "note" in head else []
+    names = [Head(key.rpartition(".")[2]) for key in keys] + [Head(name.replace("_", " ")) for name in columns]
     command = [("run", text)] if (text := command_of(run.folder)) else []
-    return Block(title, anchor, run.results.paper, table=DataTable(head, lines, title), commands=command)
+    return Block(title, anchor, run.results.paper, notes, table=DataTable(names, lines, title), commands=command)
 
 
 def _line(record: Mapping[str, Any], keys: Sequence[str], columns: Sequence[str]) -> Line:

@@ -67,7 +67,7 @@ class DiffusionConfig:
 def shift_by_size(values: int) -> float:
     """The default shift for so many latent values a frame.
 
-    The square root of their number, as the noise of their mean falls: 1 for the 20 of the small rooms and 4 for the 192
+    The square root of their number, as the noise of their mean falls: 2 for the 30 of the small rooms and 4 for the 192
     of the large ones, which learn nothing without it.
     """
     return max(1.0, float(round(math.sqrt(values / REFERENCE))))

@@ -79,6 +79,20 @@ class Recorded:
         chosen = Draws(seed, split, family, "where").integers(items, len(at))
         return self._cut(split, family, items, where[chosen], at[chosen], length + 1)
 
+    def through(self, split: str, count: int, chunks: int = 2) -> tuple[Episodes, tuple[str, ...]]:
+        """At most `count` clips [chunks], evenly spread over what a split's recordings hold; and the moment, a chunk
+        long, that each hangs on.
+
+        Raises:
+            UserError: no recording of the split is as long.
+        """
+        where, at = self._places(split, 0, chunks)
+        chosen = np.linspace(0, len(at) - 1, min(count, len(at))).round().astype(np.int64)
+        where, at = where[chosen], at[chosen]
+        found = self._cut(split, "through", np.arange(len(at)), where, at, chunks)
+        names = [self.splits[split][number].name for number in where.tolist()]
+        return found, tuple(f"{name}/{start // self.chunk}" for name, start in zip(names, at.tolist(), strict=True))
+
     def asked(self, split: str) -> Ints:
         """The action of each chunk that could begin in a split's recordings: as often as it was asked for."""
         return np.concatenate(

@@ -13,8 +13,10 @@ carries, not in a chunk's last frame, and pixels are whole numbers, so a way bac
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from slowfast_vgen.actions import Actions
+from slowfast_vgen.actions import NULL, Actions
+from slowfast_vgen.metrics.pixels import unit
 from slowfast_vgen.worlds.config import CUBES, Shape, TableConfig
 from slowfast_vgen.worlds.draws import Draws, Ints, kept
 from slowfast_vgen.worlds.episode import (
@@ -83,6 +85,30 @@ class Table:
         """There is no catalogue: -1 for each frame."""
         return np.full(len(frames), UNKNOWN, np.int64)
 
+    def read(self, frames: ArrayLike) -> Ints:
+        """The spot at which each cube is seen in frames [n, height, width, 3]: [n, cubes], as row * GRID + column.
+
+        It is where the colours are nearest to the cube's, so that every frame has an answer.
+        """
+        shown = unit(frames)
+        rows, columns = np.divmod(np.arange(GRID**2), GRID)
+        up, left = self._pixel(rows, self.height), self._pixel(columns, self.width)
+        where = self._inside(up, left, up + self._size, left + self._size).reshape(GRID**2, -1) / self._size**2
+        inks = np.array([INKS[name] for name in self.cubes]) / 255
+        off = ((shown[:, None] - inks[:, None, None]) ** 2).mean(-1).reshape(len(shown), len(self.cubes), -1)
+        return (off @ where.T).argmin(-1)
+
+    def moved(self, actions: Ints) -> Ints:
+        """Which cube each action moves, by the order of `commands`; -1 for none."""
+        count = len(self.cubes)
+        put = (actions - 1 - 2 * count) // (count - 1)
+        return np.select([actions == NULL, actions <= 2 * count], [UNKNOWN, (actions - 1) % count], put)
+
+    def distance(self, places: Ints, others: Ints) -> NDArray[np.float64]:
+        """Spots between spots of the grid, as the crow flies."""
+        (row, column), (other_row, other_column) = (np.divmod(each, GRID) for each in (places, others))
+        return np.hypot(row - other_row, column - other_column)
+
     def layouts(self, seed: int, split: str, family: str, items: Ints) -> Ints:
         """Where the green area's upper left spot is and then the cubes are [items, 1 + cubes], as row * GRID + column.
 
@@ -113,7 +139,7 @@ class Table:
         gaps = gaps_of(places, shown[:, :-1] | shown[:, 1:])
         return Episodes(
             frames=self._render(layouts, at),
-            actions=np.array([[0 if each is None else self._id(*each) for each in row] for row in asked]),
+            actions=np.array([[NULL if each is None else self._id(*each) for each in row] for row in asked]),
             places=places,
             looks=np.full_like(places, UNKNOWN),
             gaps=gaps,

@@ -78,7 +78,7 @@ def test_whatever_the_labels(kind: Kind, clients: int, seed: int, labels: list[i
     try:
         parts = partition(y, PartitionConfig(kind=kind, clients=clients), seed)
     except UserError as error:
-        assert "at best 0 images" in str(error) or "labels_per_client=2: of 1 classes" in str(error)
+        assert "at best 0 images" in str(error) or "labels_per_client=2 of 1 classes" in str(error)
         return
     assert len(parts) == clients and all(len(part) for part in parts)
     together = torch.cat(parts)
@@ -159,7 +159,7 @@ def test_natural_clients_are_whole_persons() -> None:
         (
             {"kind": Kind.k_labels, "labels_per_client": 11},
             None,
-            r"labels_per_client=11: of 10 classes; use 10 or less",
+            r"labels_per_client=11 of 10 classes: use 10 or less",
         ),
         ({"kind": Kind.natural}, None, r"kind=natural: nobody knows.*data\.columns\.client"),
         ({"kind": Kind.natural, "clients": 13}, OWNERS, r"clients=13.*12 of 12 persons have 1 images or more"),

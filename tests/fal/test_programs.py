@@ -1,7 +1,12 @@
 """What a program gives is what it was traced from, for other values too."""
 
 import pytest
+import torch
+from torch import Tensor
+from torch.fx import Graph
 
+from fal.federation import Federation
+from fal.programs import Programs
 from tests.fal.small import apart, federation, trained
 
 
@@ -36,3 +41,35 @@ def test_steps_by_a_program_are_those_by_autograd(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("fal.programs.make_fx", untraced)
     assert apart(trained(federation("mart", kind="cnn")), found) < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_without_views_of_views_and_products_with_1_the_bits_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def graphs(found: Federation) -> list[Graph]:
+        made = found.local.network.programs._made.values()
+        return [program.__self__.graph for program in made]  # type: ignore[attr-defined]
+
+    short, whole = federation(kind=kind), federation(kind=kind)
+    found = trained(short)
+    monkeypatch.setattr("fal.programs.shorten", lambda graph: None)
+    assert apart(found, trained(whole)) == 0.0
+    for graph, before in zip(graphs(short), graphs(whole), strict=True):
+        assert len(graph.nodes) < 0.85 * len(before.nodes)
+        views = graph.find_nodes(op="call_function", target=torch.ops.aten.view.default)
+        assert not any(view.args[0] in views for view in views)
+
+
+def test_a_program_that_writes_to_a_tensor_or_gives_one_back_is_not_shortened_there() -> None:
+    def writes(x: Tensor) -> Tensor:
+        return torch.ops.aten.mul.Scalar(x, 1).add_(1)
+
+    def gives_back(x: Tensor) -> Tensor:
+        return torch.ops.aten.mul.Scalar(x, 1).view(-1)
+
+    for function in (writes, gives_back):
+        x = torch.ones(2, 3)
+        program = Programs().of(function.__name__, function, x)
+        program(x).add_(1)
+        assert x.equal(torch.ones(2, 3))

@@ -1,5 +1,6 @@
 """Aggregation rules against numbers worked out by hand and against what they promise, and what a server refuses."""
 
+import math
 from typing import Any
 
 import pytest
@@ -49,6 +50,21 @@ def test_the_geometric_median_has_balanced_directions() -> None:
     assert float((away / away.norm(dim=1, keepdim=True)).sum(0).norm()) < 1e-6
     twice = server.aggregate(rule("geometric_median", iterations=2000), given[:2], [0.75, 0.25])["w"]
     torch.testing.assert_close(twice, given[0]["w"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, keys, message",
+    [
+        ("trimmed_mean", {"trimmed": -1}, "aggregator.trimmed=-1: use 0 or more"),
+        ("multi_krum", {"byzantine": 0, "kept": 0}, "aggregator.kept=0: use 1 or more"),
+        ("clipping", {"norm": math.nan}, "aggregator.norm=nan: use a length above 0"),
+        ("clipping", {"norm": 0.0}, "aggregator.norm=0: use a length above 0"),
+        ("median", {"norm": 1.0}, "aggregator.norm=1.0 with aggregator=median, which does not read it"),
+    ],
+)
+def test_a_rule_with_an_impossible_number_is_told_what_to_use(name: str, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rule(name, **keys)
 
 
 def test_clipping_bounds_the_length() -> None:

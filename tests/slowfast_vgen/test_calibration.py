@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from common.run.folder import TABLE
+from common.tables.runs import read_runs
+from scripts.report import studies
 from slowfast_vgen import calibration, evaluate, train
 from slowfast_vgen.calibration import METRICS, TRUTH, Calibration, calibrate, visits
 from slowfast_vgen.data import world_of
@@ -79,7 +82,13 @@ def test_a_run_calibrates_its_world_and_names_surprises(tmp_path: Path, capsys: 
     assert all(f"! {surprise}\n" in printed for surprise in found["surprises"])
     assert "SCuts does not tell splice from the truth" in found["surprises"]  # every frame of the rooms differs as much
     assert set(found["encoders"]) == set(found["right_on_dev"]) == {"place", "motion", "inverse"}
-    assert {path: digest for path, digest in hashes(folder).items() if "calibration" not in path} == before
+    after = {path: digest for path, digest in hashes(folder).items() if "calibration" not in path and path != TABLE}
+    assert after == before
+    (block,) = studies.blocks(read_runs(tmp_path, None, None)[0])
+    assert block.table is not None and block.title == "Calibration on 12 true videos of 64 frames"
+    assert [line.cells[0].text for line in block.table.lines] == [TRUTH, *SPOILT]
+    splice = next(line for line in block.table.lines if line.cells[0].text == "splice")
+    assert "SCuts !" in splice.cells[1].text and block.notes[0].startswith("Not told:")
 
 
 @pytest.mark.parametrize(

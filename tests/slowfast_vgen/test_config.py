@@ -27,6 +27,7 @@ REFUSED = {
     "inner.unroll=truncate": "inner.unroll=truncate: use stored, recompute or first_order",
     "evaluation.batch=1": "evaluation.batch=1: use 2 or more",
     "evaluation.longer=[0]": "evaluation.longer=\\[0\\]: lengths of 1 or more",
+    "evaluation.ahead=-1": "evaluation.ahead=-1: use 0 or more",
     "consolidate.batch=0": "consolidate.batch=0: use 1 or more",
 }
 

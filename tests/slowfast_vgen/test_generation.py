@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from slowfast_vgen.episodes import memories, seen
-from slowfast_vgen.evaluate import batches, generated
+from slowfast_vgen.evaluate import batches, generated, lived
 from slowfast_vgen.generation import _controlled, imagined_looks, visits
+from slowfast_vgen.imagine import imagined
 from slowfast_vgen.settings import Control
 from tests.slowfast_vgen.small import parts
 
@@ -33,7 +34,7 @@ def test_controls_are_the_memories_that_they_say() -> None:
     there = seen(episodes, found.latents, config.method, found.device)
     written = memories(found.lora, there)
     assert [memory.chunks for memory in written] == [0, 0, 1, 2, 3, 3, 3]
-    thetas = {control: _controlled(found, there, written, control) for control in Control}
+    thetas = {control: _controlled(found, config, there, written, control) for control in Control}
     assert thetas[Control.none] is None and thetas[Control.own] is written
     assert [memory.chunks for memory in thetas[Control.frozen] or []] == [1] * 7
     assert [memory.chunks for memory in thetas[Control.reset] or []] == [0] * 7
@@ -42,13 +43,25 @@ def test_controls_are_the_memories_that_they_say() -> None:
     assert swapped[1].equal(written[-1].weights[name][0])
 
 
+def test_own_samples_are_remembered_from_the_first_chunk_on_and_read_after_the_truth() -> None:
+    found, config = parts(*WORDS)
+    found.lora.attach()
+    there = seen(found.world.episodes(0, "test", "out_and_back", 3, 0, 4), found.latents, config.method, found.device)
+    written = memories(found.lora, there)
+    own = _controlled(found, config, there, written, Control.samples) or []
+    assert [memory.chunks for memory in own] == [memory.chunks for memory in written]
+    again = memories(found.lora, imagined(found, config, there))
+    for name, value in own[-1].weights.items():
+        assert value.equal(again[-1].weights[name]) and not value.allclose(written[-1].weights[name], atol=1e-4)
+
+
 def test_writing_on_the_way_back_goes_on_from_the_way_out() -> None:
     found, config = parts(*WORDS, "fast.on_return=true")
     found.lora.attach()
     there = seen(found.world.episodes(0, "test", "out_and_back", 2, 0, 4), found.latents, config.method, found.device)
     written = memories(found.lora, there)
     assert [memory.chunks for memory in written] == [0, 0, 1, 2, 3]
-    dropped = _controlled(found, there, written, Control.reset)
+    dropped = _controlled(found, config, there, written, Control.reset)
     assert [memory.chunks for memory in dropped or []] == [0, 0, 0, 0, 1]
 
 
@@ -82,3 +95,10 @@ def test_an_imagined_episode_has_a_picture_for_every_chunk_with_and_without_fast
     looks = imagined_looks(found, config, episodes)
     assert set(looks) == {Control.own, Control.none}
     assert all(each.shape == (3, 5) and (each[:, 0] == episodes.looks[:, 0]).all() for each in looks.values())
+
+
+def test_imagined_episodes_may_be_longer_so_that_they_come_back_to_what_they_made_up() -> None:
+    found, config = parts(*WORDS)
+    longer = replace(config, evaluation=replace(config.evaluation, imagined_length=3))
+    assert {item.slices["imagined"] for item in lived(found, config, 4)} == {2}
+    assert [item.slices["imagined"] for item in lived(found, longer, 4)] == [2, 4] * 4

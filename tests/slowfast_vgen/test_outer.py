@@ -121,6 +121,17 @@ def test_the_loop_steps_slow_weights_alone_and_never_its_memories(tmp_path):
     assert optimiser.outer.schedule.last_epoch == 3 * 2  # of three chunks, four episodes in batches of three
 
 
+@pytest.mark.parametrize("words", [("method=loop",), ("method=meta", "outer.adapter=false")])
+def test_a_of_the_adapter_stays_where_outer_steps_leave_it_alone(words, tmp_path):
+    rule = ("fast.rule=sgd", "fast.steps=1", "fast.weights=[B]", "fast.learned=false", "fast.first_move=null")
+    found, config, optimiser = begun(*words, *rule, "fast.lr=0.5")
+    before = {name: value.clone() for name, value in found.lora.adapter.matrices().items()}
+    outer_step(found, config, optimiser, 1, tmp_path)
+    assert all(value.equal(before[name]) for name, value in found.lora.adapter.matrices().items())
+    again, *_ = begun("method=meta", *rule, "fast.lr=0.5")
+    assert [weight.requires_grad for name, weight in again.lora.adapter.matrices().items() if "lora_A" in name][0]
+
+
 def test_a_triple_has_the_memory_from_before_its_output_was_seen(tmp_path):
     found, config = parts("method=loop", "fast.steps=1")
     found.lora.attach()

@@ -33,10 +33,27 @@ def test_some_numbers_are_those_of_the_paper() -> None:
 
 
 def test_every_cell_asks_for_a_metric_that_its_run_writes() -> None:
-    controls = ("swapped", "reset", "frozen")
+    controls = ("swapped", "reset", "frozen", "samples")
     named = WHOLE | {f"{name}_{control}" for name in WHOLE for control in controls}
     named |= {"ceiling"} | {f"gain_{control}" for control in controls}
-    slices = ["phase_replay", "phase_return", *(f"of{m}_{gap}" for m in (3, 4, 6) for gap in range(0, 2 * m, 2))]
+    slices = ["phase_replay", "phase_return", *(f"of{m}_{gap}" for m in (2, 3, 4, 6) for gap in range(0, 2 * m, 2))]
     written = named | {f"{name}@{chosen}" for name in named for chosen in slices}
+    lived = ("consistent", "floor", "alike", "distinct")
+    written |= {f"{name}{end}@imagined_{gap}" for name in lived for end in ("", "_none") for gap in (2, 4)}
     cells = [cell for table in PAPER.tables.values() for cell in table.at("cpu").cells() if cell.runs]
     assert len(cells) > 100 and {cell.metric for cell in cells} <= written
+
+
+def test_a_run_stands_behind_every_table_that_asks_for_its_settings() -> None:
+    behind = {name: {frozenset(job) for job, _ in PAPER.table(name).jobs()} for name in ("gaps", "capacity", "lock_in")}
+    assert len(set.union(*behind.values())) < sum(map(len, behind.values())) - 5
+    meta = frozenset({"method=meta", "outer.length=2"})
+    assert all(any(meta <= job for job in jobs) for jobs in behind.values())
+
+
+def test_rows_of_the_same_rule_differ_in_what_they_learn_by_alone() -> None:
+    rows = [cell.runs[0] for cell in PAPER.table("same_rule").cells() if cell.column == "Return"][:5]
+    fast = [sorted(word for word in words if word.startswith(("fast.", "outer.adapter"))) for words in rows]
+    assert (
+        all(each == fast[0] for each in fast) and "fast.learned=false" in fast[0] and "outer.adapter=false" in fast[0]
+    )

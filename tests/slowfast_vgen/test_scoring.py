@@ -60,6 +60,14 @@ def test_a_world_without_a_catalogue_has_pixels_alone():
     assert set(scores_of(WORLD, without, 4, true(4))) == {"psnr", "ssim", "copy", "ceiling"}
 
 
+def test_where_there_is_no_catalogue_the_better_memory_has_the_better_psnr():
+    without = replace(EPISODES, looks=np.full_like(EPISODES.looks, -1))
+    own, other = (scores_of(WORLD, without, 4, true(chunk)) for chunk in (4, 1))
+    found = summarise(items_of(without, 4, {Control.own: own, Control.swapped: other}), 0.95)
+    gained = found["psnr"].value - found["psnr_swapped"].value
+    assert found["gain_swapped@gap_2"].value == pytest.approx(gained) and gained > 20
+
+
 def test_ssim_is_a_hundred_times_that_of_the_generated_chunk_with_every_memory():
     noise = np.random.default_rng(0).random(true(4).shape)
     alike = ssim(noise, EPISODES.frames[:, 4])
@@ -68,7 +76,7 @@ def test_ssim_is_a_hundred_times_that_of_the_generated_chunk_with_every_memory()
         Control.own: scores_of(WORLD, EPISODES, 4, true(4)),
         Control.swapped: scores_of(WORLD, EPISODES, 4, noise),
     }
-    found = summarise(items_of(EPISODES, 4, scores), 0.95)
+    found = summarise(items_of(EPISODES, 4, scores, 2), 0.95)
     assert found["ssim@phase_return"].value == pytest.approx(100)
     swapped = found["ssim_swapped@phase_return"]
     assert swapped.value == pytest.approx(100 * alike.mean()) and swapped.low < swapped.value < swapped.high
@@ -77,15 +85,17 @@ def test_ssim_is_a_hundred_times_that_of_the_generated_chunk_with_every_memory()
 def test_items_count_by_phase_and_gap_and_those_of_longer_episodes_apart():
     right = {chunk: scores_of(WORLD, EPISODES, chunk, true(chunk)) for chunk in (3, 4)}
     wrong = scores_of(WORLD, EPISODES, 4, true(1))
-    items = items_of(EPISODES, 3, {Control.own: right[3], Control.swapped: right[3]})
-    items += items_of(EPISODES, 4, {Control.own: right[4], Control.swapped: wrong})
+    items = items_of(EPISODES, 3, {Control.own: right[3], Control.swapped: right[3]}, 2)
+    items += items_of(EPISODES, 4, {Control.own: right[4], Control.swapped: wrong}, 2)
     longer = WORLD.episodes(0, "test", "out_and_back", 3, 0, 40)
-    items += items_of(longer, 6, {Control.own: scores_of(WORLD, longer, 6, longer.frames[:, 0] / 255.0)}, "of3")
+    far = {Control.own: scores_of(WORLD, longer, 6, longer.frames[:, 0] / 255.0)}
+    items += items_of(longer, 6, far, 3, longer=True)
     found = summarise(items, 0.95)
     assert found["place"].value == 1 and found["place"].count == 80
     assert found["place@phase_replay"].count == found["place@gap_2"].count == 40
     assert found["gain_swapped@gap_2"].value == 1 - found["place_swapped@phase_return"].value > 0
     assert found["gain_swapped@gap_0"].value == 0
+    assert found["place@of2_2"] == found["place@gap_2"]
     assert found["place@of3_4"].count == 40 and found["psnr@phase_return"].value == 100
 
 

@@ -12,6 +12,8 @@ import torch
 
 RESET_HIGH_WATER = "5"
 """What /proc/self/clear_refs takes for: the resident high-water mark begins anew (`man 5 proc`)."""
+KEPT = {-3: 32 * 2**20, -1: 64 * 2**20}
+"""M_MMAP_THRESHOLD and M_TRIM_THRESHOLD (`man 3 mallopt`) as glibc sets them once 32 MiB were freed at once."""
 
 
 def forget_peak_memory(device: torch.device) -> None:
@@ -82,6 +84,17 @@ def give_back(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif sys.platform == "linux":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def keep_freed() -> None:
+    """Let the C library hand out again what was freed, in pieces of up to 32 MiB, for the rest of the process.
+
+    By itself it gives such pieces back to the system until it has seen a large one, and a loop that takes and frees the
+    same megabytes again and again then waits for the system to clear their pages every time.
+    """
+    if sys.platform == "linux":
+        for option, size in KEPT.items():
+            ctypes.CDLL("libc.so.6").mallopt(option, size)
 
 
 def _status(key: str) -> int:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 import torch
@@ -74,6 +75,8 @@ class Scenes:
         self._kept: dict[int, _Kept] = {}
         self._modules: dict[int, nn.Module] = {}
         self._buffers: dict[int, dict[str, nn.Module]] = {}
+        self._seen: dict[int, tuple[Any, ...]] = {}
+        """By module: names and values of the attributes that `_plain` last found numbers and texts among."""
         self._steps: list[_Scene] = []
         for module in (module for each in found for module in each.modules):
             self._meet(module, {})
@@ -96,9 +99,12 @@ class Scenes:
         self._steps.append(scene)
         scene.contents = {key: own.now() for key, own in self._kept.items()}
         for key, module in self._modules.items():
-            scene.plain[key] = plain = _plain(module)
-            if plain == last.get(key):
+            own = vars(module)
+            seen = (*own, *own.values())
+            if key in last and len(seen) == len(before := self._seen.get(key, ())) and all(map(is_, seen, before)):
                 scene.plain[key] = last[key]
+            else:
+                scene.plain[key], self._seen[key] = _plain(module), seen
             self._note_slots(module, scene)
 
     @contextmanager

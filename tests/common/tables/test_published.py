@@ -78,6 +78,7 @@ def test_a_key_that_comes_again_takes_its_last_value_with_or_without_plus() -> N
 
 VISION = """
 title: OURS
+steps: rounds
 methods:
   ours: {role: method}
   base: {role: baseline, ignores: [inner]}
@@ -142,6 +143,7 @@ def test_a_paper_names_what_comparisons_show() -> None:
     }  # fmt: skip
     assert parsed(VISION).measure("fvd") == Measure("", False, Kind.quality)
     assert published.known("no_such_package").comparison == published.Comparison() == parsed().comparison
+    assert (parsed(VISION).steps, parsed().steps) == ("rounds", "outer steps")
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from hydra import compose, initialize_config_module
 from common.errors import UserError
 from common.run.schema import RuntimeConfig, to_typed
 from fal.theorem import tables
-from fal.theorem.cells import Cell, measure, points_of
+from fal.theorem.cells import Cell, Values, measure, points_of
 from fal.theorem.config import FederatedConfig, LocalRate, NetworkConfig, ProblemConfig
 from fal.theorem.figures import FIGURES
 from fal.theory import study
-from fal.theory_config import FitConfig, ReferenceConfig, TheoryConfig, cells_of
+from fal.theory_config import ExponentConfig, FitConfig, ReferenceConfig, TheoryConfig, cells_of
 
 CONF = Path(__file__).parents[3] / "conf" / "fal" / "theory"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -46,6 +46,34 @@ def test_a_fit_leaves_out_cells_without_a_value_and_says_when_too_few_are_left()
     linear = [Cell({}, {"x": [x], "y": [math.exp(2 * x)]}) for x in (0.0, 0.1, 0.3)]
     found = tables.fit(linear, FitConfig(y="y", x="x", log_x=False), 0.95).exponent
     assert found is not None and found.value == pytest.approx(2)
+
+
+def test_an_exponent_of_some_cells_and_on_a_key_that_cells_change() -> None:
+    cells = [
+        Cell({"federated.local_rate": rule, "federated.local_steps": k}, {"drift": [2.0 * k**p, 3.0 * k**p]})
+        for rule, p in (("paper", 0.0), ("width", 1.0)) for k in (1, 5, 20)
+    ]  # fmt: skip
+    where = [{"federated.local_rate": rule} for rule in ("paper", "width")]
+    exponents = [ExponentConfig("drift", "local_steps", predicted=0.0, where=each) for each in where]
+    flat, steep = found = tables.fits_of(cells, TheoryConfig(exponents=exponents))
+    assert flat.exponent is not None and steep.exponent is not None and (flat.cells, steep.cells) == (3, 3)
+    assert (flat.exponent.value, steep.exponent.value) == pytest.approx((0, 1))
+    assert {each.name for each in found} == {
+        f"exponent_drift_on_local_steps_local_rate_{rule}" for rule in ("paper", "width")
+    }
+    told = tables.summary(found, [], "As the sheet says.")
+    assert told[1].startswith("drift ~ local_steps^p (local_rate=width): p = 1.000") and told[2] == "As the sheet says."
+
+
+def test_losses_at_equal_e_t_lie_beside_each_other() -> None:
+    config = TheoryConfig(moments=[50, 200], federated=FederatedConfig(rounds=400))
+    values: list[Values] = [
+        {f"robust_at_{n}": [r] for n, r in ((50, a), (200, b))} for a, b in ((0.9, 0.8), (0.7, 0.6))
+    ]
+    cells = [Cell({"federated.step": s}, v | {"robust": [0.5]}) for s, v in zip((0.8, 3.2), values, strict=True)]
+    tables.add_times(cells, config)
+    assert cells[0].values["robust_at_time_160"] == [0.8] and cells[1].values["robust_at_time_160"] == [0.7]
+    assert cells[0].values["robust_at_time_320"] == [0.5]
 
 
 def test_comparisons_say_how_far_off_a_cell_is() -> None:
@@ -102,8 +130,8 @@ def test_every_experiment_is_a_table_of_valid_cells(name: str) -> None:
         return
     for _, each in changes:
         points_of(each.problem)
-    for reference in config.references:
-        assert any(all(c.get(k) == v for k, v in reference.where.items()) for c, _ in changes), reference
+    for one in (*config.references, *config.exponents):
+        assert any(all(c.get(k) == v for k, v in one.where.items()) for c, _ in changes), one
 
 
 def test_the_command_leaves_a_run_folder(tmp_path: Path) -> None:

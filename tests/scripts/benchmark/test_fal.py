@@ -5,9 +5,9 @@ import torch
 
 from scripts.benchmark.case_results import Result
 from scripts.benchmark.fal import main
-from scripts.benchmark.fal_case import Bench
-from scripts.benchmark.fal_groups import COMPILED, LEAN, LOOP, STACK, USUAL, VMAP, Case, groups
-from scripts.benchmark.fal_notes import library_lines, round_lines
+from scripts.benchmark.fal_case import Bench, choice
+from scripts.benchmark.fal_groups import CHOICE, COMPILED, LEAN, LOOP, PLAN, STACK, USUAL, VMAP, Case, groups
+from scripts.benchmark.fal_notes import choice_lines, library_lines, round_lines
 from scripts.benchmark.running import MISSED, AnyCase
 
 
@@ -20,6 +20,18 @@ def test_loops_and_our_rounds_are_one(model: str) -> None:
     for weights in found.values():
         assert benches[LOOP].apart(weights, lean) < 1e-12
     assert benches[LOOP].apart(benches[LOOP].start[0], lean) > 1e-3
+
+
+def test_a_choice_that_is_slower_than_the_lean_loop_is_missed() -> None:
+    found = choice(Case(PLAN, CHOICE, "mlp_64", 3, clients=2, steps=1, repeats=2))
+    assert found["stacked"] and len(found["seconds"]) == len(found["beside"]) == len(found["other"]) == 2
+
+    def lines(seconds: float) -> str:
+        result = Result(seconds=(seconds,) * 3, beside=(1.0,) * 3, other=(0.9, 0.8, 3.0), stacked=True)
+        return choice_lines(["mlp_64, batch 3"], 0.95, {"mlp_64, batch 3": result})[2]
+
+    assert lines(0.5) == "| mlp_64, batch 3 | a stack | 2.00 | 0.90 | >= 0.95: met |"
+    assert MISSED in lines(1.1)
 
 
 def test_a_factor_below_what_is_wanted_is_said_to_be_missed() -> None:

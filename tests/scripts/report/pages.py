@@ -15,6 +15,7 @@ from common.tables.summary import summarise
 from reckoning.config import TrainConfig
 
 PUBLISHED = """
+steps: turns
 methods: {ft_icr: {role: baseline}, shortcuts: {role: rule}}
 rules: {accuracy_majority: {role: chance, title: Majority label}, accuracy_chance: {role: chance, title: Chance}}
 comparison:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from common.run import results
+from common.run.results import Interval
 from common.tables import published
-from common.tables.join import Joined
+from common.tables.join import Filled, Joined
 from common.tables.runs import Run
-from scripts.report import charts, curves, rates
+from scripts.report import axes, charts, curves, rates, worth
 from scripts.report.colours import Colours
 from tests.scripts.report.pages import PUBLISHED
 
@@ -104,3 +106,65 @@ def test_rates_that_were_not_learned_are_not_drawn(root: Path, joined: list[Join
     (copy / "rates.json").write_text(json.dumps(record))
     still = replace(learned, runs=[replace(learned.runs[0], folder=copy)])
     assert rates.figure(joined[0], [still]) is None
+
+
+LENGTHS = """
+comparison: {columns: {accuracy: {metric: accuracy}, last: {metric: last, unit: dB}}, worth: last}
+tables:
+  gaps:
+    title: By gap
+    axis: gap
+    overrides: [+experiment=proofwriter_repaired]
+    columns: {"3 out, 0": {metric: a}, "3 out, 2": {metric: b}, "4 out, 6": {metric: c}}
+    rows:
+      Own: [method=reckoning, x=1]
+      "Own, swapped": {overrides: [method=reckoning, x=1], role: control}
+      Other: [method=ft_icr, x=2]
+      "Other, swapped": {overrides: [method=ft_icr, x=2], role: control}
+"""
+
+
+def test_columns_that_share_a_beginning_are_a_panel_and_rows_of_one_method_are_told_apart() -> None:
+    table = published.parse("reckoning", LENGTHS).table("gaps")
+    filled = [Filled(cell, 0.5, 0.4, 0.6, 1) for cell in table.cells()]
+    drawn = axes.figure(Joined(table, "cpu", filled), Colours([table]))
+    assert [title for title, _ in drawn.panels] == ["Own, 3 out", "Own, 4 out", "Other, 3 out", "Other, 4 out"]
+    assert [text for _, text in drawn.legend] == ["Own", "Own, swapped", "Other", "Other, swapped"]
+    assert len({look for look, _ in drawn.legend}) == 4
+    assert ">0</text>" in drawn.panels[0][1] and ">6</text>" in drawn.panels[1][1]
+
+
+def test_cost_stands_against_the_column_that_the_paper_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = published.parse("reckoning", LENGTHS)
+    monkeypatch.setattr(worth, "known", lambda name: paper)
+    table, groups = paper.table("gaps"), []
+    for row, seconds in (("Own", 10.0), ("Other", 200.0)):
+        made = [
+            results.Results(
+                "reckoning",
+                "demo",
+                "ours",
+                "cpu",
+                seed,
+                "",
+                "abc",
+                False,
+                {},
+                seconds,
+                0,
+                {"last": Interval(seed + 5, 9, 4, 8)},
+            )
+            for seed in (0, 1)
+        ]
+        runs = [Run(tmp_path / row / str(each.seed), each, {}, {}) for each in made]
+        groups.append(curves.Group("", row, row.lower(), runs, True))
+    (drawn,) = worth.figures([(Joined(table, "cpu", []), groups)], Colours([table]))
+    assert drawn.name == "Cost against last, reckoning, scale=cpu" and [text for _, text in drawn.legend] == [
+        "own",
+        "other",
+    ]
+    ((title, chart),) = drawn.panels
+    assert title == "demo" and "Own: 5.5 in 10 s" in chart and "Other: 5.5 in 200 s" in chart and "last dB" in chart
+    assert worth.figures([(Joined(table, "cpu", []), groups[:1])], Colours([table])) == []
+    with pytest.raises(UserError, match="worth=nothing is none of its columns accuracy, last"):
+        published.parse("reckoning", LENGTHS.replace("worth: last", "worth: nothing"))

@@ -93,7 +93,8 @@ def test_cost_curves_have_their_break_even_numbers(found: Found) -> None:
     assert times["RECKONING (multi-task)"] == ["4", "50.5"]
 
 
-def test_figures_are_drawn_for_axes_curves_and_rates(found: Found) -> None:
+def test_figures_are_drawn_for_axes_curves_and_rates(found: Found, page: Path) -> None:
+    assert page.read_text().count(">turns</text>") == 2  # what the paper's loop counts, in two panels
     assert found.charts["reckoning-levels-cpu"] == 1
     assert found.charts["curves-reckoning-levels-cpu"] == 2 and found.charts["rates-reckoning-levels-cpu"] == 2
     assert "curves-reckoning-main-cpu" not in found.charts  # its runs stand in the first table

@@ -93,6 +93,17 @@ def test_rare_commands_are_drawn_as_often(world: Driving) -> None:
     assert 0.05 < (asked == 2).mean() < 0.2 and set(drawn.tolist()) == {1, 2} and abs((drawn == 1).mean() - 0.5) < 0.05
 
 
+def test_clips_go_through_a_recording_and_hang_on_their_moments(world: Driving) -> None:
+    found, groups = world.through("dev", 40)
+    assert len(found) == len(groups) == 40 and len(set(found.ids)) == 40
+    moments = [int(group.rpartition("/")[2]) for group in groups]
+    assert min(moments) == 0 and max(moments) == (FRAMES - LAP) // 16 - 2 and len(set(moments)) > 30
+    for first, moment in zip(found.frames[:, 0, 0], moments, strict=True):
+        near = world.whole.frames[LAP + 16 * moment : LAP + 16 * (moment + 1)]
+        assert (near == first).all((1, 2, 3)).any()
+    assert len(world.through("test", 999)[0]) == 4 * (20 - 8 + 1)  # every place where two chunks can begin
+
+
 @pytest.mark.parametrize("split", ["dev", "test"])
 def test_the_second_lap_comes_by_the_same_places(world: Driving, split: str) -> None:
     found = world.episodes(0, split, "turn", 3, 0, 12)

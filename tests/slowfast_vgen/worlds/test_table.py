@@ -59,6 +59,31 @@ def test_commands_say_what_happens() -> None:
         assert (pixels(found.frames[episode, 0, -1], GREEN) >= pixels(found.frames[episode, 1, -1], GREEN)).all()
 
 
+@SIZES
+def test_where_cubes_stand_is_read_off_a_frame(size: str) -> None:
+    world = table(size)
+    spots = world.layouts(0, "test", "new", np.arange(50))[:, 1:]
+    found = world.episodes(0, "test", "new", 2, 0, 50)
+    assert np.array_equal(world.read(found.frames[:, 0, -1]), spots)
+    assert np.array_equal(world.read(found.frames[:, 0, -1] / 255.0), spots)
+    there = world.read(found.frames[:, 2, -1])
+    cube = world.moved(found.actions)
+    assert (cube[:, 0] == -1).all()
+    moved = there != spots
+    assert (moved.sum(1) == 2).all() and np.take_along_axis(moved, cube[:, 1:], 1).all()
+
+
+def test_each_action_says_which_cube_it_moves() -> None:
+    world = table(cubes=3)
+    ids = np.arange(1, world.actions.count)
+    wanted = [world.cubes.index(world.actions.text(id).split()[2]) for id in ids.tolist()]
+    assert world.moved(ids).tolist() == wanted
+
+
+def test_distances_are_those_of_the_grid() -> None:
+    assert table().distance(np.array([0, 7]), np.array([4, 24])).tolist() == [4, np.hypot(3, 2)]
+
+
 def test_each_command_with_an_inverse_is_taken_back_by_it() -> None:
     actions = table().actions
     assert actions.count == 1 + 4 + 4 + 12
