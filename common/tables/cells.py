@@ -164,6 +164,8 @@ class Table:
     """Of columns that do not say their own, as in `Measure`."""
     higher_is_better: bool = True
     """The same."""
+    paired: bool = False
+    """A seed is the same data and start in every row, so that differences of rows are of pairs."""
     note: str = ""
 
     def __post_init__(self) -> None:

@@ -113,7 +113,7 @@ def join(table: Table, runs: Iterable[Run], settings: Settings, scale: str) -> J
         found[words] = there.get(settings(words), {})
         used |= {str(run.folder): run for run in found[words].values()}
     samples = {
-        (cell.row, cell.column): _sample(cell, table.measure(cell.column), found)
+        (cell.row, cell.column): _sample(cell, table, found)
         for cell in shown(cells, f"{table.paper} {table.name}, cells")
     }
     studies = studies_of(runs)
@@ -220,7 +220,7 @@ def _ordering(
     return Verdict.holds if (ours.value > theirs.value) == (low > 0) else Verdict.fails
 
 
-def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample | None:
+def _sample(cell: Cell, table: Table, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample | None:
     """What the cell's runs say; None where one is missing. Only seeds that all of them have count.
 
     Raises:
@@ -230,6 +230,7 @@ def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int,
     seeds = sorted(set.intersection(*(set(runs) for runs in sides))) if sides else []
     if not seeds:
         return None
+    measure, paired = table.measure(cell.column), seeds if table.paired else ()
     total, squares, best, counted = Estimate(0.0), np.zeros(2), "", True
     for sign, settings in ((1.0, cell.runs), (-1.0, cell.minus)):
         for place, words in enumerate(settings):
@@ -242,7 +243,7 @@ def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int,
             kept = [scores for scores in read if scores is not None]
             if len(kept) == len(runs):
                 _check_shares(cell, measure, kept)
-                total += over_items(f"{metric} {' '.join(words)}", kept, items=str(place)) * share
+                total += over_items(f"{metric} {' '.join(words)}", kept, items=str(place), paired=paired) * share
                 squares += (share * np.array(_reach(kept) if measure.kind is Kind.share else (0.0, 0.0))) ** 2
                 continue
             named = [each for run in runs if (each := run.results.test.get(metric)) is not None]
@@ -250,7 +251,8 @@ def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int,
                 return None
             counted = False
             within = (named[0].high - named[0].low) / (2 * WIDTH)
-            total += over_values(f"{metric} {' '.join(words)}", [each.value for each in named], within) * share
+            values = [each.value for each in named]
+            total += over_values(f"{metric} {' '.join(words)}", values, within, paired=paired) * share
     below, above = (0.0, 0.0) if cell.minus else np.sqrt(squares).tolist()
     return _Sample(total, tuple(seeds), (below, above), best, counted)
 
