@@ -43,12 +43,10 @@ def foreseen(parts: Parts, config: TrainConfig) -> list[Item]:
 
 def told(found: Mapping[str, Interval], world: World) -> Iterator[str]:
     """A line for each split and frame, of what `slowfast_vgen.scoring.summarise` made of the items."""
-    for name in found:
-        metric, _, where = name.partition("@")
-        if metric != COPY:
-            continue
+    places = [where for metric, _, where in (name.partition("@") for name in found) if metric == COPY]
+    for where in sorted(places, key=lambda each: SPLITS.index(each.partition("_")[0])):
         split, _, frame = where.partition("_")
-        values = [f"copy {found[name].value:.1f} dB"]
+        values = [f"copy {found[f'{COPY}@{where}'].value:.1f} dB"]
         for each in (MEAN, SAMPLE):
             gain = found[f"{each}_gain@{where}"]
             own = found[f"{each}@{where}"].value

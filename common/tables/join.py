@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.run.progress import shown
+from common.tables.budgets import STEPS, Study, data_of, studies_of
 from common.tables.cells import FILE, Axis, Cell, Measure, Overrides, Published, Role, Table
 from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
 from common.tables.intervals import Kind, is_share, share_interval, wilson
@@ -35,6 +36,9 @@ class Verdict(StrEnum):
     within = "within tolerance"
     outside = "outside tolerance"
     missing = "not run"
+    learning = "still learning"
+    """A budget study of the same data shows that more steps change it."""
+    weaker = "not against the best baseline"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Filled:
     """Which of several metrics was the best."""
     counted: bool = False
     """Whether its numbers are of test items, and not measured another way, such as times."""
+    stronger: str = ""
+    """The best baseline on the same data in its column, where that is not the one it is compared with."""
 
     @property
     def difference(self) -> float | None:
@@ -95,6 +101,7 @@ class Joined:
 
 def join(table: Table, runs: Iterable[Run], settings: Settings, scale: str) -> Joined:
     """Fill every cell of `table` from finished runs with equal settings, whatever their folders are called."""
+    runs = list(runs)
     there: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
         there[digest_of(run.keys)].setdefault(run.results.seed, run)
@@ -109,7 +116,8 @@ def join(table: Table, runs: Iterable[Run], settings: Settings, scale: str) -> J
         (cell.row, cell.column): _sample(cell, table.measure(cell.column), found)
         for cell in shown(cells, f"{table.paper} {table.name}, cells")
     }
-    filled = [_filled(table, cell, samples, found, scale) for cell in cells]
+    studies = studies_of(runs)
+    filled = [_checked(table, _filled(table, cell, samples, found, scale), samples, found, studies) for cell in cells]
     return Joined(table, scale, filled, list(used.values()), found)
 
 
@@ -157,6 +165,42 @@ def _claimed(
     else:
         _, low, high = apart if higher_is_better else (0.0, -apart[2], -apart[1])
     return Verdict.holds if low > 0 else Verdict.fails if high < 0 else Verdict.open
+
+
+def _checked(
+    table: Table,
+    filled: Filled,
+    samples: Mapping[tuple[str, str], _Sample | None],
+    found: Mapping[Overrides, Mapping[int, Run]],
+    studies: Mapping[str, Study],
+) -> Filled:
+    """The cell without its verdict where that would say nothing: it, or what it is compared with, is still learning by
+    its study, or a method is compared with a baseline that is not the best one.
+    """
+    cell, against = filled.cell, table.rows[filled.cell.row].against
+    cells = {each.row: each for each in table.cells() if each.column == cell.column}
+    pair = [cell, *([cells[against]] if filled.apart else [])]
+    trained = [run for each in pair for words in each.runs for run in list(found[words].values())[:1]]
+    if filled.value is not None and any(_learning(run, studies) for run in trained):
+        return replace(filled, verdict=Verdict.learning)
+    if not filled.apart or table.role(cell.row) is not Role.method or table.role(against) is not Role.baseline:
+        return filled
+    sample, data = samples[cell.row, cell.column], {data_of(run.keys) for run in trained}
+    rivals = {
+        row: other.estimate.value
+        for row, each in cells.items()
+        if table.role(row) is Role.baseline
+        and (other := samples[row, cell.column]) is not None
+        and (row == against or (sample is not None and other.seeds == sample.seeds))
+        and (row == against or {data_of(run.keys) for words in each.runs for run in found[words].values()} == data)
+    }
+    best = table.measure(cell.column).best({against: rivals[against], **rivals})
+    return filled if best == against else replace(filled, verdict=Verdict.weaker, stronger=best)
+
+
+def _learning(run: Run, studies: Mapping[str, Study]) -> bool:
+    study = None if run.of_rules else studies.get(data_of(run.keys))
+    return study is not None and bool(run.keys.get(STEPS)) and study.learning(int(run.keys[STEPS]))
 
 
 def _published(table: Table, cell: Cell) -> Published | None:

@@ -242,6 +242,8 @@ def remarks_of(joined: Joined) -> list[str]:
     if alone:
         of = "test items" if any(cell.counted for cell in alone) else "repeated measurements"
         notes.append(f"Intervals and verdicts of one seed are over its {of} alone.")
+    stronger = [f"{each.cell.column}, {each.cell.row} ({each.stronger})" for each in joined.cells if each.stronger]
+    notes += [f"No verdict, as another baseline is better: {'; '.join(stronger)}."] if stronger else []
     rules = {cell.best for cell in joined.cells if cell.best}
     notes += [f"Best shortcut rule, chosen on the test split: {', '.join(sorted(rules))}."] if rules else []
     return notes
