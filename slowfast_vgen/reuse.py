@@ -43,7 +43,7 @@ def takes_over(config: TrainConfig) -> bool:
     there, here = (hashed_keys(plain(each), TrainConfig) for each in (other, config))
     own = [key for key in OF_ITS_OWN if there.get(key) != here.get(key)]
     if own:
-        log.info("slow.run=%s has another %s: this method trains its own slow weights", config.slow.run, own[0])
+        log.info("slow.run=%s has another %s: its slow weights are not for this method", config.slow.run, own[0])
     return not own
 
 
