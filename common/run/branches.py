@@ -10,10 +10,11 @@ A branch that was cut off is gone through again, from the run's checkpoint.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from common.run.run import Run
+import torch
+
+from common.run.state import RunState
 
 BRANCH = "branch"
 """Split of the record, in place of `dev`."""
@@ -26,6 +27,22 @@ class Branching(Protocol):
     branches: Mapping[int, int]
 
 
+class Going(Protocol):
+    """What of a run a branch leaves from and comes back to: `common.run.run.Run`."""
+
+    state: RunState
+    device: torch.device
+
+    @property
+    def step(self) -> int:
+        """The last step that was taken."""
+        ...
+
+    def save(self, step: int) -> None:
+        """Write its checkpoint."""
+        ...
+
+
 def split_of(split: str, branch: int) -> str | None:
     """The split under which a record is kept, `branch` being the last step of the branch that is gone through, or 0;
     None: it is not kept."""
@@ -34,7 +51,7 @@ def split_of(split: str, branch: int) -> str | None:
     return BRANCH if split == "dev" else None
 
 
-def branch(run: "Run", outer: Branching) -> Iterator[int]:
+def branch(run: Going, outer: Branching) -> Iterator[int]:
     """The steps of the branch that leaves after this step of `run`, if one does; then `run` is back there.
 
     Raises:
