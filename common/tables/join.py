@@ -183,18 +183,18 @@ def _checked(
     trained = [run for each in pair for words in each.runs for run in list(found[words].values())[:1]]
     if filled.value is not None and any(_learning(run, studies) for run in trained):
         return replace(filled, verdict=Verdict.learning)
-    if not filled.apart or table.role(cell.row) is not Role.method or table.role(against) is not Role.baseline:
+    roles = (table.role(cell.row), table.role(against)) if filled.apart else ()
+    if roles != (Role.method, Role.baseline) or cell.minus:  # which of two differences is better nobody says
         return filled
     sample, data = samples[cell.row, cell.column], {data_of(run.keys) for run in trained}
-    rivals = {
-        row: other.estimate.value
-        for row, each in cells.items()
-        if table.role(row) is Role.baseline
-        and (other := samples[row, cell.column]) is not None
-        and (row == against or (sample is not None and other.seeds == sample.seeds))
-        and (row == against or {data_of(run.keys) for words in each.runs for run in found[words].values()} == data)
-    }
-    best = table.measure(cell.column).best({against: rivals[against], **rivals})
+    rivals = {}
+    for row in (against, *cells):  # of equal ones the first is the best
+        other, its = samples[row, cell.column], cells[row]
+        alike = its.metric == cell.metric and other and sample and other.seeds == sample.seeds
+        alike = alike and data == {data_of(run.keys) for words in its.runs for run in found[words].values()}
+        if other and (row == against or (alike and table.role(row) is Role.baseline)):
+            rivals[row] = other.estimate.value
+    best = table.measure(cell.column).best(rivals)
     return filled if best == against else replace(filled, verdict=Verdict.weaker, stronger=best)
 
 

@@ -160,7 +160,29 @@ def test_there_is_no_verdict_against_a_baseline_that_is_not_the_best(tmp_path: P
 def test_a_better_baseline_on_other_data_or_other_seeds_is_no_rival(tmp_path: Path) -> None:
     for root, settings in ((tmp_path / "data", {"data": {"theories": 30}}), (tmp_path / "seed", {"seed": 1})):
         write_run(root, "ft_icr", 10)
-        write_run(root, "no_facts", 20, **settings)  # type: ignore[arg-type]
+        write_run(root, "no_facts", 20, **settings)
         write_run(root, "reckoning", 40)
         cells = filled(root, text=WITH_CONTROL.replace("ROLE", "baseline")).cells
         assert next(cell for cell in cells if cell.cell.row == "RECKONING").verdict is Verdict.better
+
+
+def test_another_metric_is_no_rival_and_differences_have_no_best(tmp_path: Path) -> None:
+    """Recall of the better baseline stands in the same column; in the second one less of it may be better."""
+    for method, right in (("ft_icr", 10), ("no_facts", 20), ("reckoning", 40)):
+        write_run(tmp_path, method, right)
+    text = """
+methods: {ft_icr: {role: baseline}, no_facts: {role: baseline}}
+tables:
+  demo:
+    title: A demonstration
+    columns: {A: [x=1]}
+    rows:
+      FT-ICR: {overrides: [method=ft_icr]}
+      No-Facts, by answer: {overrides: [method=no_facts], metric: accuracy@answer_yes}
+      RECKONING: {overrides: [method=reckoning], against: FT-ICR}
+"""
+    assert filled(tmp_path, text=text).cells[-1].verdict is Verdict.better
+    less = text.replace(", metric: accuracy@answer_yes", ", minus: [method=no_facts]")
+    less = less.replace("method=ft_icr]", "method=ft_icr], minus: [method=no_facts]")
+    less = less.replace("against", "minus: [method=no_facts], against")
+    assert filled(tmp_path, text=less).cells[-1].verdict is Verdict.better
