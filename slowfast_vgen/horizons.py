@@ -33,18 +33,20 @@ WHOLE = "all"
 
 
 def foreseen(parts: Parts, config: TrainConfig) -> list[Item]:
-    """Items of `evaluation.ahead` clips of each split, one for each frame of the new chunk and one for all of it."""
+    """Items of `evaluation.ahead` clips of each split, one for each frame of the new chunk and one for all of it;
+    none of a method that copies, which foresees nothing.
+    """
+    if config.method.copies:
+        return []
     return [item for split in SPLITS for item in _of_split(parts, config, split)]
 
 
 def told(found: Mapping[str, Interval], world: World) -> Iterator[str]:
     """A line for each split and frame, of what `slowfast_vgen.scoring.summarise` made of the items."""
-    for name in found:
-        metric, _, where = name.partition("@")
-        if metric != COPY:
-            continue
+    places = [where for metric, _, where in (name.partition("@") for name in found) if metric == COPY]
+    for where in sorted(places, key=lambda each: SPLITS.index(each.partition("_")[0])):
         split, _, frame = where.partition("_")
-        values = [f"copy {found[name].value:.1f} dB"]
+        values = [f"copy {found[f'{COPY}@{where}'].value:.1f} dB"]
         for each in (MEAN, SAMPLE):
             gain = found[f"{each}_gain@{where}"]
             own = found[f"{each}@{where}"].value

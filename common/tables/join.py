@@ -10,7 +10,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.run.progress import shown
-from common.tables.cells import FILE, Cell, Measure, Overrides, Published, Role, Table
+from common.tables.cells import FILE, Axis, Cell, Measure, Overrides, Published, Role, Table
 from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
 from common.tables.intervals import Kind, is_share, share_interval, wilson
 from common.tables.kept import digest_of
@@ -137,11 +137,26 @@ def _filled(
         difference = (sample.estimate - other.estimate) * factor
         apart = (difference.value, *difference.interval())
         verdict = _ordering(cell.published, _published(table, cell), apart, measure.higher_is_better)
+    if table.rows[cell.row].claim:
+        verdict = _claimed(table.rows[cell.row], apart, (low, high), measure.higher_is_better)
     tolerance = table.columns[cell.column].tolerance or table.rows[cell.row].tolerance
     if scale == "paper" and tolerance and cell.published is not None and cell.published.value is not None:
         near = abs(value - cell.published.value) <= tolerance
         verdict = Verdict.within if near else Verdict.outside
     return Filled(cell, value, low, high, len(sample.seeds), verdict, apart, best=sample.best, counted=sample.counted)
+
+
+def _claimed(
+    row: Axis, apart: tuple[float, float, float] | None, ends: tuple[float, float], higher_is_better: bool
+) -> Verdict | None:
+    """Whether a row's claim holds beyond the interval; None: the runs of the row it is against are not there."""
+    if row.most is not None and not row.against:
+        low, high = (row.most - end for end in reversed(ends))
+    elif apart is None:
+        return None
+    else:
+        _, low, high = apart if higher_is_better else (0.0, -apart[2], -apart[1])
+    return Verdict.holds if low > 0 else Verdict.fails if high < 0 else Verdict.open
 
 
 def _published(table: Table, cell: Cell) -> Published | None:

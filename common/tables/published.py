@@ -56,7 +56,7 @@ from common.tables.cells import FILE, Axis, Measure, Role, Table, key_of, merged
 from common.tables.intervals import Kind
 
 T = TypeVar("T")
-OF_COLUMNS, OF_ROWS = ("unit", "higher_is_better", "kind"), ("role",)
+OF_COLUMNS, OF_ROWS = ("unit", "higher_is_better", "kind"), ("role", "claim", "most")
 """Keys that say nothing about the other axis."""
 
 
@@ -135,6 +135,8 @@ class Paper:
     comparison: Comparison = Comparison()
     steps: str = "outer steps"
     """What its training loop counts, as an axis says it."""
+    told: str = ""
+    """Property of its configuration that each row of its tables tells of its runs; empty: none."""
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -200,14 +202,13 @@ def parse(paper: str, text: str) -> Paper:
         str(name): _made(Method, {**entry, "ignores": tuple(entry.get("ignores", ()))}, f"{where}: methods, {name}")
         for name, entry in (content.get("methods") or {}).items()
     }
-    rules = {
-        str(name): _made(Rule, entry, f"{where}: rules, {name}") for name, entry in (content.get("rules") or {}).items()
-    }
+    ruled = (content.get("rules") or {}).items()
+    rules = {str(name): _made(Rule, entry, f"{where}: rules, {name}") for name, entry in ruled}
     tables = {str(name): _table(paper, str(name), value, where, methods) for name, value in content["tables"].items()}
     title = content.get("title", paper.upper())
     shown = _comparison(content["comparison"], f"{where}: comparison") if "comparison" in content else Comparison()
-    steps = str(content.get("steps", Paper.steps))
-    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown, steps)
+    steps, told = str(content.get("steps", Paper.steps)), str(content.get("told", ""))
+    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown, steps, told)
 
 
 def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
