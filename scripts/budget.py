@@ -82,7 +82,8 @@ def columns_of(root: Path, table: Table, scale: str, words: Overrides = ()) -> l
             for cell in cells:
                 if cell.column == name and len(cell.runs) == 1 and table.role(cell.row) not in QUIET:
                     with sweep.naming(table, cell.runs[0]):
-                        keys = sweep.keys_of(compose(merged([f"scale={scale}"], words, cell.runs[0])))
+                        composed = sweep.keys_of(compose(merged([f"scale={scale}"], words, cell.runs[0])))
+                    keys = {key: value for key, value in composed.items() if key != "seed"}  # as of a run
                     chosen.setdefault(cell.row, (data_of(keys), method_of(keys)))
             study = next((studies[data] for data, _ in chosen.values() if data in studies), None)
             if study is not None:

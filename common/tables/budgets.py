@@ -112,6 +112,12 @@ def studies_of(runs: Iterable[Run]) -> dict[str, Study]:
     }
 
 
+def learning(run: Run, studies: Mapping[str, Study]) -> bool:
+    """Would more steps than those of `run` still change what it comes to, by the study of its data among `studies`?"""
+    study = None if run.of_rules else studies.get(data_of(run.keys))
+    return study is not None and bool(run.keys.get(STEPS)) and study.learning(int(run.keys[STEPS]))
+
+
 def _trial(run: Run) -> Trial:
     with reading(run.folder):
         records = read_records(run.folder)

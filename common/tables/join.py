@@ -10,7 +10,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.run.progress import shown
-from common.tables.budgets import STEPS, Study, data_of, studies_of
+from common.tables.budgets import Study, data_of, learning, studies_of
 from common.tables.cells import FILE, Axis, Cell, Measure, Overrides, Published, Role, Table
 from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
 from common.tables.intervals import Kind, is_share, share_interval, wilson
@@ -174,17 +174,17 @@ def _checked(
     found: Mapping[Overrides, Mapping[int, Run]],
     studies: Mapping[str, Study],
 ) -> Filled:
-    """The cell without its verdict where that would say nothing: it, or what it is compared with, is still learning by
-    its study, or a method is compared with a baseline that is not the best one.
-    """
+    """The cell without its verdict where it, or what it is compared with, is still learning by its study, or where a
+    method is compared with a baseline that is not the best one, which a row with a claim may be."""
     cell, against = filled.cell, table.rows[filled.cell.row].against
     cells = {each.row: each for each in table.cells() if each.column == cell.column}
     pair = [cell, *([cells[against]] if filled.apart else [])]
     trained = [run for each in pair for words in each.runs for run in list(found[words].values())[:1]]
-    if filled.value is not None and any(_learning(run, studies) for run in trained):
+    if filled.value is not None and any(learning(run, studies) for run in trained):
         return replace(filled, verdict=Verdict.learning)
     roles = (table.role(cell.row), table.role(against)) if filled.apart else ()
-    if roles != (Role.method, Role.baseline) or cell.minus:  # which of two differences is better nobody says
+    fixed = table.rows[cell.row].claim or cell.minus  # a claim says beside which row; of differences none is the best
+    if fixed or roles != (Role.method, Role.baseline):
         return filled
     sample, data = samples[cell.row, cell.column], {data_of(run.keys) for run in trained}
     rivals = {}
@@ -196,11 +196,6 @@ def _checked(
             rivals[row] = other.estimate.value
     best = table.measure(cell.column).best(rivals)
     return filled if best == against else replace(filled, verdict=Verdict.weaker, stronger=best)
-
-
-def _learning(run: Run, studies: Mapping[str, Study]) -> bool:
-    study = None if run.of_rules else studies.get(data_of(run.keys))
-    return study is not None and bool(run.keys.get(STEPS)) and study.learning(int(run.keys[STEPS]))
 
 
 def _published(table: Table, cell: Cell) -> Published | None:
