@@ -14,13 +14,20 @@ class TableSweeper(BasicSweeper):
     """Runs the missing cells of a published table; finished ones are skipped, begun ones continued.
 
     Options, after `hydra.sweeper.` on the command line: `rows` and `columns` (lists; empty: all), `dry_run` (say what
-    would run and what it costs, no more).
+    would run and what it costs, no more). `params`, key by key, are words that count as typed unless others are.
     """
 
     def __init__(
-        self, paper: str, table: str, rows: list[str], columns: list[str], dry_run: bool, max_batch_size: int | None
+        self,
+        paper: str,
+        table: str,
+        rows: list[str],
+        columns: list[str],
+        dry_run: bool,
+        max_batch_size: int | None,
+        params: dict[str, Any],
     ) -> None:
-        super().__init__(max_batch_size)
+        super().__init__(max_batch_size, params)
         self.paper, self.table, self.dry_run = paper, table, dry_run
         self.rows, self.columns = list(rows), list(columns)
 
@@ -39,7 +46,7 @@ class TableSweeper(BasicSweeper):
         if self.config.hydra.job.name != table.command:
             raise UserError(f"table={table.name} is filled by python -m {self.paper}.{table.command}; use that command")
         loader = self.hydra_context.config_loader
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(self._usual(arguments))
         typed = [list(words) for words in self.split_arguments(parsed, None)[0]]
         lists = sweep.expand(table, typed, self.rows, self.columns)
         config = self.config
@@ -67,3 +74,10 @@ class TableSweeper(BasicSweeper):
             raise SweepError(f"{len(lines)} of {len(left)} runs did not finish", lines)
         log.info("%s: all %d runs are finished", table.name, len(jobs))
         return returns
+
+    def _usual(self, arguments: list[str]) -> list[str]:
+        """The arguments with those of `params` that they leave out."""
+        from common.tables.cells import key_of
+
+        typed = {key_of(word) for word in arguments}
+        return [*arguments, *(f"{key}={value}" for key, value in (self.params or {}).items() if key not in typed)]

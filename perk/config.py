@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.fields import HASHED_IF_SET, UNHASHED
 from common.language.config import AnswersConfig, LoraConfig
 from common.language.config import ModelConfig as CommonModelConfig
+from common.run import budget  # noqa: F401 -- registers the resolver of conf/perk/budget
 from common.run.schema import RunConfig
 from perk.apis.config import ApisConfig
 from perk.babilong.config import BabilongConfig
@@ -383,6 +384,8 @@ class TrainConfig(RunConfig):
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    budget: list[dict[str, Any]] = field(default_factory=list, metadata=UNHASHED)
+    """Numbers that `${budget:<name>}` takes (`common.run.budget`): what they become is hashed, they are not."""
 
     @property
     def network(self) -> ModelConfig:
@@ -419,11 +422,4 @@ def kept_steps(length: int, shrink: int) -> int:
     return 2 if length // max(1, shrink) <= 4096 else 1
 
 
-def equal_batch(most: int, tokens: int, length: int, shrink: int) -> int:
-    """Problems in a batch of about `tokens` tokens of context, 1 to `most`, so that a step costs the same at every
-    `length`."""
-    return max(1, min(most, tokens * shrink // max(1, length)))
-
-
 OmegaConf.register_new_resolver("kept_steps", kept_steps, replace=True)
-OmegaConf.register_new_resolver("equal_batch", equal_batch, replace=True)

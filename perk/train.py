@@ -70,7 +70,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
         if run.restore() == 0:
             check_gradient(run, parts, outer, config.inner, batches[0])
             evaluate_dev(run, parts, splits, config)
-        for step in run.steps(total):  # starts where the checkpoint ended
+        for step in run.steps(total, outer):  # starts where the checkpoint ended; a study's branches, too
             outer_loss = 0.0
             for problems in batches.of(step, config.outer.accumulation):
                 for group in learner.groups(problems):
@@ -102,7 +102,8 @@ def evaluate_dev(run: Run, parts: Parts, splits: Splits, config: TrainConfig) ->
 
     score = score_of(respond(parts, splits["dev"], config, select=True), SELECTION.metric)
     run.log(run.step, "dev", **{SELECTION.metric: score})
-    rate_record.note(run.folder, run.step, parts.rates)
+    if not run.state.branch:
+        rate_record.note(run.folder, run.step, parts.rates)
     return score
 
 

@@ -1,7 +1,6 @@
 """The schema: every key of `python -m reckoning.train`, its type, default and source."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -13,6 +12,7 @@ from common.engine.settings import InnerConfig, OuterConfig
 from common.errors import UserError
 from common.fields import UNHASHED
 from common.language.config import AnswersConfig, ModelConfig
+from common.run import budget  # noqa: F401 -- registers the resolver of conf/reckoning/budget
 from common.run.schema import RunConfig
 from reckoning.clutrr.config import ClutrrConfig
 from reckoning.cost_config import CostConfig
@@ -300,6 +300,8 @@ class TrainConfig(RunConfig):
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    budget: list[dict[str, Any]] = field(default_factory=list, metadata=UNHASHED)
+    """Numbers that `${budget:<name>}` takes (`common.run.budget`): what they become is hashed, they are not."""
 
 
 SCHEMAS = {"train": TrainConfig, "cost": CostConfig}
@@ -311,16 +313,4 @@ def inner_steps(hops: int | None) -> int:
     return 5 if hops is not None and hops > 4 else 4
 
 
-def by_name(name: str, values: Mapping[str, Any], otherwise: Any) -> Any:
-    """`${by_name:${experiment},{proofwriter:240},450}` in YAML: a value for some names, and one for all others."""
-    return values.get(name, otherwise)
-
-
-def equal_cost(steps: int, outer: int) -> int:
-    """Outer steps of `steps` inner ones that cost what `outer` with one do; the rest of each counts as half a step."""
-    return round(outer * 1.5 / (steps + 0.5))
-
-
 OmegaConf.register_new_resolver("inner_steps", inner_steps, replace=True)
-OmegaConf.register_new_resolver("equal_cost", equal_cost, replace=True)
-OmegaConf.register_new_resolver("by_name", by_name, replace=True)

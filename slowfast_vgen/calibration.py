@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from slowfast_vgen.metrics.spoilt import SPOILT, Video, middle
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from slowfast_vgen.metrics.features import Encoders
+    from slowfast_vgen.metrics.lens import Lens
     from slowfast_vgen.worlds.episode import Episodes, World
 
 Array = NDArray[np.float64]
@@ -47,7 +47,8 @@ METRICS = {
     "agreement": "agreement",
     "place": "place",
 }
-"""Metric -> its heading. SRC is rescaled; agreement is the share of chunks that show the motion that was asked for."""
+"""Metric -> its heading with the world's own encoders. SRC is rescaled; agreement is the share of chunks that show the
+motion that was asked for."""
 MORE_IS_WORSE = ("lpips", "scuts", "fvd")
 UNSEEN: Mapping[str, tuple[str, ...]] = {
     "psnr": (),
@@ -91,11 +92,13 @@ class Calibration:
     videos: int
     frames: int
     """Of a video."""
+    headings: Mapping[str, str] = field(default_factory=lambda: dict(METRICS))
+    """Metric -> what it is called."""
 
     def surprises(self) -> list[str]:
         """Where a metric saw what it should not, or did not see what it should."""
         return [
-            f"{METRICS[metric]} {'tells' if cell.seen else 'does not tell'} {row} from the truth"
+            f"{self.headings[metric]} {'tells' if cell.seen else 'does not tell'} {row} from the truth"
             for row, cells in self.cells.items()
             for metric, cell in cells.items()
             if cell.seen != cell.expected
@@ -109,11 +112,11 @@ class Calibration:
         found: list[dict[str, Any]] = [{"title": self.title, "note": note}]
         for row, cells in self.cells.items():
             missed = [
-                f"{METRICS[metric]}{' !' if cell.expected else ''}"
+                f"{self.headings[metric]}{' !' if cell.expected else ''}"
                 for metric, cell in cells.items()
                 if row != TRUTH and not cell.seen
             ]
-            values = {METRICS[metric]: [cell.value] for metric, cell in cells.items()}
+            values = {self.headings[metric]: [cell.value] for metric, cell in cells.items()}
             found.append({"cell": len(found), "video": row, "not told": ", ".join(missed), "values": values})
         return found
 
@@ -126,15 +129,15 @@ class Calibration:
         """For a terminal: (value) where it is not told from the truth, ! where that is not what it should say."""
         metrics = list(self.cells[TRUTH])
         rows = [[row, *(str(cells[metric]) for metric in metrics)] for row, cells in self.cells.items()]
-        return grid(self.title, ["video", *(METRICS[metric] for metric in metrics)], rows)
+        return grid(self.title, ["video", *(self.headings[metric] for metric in metrics)], rows)
 
 
-def calibrate(world: World, encoders: Encoders, seed: int, count: int = COUNT) -> Calibration:
+def calibrate(world: World, lens: Lens, seed: int, count: int = COUNT) -> Calibration:
     """Score the truth and its spoilt forms.
 
     Args:
         world: its test split's random walks are the truth; the walks after them are the other episodes.
-        encoders: of this world.
+        lens: what the metrics look through.
         seed: of the walks and of the draws.
         count: videos.
     """
@@ -148,13 +151,19 @@ def calibrate(world: World, encoders: Encoders, seed: int, count: int = COUNT) -
         other = _video(world.clips(seed, "test", count + first, some, chunks))
         made = {TRUTH: video, **{name: spoil(video, other, world.chunk, draws) for name, spoil in SPOILT.items()}}
         for row, each in made.items():
-            for name, part in _scores(each, video, episodes, world, encoders).items():
+            for name, part in _scores(each, video, episodes, world, lens).items():
                 scored[row][name].append(part)
     values = {row: {name: np.concatenate(parts) for name, parts in found.items()} for row, found in scored.items()}
     scale = _scale(values[TRUTH])
     apart = _distances(values)
     cells = {row: _cells(row, found, values[TRUTH], scale, apart[row]) for row, found in values.items()}
-    return Calibration(cells, scale, count, chunks * world.chunk)
+    return Calibration(cells, scale, count, chunks * world.chunk, headings(lens))
+
+
+def headings(lens: Lens) -> dict[str, str]:
+    """Metric -> its heading: those of `METRICS`, without "-world" where the network is the published one."""
+    published = [name for name in (lens.src, lens.fvd, lens.perceptual) if name in METRICS]
+    return {name: each.removesuffix("-world") if name in published else each for name, each in METRICS.items()}
 
 
 def visits(places: NDArray[np.int64], gaps: NDArray[np.int64]) -> list[tuple[int, int, int]]:
@@ -170,12 +179,20 @@ def visits(places: NDArray[np.int64], gaps: NDArray[np.int64]) -> list[tuple[int
     return found
 
 
+def names_of(episodes: Episodes, first: int = 0) -> NDArray[np.int64]:
+    """What must differ for two frames to be unrelated [episodes, chunks]: the picture, without a catalogue the episode.
+
+    `first` is the number of the first episode.
+    """
+    return np.where(episodes.looks >= 0, episodes.looks, -1 - first - np.arange(len(episodes))[:, None])
+
+
 def _video(episodes: Episodes) -> Video:
     frames = episodes.frames
     return pixels.unit(frames.reshape(len(episodes), -1, *frames.shape[3:]))
 
 
-def _scores(made: Video, truth: Video, episodes: Episodes, world: World, encoders: Encoders) -> dict[str, Array]:
+def _scores(made: Video, truth: Video, episodes: Episodes, world: World, lens: Lens) -> dict[str, Array]:
     """Values of every video [n], and what the numbers of all videos are made of [..., features]."""
     shown = np.rint(made * 255).astype(np.uint8)
     chunk, (videos, frames), size = world.chunk, made.shape[:2], made.shape[2:]
@@ -185,22 +202,22 @@ def _scores(made: Video, truth: Video, episodes: Episodes, world: World, encoder
     found = {
         "psnr": _by_video(pixels.psnr(ends, wanted), videos),
         "ssim": 100 * _by_video(pixels.ssim(ends, wanted), videos),
-        "lpips": 100 * _by_video(encoders.lpips(ends, wanted), videos),
-        "fvd": encoders.motions(shown[:, start - chunk : start + chunk]),
+        "lpips": 100 * _by_video(lens.lpips(ends, wanted), videos),
+        "fvd": lens.motions(shown[:, start - chunk : start + chunk]),
         "scuts": np.array([len(cuts(video)) for video in shown], np.float64),
-        "agreement": _agreement(shown, episodes.actions, chunk, encoders),
+        "agreement": _agreement(shown, episodes.actions, chunk, lens),
     }
     if (episodes.looks >= 0).all():
         right = world.look(ends) == episodes.looks.reshape(-1)
         found["place"] = 100 * _by_video(right.astype(np.float64), videos)
     if pairs := visits(episodes.places, episodes.gaps):
-        features = encoders.places(ends).reshape(videos, -1, encoders.place.last.out_features)
+        features = lens.places(ends)
+        features = features.reshape(videos, -1, features.shape[-1])
         which, before, later = np.array(pairs).T
         alike = revisit.similarity(features[which, before], features[which, later])
         counts = np.bincount(which, minlength=videos)
         found["src"] = np.bincount(which, alike, videos) / np.where(counts, counts, np.nan)
-        names = np.where(episodes.looks >= 0, episodes.looks, -1 - np.arange(videos)[:, None])
-        floor = revisit.floor_of(features.reshape(-1, features.shape[-1]), names.reshape(-1).tolist())
+        floor = revisit.floor_of(features.reshape(-1, features.shape[-1]), names_of(episodes).reshape(-1).tolist())
         found["floor"] = np.full(videos, floor)
     return found
 
@@ -209,11 +226,11 @@ def _by_video(values: Array, videos: int) -> Array:
     return values.reshape(videos, -1).mean(1)
 
 
-def _agreement(video: NDArray[np.uint8], actions: NDArray[np.int64], chunk: int, encoders: Encoders) -> Array:
+def _agreement(video: NDArray[np.uint8], actions: NDArray[np.int64], chunk: int, lens: Lens) -> Array:
     """Share [n] of the chunks around the middle that show what was asked for, times 100."""
     chunks = range(middle(video.shape[1], chunk) // chunk - ASKED, middle(video.shape[1], chunk) // chunk + ASKED)
     right = [
-        encoders.actions(video[:, place * chunk - 1 : (place + 1) * chunk], given=1) == actions[:, place]
+        lens.actions(video[:, place * chunk - 1 : (place + 1) * chunk], given=1) == actions[:, place]
         for place in chunks
     ]
     return 100 * np.mean(right, 0)

@@ -8,6 +8,7 @@ from common.fields import HASHED_IF_SET
 from common.run.schema import Precision, RunConfig
 from slowfast_vgen.diffusion.config import DiffusionConfig, Prediction
 from slowfast_vgen.latents.config import LatentsConfig
+from slowfast_vgen.metrics.config import FeaturesConfig
 from slowfast_vgen.networks.config import ModelConfig
 from slowfast_vgen.settings import (
     ConsolidateConfig,
@@ -38,6 +39,8 @@ class MethodConfig:
     past: Past = Past.chunk
     context: Context = Context.none
     """What else is in the window: baselines that remember without learning fast."""
+    copies: bool = field(default=False, metadata=HASHED_IF_SET)
+    """A new chunk is the last frame before it, over and over; nothing is trained."""
 
 
 @dataclass
@@ -57,6 +60,9 @@ class EvaluationConfig:
     """Further passes over the test split, each with another memory than the episode's own."""
     imagined: bool = False
     """Also episodes that are generated from their first chunk on: do they agree with themselves?"""
+    videos: int = field(default=0, metadata=HASHED_IF_SET)
+    """Long test videos, generated from their first chunk on: scene cuts, SRC, actions, cost (`slowfast_vgen.long`);
+    with them LPIPS and FVD of the test chunks, and plans. 0: none of these."""
     ahead: int = field(default=0, metadata=HASHED_IF_SET)
     """Clips of each split, of recordings at most, whose next chunk is foreseen frame by frame (`horizons.py`)."""
     imagined_length: int | None = field(default=None, metadata=HASHED_IF_SET)
@@ -76,11 +82,14 @@ class EvaluationConfig:
             UserError: a value is out of range.
         """
         least = {"dev": 2, "test": 2, "batch": 2, "patience": 0, "length": 1, "imagined_length": 1, "ahead": 0}
+        least |= {"videos": 0}
         for key, low in least.items():
             if (value := getattr(self, key)) is not None and value < low:
                 raise UserError(f"evaluation.{key}={value}: use {low} or more")
         if not 0 < self.confidence < 1:
             raise UserError(f"evaluation.confidence={self.confidence}: it is a probability; use 0.95, say")
+        if self.videos == 1:
+            raise UserError("evaluation.videos=1: an interval needs two; use 0 for none, or 2 or more")
         if self.longer and min(self.longer) < 1:
             raise UserError(f"evaluation.longer={self.longer}: lengths of 1 or more")
 
@@ -100,6 +109,8 @@ class TrainConfig(RunConfig):
     inner: UnrollConfig = field(default_factory=UnrollConfig)
     consolidate: ConsolidateConfig = field(default_factory=ConsolidateConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig, metadata=HASHED_IF_SET)
+    """Of the metrics that `evaluation.videos` asks for."""
 
     def __post_init__(self) -> None:
         """Refuse impossible combinations.
@@ -125,6 +136,11 @@ class TrainConfig(RunConfig):
                 f"method.context={beside} is a baseline without memory that is given whole chunks; use "
                 "method.memory=false and method.past=chunk"
             )
+        if self.method.copies and (self.method.memory or stage is not Stage.none):
+            raise UserError(
+                f"method.copies=true with method.memory={str(self.method.memory).lower()}, method.stage={stage}: "
+                "nothing learns; use method=copy"
+            )
         if stage in (Stage.loop, Stage.meta) and not self.method.memory:
             raise UserError(f"method.stage={stage} with method.memory=false: it learns with memories; use finetune")
         if self.fast.learned and stage is not Stage.meta:
@@ -142,6 +158,11 @@ class TrainConfig(RunConfig):
         return self.outer.length if self.evaluation.length is None else self.evaluation.length
 
     @property
+    def slow_steps(self) -> int:
+        """Steps of slow learning."""
+        return 0 if self.method.copies else self.slow.steps
+
+    @property
     def clip(self) -> int:
         """Chunks of a clip of slow learning."""
         return 2 if self.method.context is Context.none else self.slow.walk
@@ -153,20 +174,26 @@ class TrainConfig(RunConfig):
 
     @property
     def faithful(self) -> bool:
-        """Is it the paper's method as far as it is described: no help for small sizes, and nothing of ours?"""
-        fast = self.fast
-        return not (self.model.mask_channel or self.model.frame_times) and all(
-            (
-                self.diffusion.kind is Prediction.eps,
-                fast.rule is RuleName.adamw,
-                fast.rank == 32,
-                fast.steps == fast.draws == 1,
-                fast.form is Form.clip,
-                fast.source is Source.local,
-                not fast.learned,
-                self.method.stage in (Stage.none, Stage.loop),
-            )
+        """Is it the paper's method as far as it is described: no help for small sizes, nothing of ours, no baseline?
+
+        What fast learning would do counts only where there is any.
+        """
+        fast, method = self.fast, self.method
+        slow = (
+            self.diffusion.kind is Prediction.eps,
+            not (self.model.mask_channel or self.model.frame_times),
+            method.stage in (Stage.none, Stage.loop),
+            method.past is Past.chunk and method.context is Context.none and not method.copies,
         )
+        written = (
+            fast.rule is RuleName.adamw,
+            fast.rank == 32,
+            fast.steps == fast.draws == 1,
+            fast.form is Form.clip,
+            fast.source is Source.local,
+            not fast.learned,
+        )
+        return all(slow) and (all(written) or not method.memory)
 
 
 SCHEMAS = {"train": TrainConfig}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,3 +95,12 @@ def memories(
         if chunk >= begin and (episodes.phases[chunk] == NEW or lora.config.on_return):
             memory = lora.write(memory, episodes.past(chunk), episodes.z[:, chunk], episodes.actions[:, chunk], unroll)
     return found
+
+
+def stacks(count: int, most: int) -> Iterator[tuple[int, int]]:
+    """First and size of parts of `count`, none above `most` and none of one alone."""
+    many, first = -(-count // most), 0
+    for number in range(many):
+        size = count // many + (number < count % many)
+        yield first, size
+        first += size

@@ -2,6 +2,7 @@
 
 python -m slowfast_vgen.evaluate run=<run folder>                                as at the end of training
 python -m slowfast_vgen.evaluate run=<run folder> longer=[4] controls=[swapped]  beyond the trained length
+python -m slowfast_vgen.evaluate run=<run folder> videos=128                     long videos, plans, FVD, LPIPS, cost
 python -m slowfast_vgen.evaluate run=<run folder> calibrate=true                 what the metrics see of known faults
 """
 
@@ -11,7 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
@@ -24,15 +25,16 @@ from slowfast_vgen.metrics.config import FeaturesConfig
 from slowfast_vgen.settings import Control
 
 if TYPE_CHECKING:
-    from common.run.items import Item
+    from common.run.items import Item, OfAll
     from common.run.results import Interval
     from slowfast_vgen.build import Parts
     from slowfast_vgen.calibration import Calibration
+    from slowfast_vgen.close import Close
     from slowfast_vgen.worlds.episode import Episodes
 
 USUAL = {
-    "split": "test", "longer": [], "controls": [], "imagined": False, "ahead": 0, "steps": 0, "fast_steps": 0,
-    "fast_lr": 0.0, "device": None, "tracker": TrackerName.none,
+    "split": "test", "longer": [], "controls": [], "imagined": False, "ahead": 0, "videos": 0, "steps": 0,
+    "fast_steps": 0, "fast_lr": 0.0, "device": None, "tracker": TrackerName.none,
 }  # fmt: skip
 """What a calibration does not take, and the defaults."""
 LEAST = 3
@@ -57,6 +59,8 @@ class EvaluateConfig:
     """As `evaluation.imagined`."""
     ahead: int = 0
     """As `evaluation.ahead`."""
+    videos: int = 0
+    """As `evaluation.videos`; 0 takes the run's own."""
     steps: int = 0
     """Of the sampler, `diffusion.steps`; 0 takes the run's own."""
     fast_steps: int = 0
@@ -69,7 +73,7 @@ class EvaluateConfig:
     calibrate: bool = False
     """Generate nothing; score true videos of the run's world and spoilt ones. Takes run, episodes and features."""
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    """Of a calibration: the world's own encoders."""
+    """Of a calibration, and of `videos`."""
 
     def __post_init__(self) -> None:
         """Refuse what a calibration does not take.
@@ -91,24 +95,43 @@ class EvaluateConfig:
 ConfigStore.instance().store(name="slowfast_vgen_evaluate_schema", node=EvaluateConfig)
 
 
-def measure(parts: Parts, config: TrainConfig, split: str = "test") -> tuple[dict[str, Interval], list[Item]]:
-    """What a run reports of a split: metrics with intervals, and the items.
+class Measured(NamedTuple):
+    """What a run reports of a split."""
+
+    metrics: dict[str, Interval]
+    items: list[Item]
+    sets: dict[str, OfAll]
+    """Numbers that only all items together have."""
+
+
+def measure(parts: Parts, config: TrainConfig, split: str = "test") -> Measured:
+    """Generate a split and score it; of the test split also what `evaluation.imagined` and `evaluation.videos` ask for.
 
     Raises:
-        UserError: a length or family that the world does not have.
+        UserError: a length or family that the world does not have, or weights of a metric's network are missing.
     """
     from slowfast_vgen.horizons import foreseen
-    from slowfast_vgen.scoring import summarise
+    from slowfast_vgen.long import filmed
+    from slowfast_vgen.scoring import interval_of_all, summarise
 
-    asked = config.evaluation
-    items = generated(
-        parts, config, split, asked.dev if split == "dev" else asked.test, controls_of(config), asked.longer
-    )
+    asked, close = config.evaluation, None
+    sets: dict[str, OfAll] = {}
+    metrics: dict[str, Interval] = {}
+    if asked.videos and split == "test":
+        from slowfast_vgen.close import Close
+
+        close = Close(parts, config)
+    count = asked.dev if split == "dev" else asked.test
+    items = generated(parts, config, split, count, controls_of(config), asked.longer, close)
     if asked.imagined and split == "test":
         items += lived(parts, config, asked.test)
     if asked.ahead and split == "test":
         items += foreseen(parts, config)
-    return summarise(items, asked.confidence), items
+    if close is not None:
+        found = filmed(parts, config, close.lens)
+        items, sets, metrics = items + found.items, close.sets() | found.sets, found.metrics
+    whole = {name: interval_of_all(name, each, asked.confidence) for name, each in sets.items()}
+    return Measured(summarise(items, asked.confidence) | whole | metrics, items, sets)
 
 
 def lived(parts: Parts, config: TrainConfig, count: int) -> list[Item]:
@@ -135,10 +158,12 @@ def generated(
     count: int,
     controls: Sequence[Control] = (),
     longer: Sequence[int] = (),
+    close: Close | None = None,
 ) -> list[Item]:
     """Items of the visits of `count` episodes, and of as many of each further length.
 
-    With the episodes' own memories if the network has an adapter, and then with others as well.
+    With the episodes' own memories if the network has an adapter, and then with others as well. `close` looks at the
+    own ones of the test's own length.
     """
     from slowfast_vgen.generation import visits
     from slowfast_vgen.scoring import items_of, scores_of
@@ -151,18 +176,18 @@ def generated(
                     control: scores_of(parts.world, episodes, chunk, frames, decoded)
                     for control, frames in found.items()
                 }
+                if close is not None and length == config.length:
+                    scores[Control.own] |= close.scores(episodes, chunk, found[Control.own])
                 items += items_of(episodes, chunk, scores, length, longer=length != config.length)
     return items
 
 
 def batches(parts: Parts, config: TrainConfig, split: str, length: int, count: int) -> Iterator[Episodes]:
     """The first `count` episodes of a split, some at a time and never one alone."""
-    many = -(-count // config.evaluation.batch)
-    first = 0
-    for number in range(many):
-        size = count // many + (number < count % many)
+    from slowfast_vgen.episodes import stacks
+
+    for first, size in stacks(count, config.evaluation.batch):
         yield parts.world.episodes(config.data.seed, split, config.evaluation.family, length, first, size)
-        first += size
 
 
 def restored(folder: Path, config: TrainConfig) -> Parts:
@@ -203,23 +228,18 @@ def evaluate(config: EvaluateConfig) -> dict[str, Interval]:
         raise UserError(f"split={config.split}: use one of {', '.join(SPLITS)}")
     trained = stored_config(folder, TrainConfig)
     own = trained.evaluation
-    asked = replace(
-        own,
-        test=config.episodes or own.test,
-        dev=config.episodes or own.dev,
-        longer=config.longer or own.longer,
-        controls=config.controls or own.controls,
-        imagined=config.imagined or own.imagined,
-        ahead=config.ahead or own.ahead,
-    )
+    more = ("longer", "controls", "imagined", "ahead", "videos")
+    further = {key: getattr(config, key) or getattr(own, key) for key in more}
+    asked = replace(own, test=config.episodes or own.test, dev=config.episodes or own.dev, **further)
     fast = replace(trained.fast, steps=config.fast_steps or trained.fast.steps, lr=config.fast_lr or trained.fast.lr)
     diffusion = replace(trained.diffusion, steps=config.steps or trained.diffusion.steps)
     runtime = replace(trained.runtime, device=config.device or trained.runtime.device)
-    trained = replace(trained, evaluation=asked, fast=fast, diffusion=diffusion, runtime=runtime)
+    features = config.features if config.features != FeaturesConfig() else trained.features
+    trained = replace(trained, evaluation=asked, fast=fast, diffusion=diffusion, runtime=runtime, features=features)
     with seeding.applied(trained.runtime, trained.seed):
-        metrics, _ = measure(restored(folder, trained), trained, config.split)
+        metrics = measure(restored(folder, trained), trained, config.split).metrics
     who = RunIdentity("slowfast_vgen", trained.experiment, trained.method.name, trained.scale, trained.seed)
-    keys = ("episodes", "longer", "controls", "imagined", "ahead", "steps", "fast_steps", "fast_lr")
+    keys = ("episodes", *more, "steps", "fast_steps", "fast_lr")
     changed = {key: getattr(config, key) for key in keys}
     evaluation.report(folder, config.split, changed, metrics, who, plain(trained), config.tracker)
     return metrics
@@ -238,15 +258,15 @@ def calibrated(config: EvaluateConfig) -> Calibration:
     from common.run.stored import stored_config
     from slowfast_vgen.calibration import COUNT, calibrate
     from slowfast_vgen.data import world_of
-    from slowfast_vgen.metrics.features import encoders
+    from slowfast_vgen.metrics.lens import lens_of
 
     folder = Path(config.run)
     trained = stored_config(folder, TrainConfig)
     with seeding.applied(trained.runtime, trained.seed):
         world, seed = world_of(trained.data), trained.data.seed
-        frozen = encoders(world, json.dumps(plain(trained.data), sort_keys=True), seed, config.features)
-        found = calibrate(world, frozen, seed, config.episodes or COUNT)
-    known = {"encoders": dict(frozen.digests), "right_on_dev": frozen.right, "surprises": found.surprises()}
+        lens = lens_of(world, trained.data, config.features)
+        found = calibrate(world, lens, seed, config.episodes or COUNT)
+    known = {"encoders": dict(lens.own.digests), "right_on_dev": lens.own.right, "surprises": found.surprises()}
     write_atomic(folder / "calibration.json", json.dumps(asdict(found) | known, indent=2) + "\n")
     write_json_lines(folder / TABLE, found.lines())
     return found

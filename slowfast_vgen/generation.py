@@ -14,7 +14,7 @@ from slowfast_vgen.episodes import Seen, memories, seen
 from slowfast_vgen.imagine import imagined
 from slowfast_vgen.memory import Memory
 from slowfast_vgen.noise import Noise, normal
-from slowfast_vgen.sampler import sample
+from slowfast_vgen.sampler import next_chunk
 from slowfast_vgen.scoring import Ints, looks_of
 from slowfast_vgen.settings import Control
 from slowfast_vgen.worlds.episode import Episodes
@@ -77,17 +77,9 @@ def _controlled(
 def _generated(parts: Parts, config: TrainConfig, episodes: Seen, chunk: int, memory: Memory | None) -> Frames:
     keys = Noise(config.seed, "sample").keys(episodes.ids, chunk)[:, 0]
     past = episodes.past(chunk)
-    z = sample(
-        parts.network,
-        parts.diffusion,
-        past,
-        episodes.actions[:, chunk],
-        normal(keys, episodes.z.shape[2:]).to(past),
-        steps=config.diffusion.steps,
-        guidance=config.evaluation.guidance,
-        weights=None if memory is None else memory.weights,
-    )
-    return _decoded(parts, z)
+    noise = normal(keys, episodes.z.shape[2:]).to(past)
+    weights = None if memory is None else memory.weights
+    return _decoded(parts, next_chunk(parts, config, past, episodes.actions[:, chunk], noise, weights))
 
 
 def _decoded(parts: Parts, z: Tensor) -> Frames:

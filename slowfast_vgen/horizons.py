@@ -33,7 +33,11 @@ WHOLE = "all"
 
 
 def foreseen(parts: Parts, config: TrainConfig) -> list[Item]:
-    """Items of `evaluation.ahead` clips of each split, one for each frame of the new chunk and one for all of it."""
+    """Items of `evaluation.ahead` clips of each split, one for each frame of the new chunk and one for all of it;
+    none of a method that copies, which foresees nothing.
+    """
+    if config.method.copies:
+        return []
     return [item for split in SPLITS for item in _of_split(parts, config, split)]
 
 

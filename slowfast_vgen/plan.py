@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from common.errors import UserError
 from common.run.entry import entry
-from common.run.schema import Device, plain, to_typed
+from common.run.schema import Device, to_typed
 from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.metrics.config import FeaturesConfig
 
@@ -82,15 +82,16 @@ def carried_out(config: PlanConfig, folder: Path, trained: TrainConfig) -> dict[
     from slowfast_vgen.episodes import seen
     from slowfast_vgen.evaluate import restored
     from slowfast_vgen.imagine import imagined
-    from slowfast_vgen.metrics.features import encoders
+    from slowfast_vgen.metrics.lens import lens_of
     from slowfast_vgen.planning import fvd, reader
+    from slowfast_vgen.scoring import interval_of_all
     from slowfast_vgen.worlds.episode import OUT_AND_BACK
 
     parts = restored(folder, trained)
     read = reader(parts.world, trained.data.world)
     seed, length, count = trained.data.seed, config.length or trained.length, config.episodes
     episodes, others = (parts.world.episodes(seed, "test", OUT_AND_BACK, length, first, count) for first in (0, count))
-    frozen = encoders(parts.world, json.dumps(plain(trained.data), sort_keys=True), seed, config.features)
+    lens = lens_of(parts.world, trained.data, config.features)
     there = seen(episodes, parts.latents, trained.method, parts.device)
     videos = {ORACLE: episodes.frames}
     for row, learning in ((WITHOUT, False), (WITH, True)):
@@ -99,8 +100,9 @@ def carried_out(config: PlanConfig, folder: Path, trained: TrainConfig) -> dict[
             videos[row] = parts.latents.decode(z).cpu().numpy()
     found = {}
     for row, video in videos.items():
-        away = fvd(frozen, episodes.frames, others.frames if row == ORACLE else video)
-        found[row] = {**intervals(read(frozen, episodes, video, seed, "test")), "fvd": away}
+        away = fvd(lens, episodes.frames, others.frames if row == ORACLE else video)
+        distance = interval_of_all("fvd", away, trained.evaluation.confidence)
+        found[row] = {**intervals(read(lens, episodes, video, seed, "test")), "fvd": distance}
     return found
 
 

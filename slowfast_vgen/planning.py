@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from common.errors import UserError
-from common.run.results import Interval
-from common.tables.estimates import Jackknife, over_items
+from common.run.items import OfAll
 from slowfast_vgen.metrics.frechet import frechet
 from slowfast_vgen.worlds.episode import OUT_AND_BACK
 from slowfast_vgen.worlds.table import Table
 
 if TYPE_CHECKING:
-    from slowfast_vgen.metrics.features import Encoders
+    from slowfast_vgen.metrics.lens import Lens
     from slowfast_vgen.worlds.episode import Episodes, World
 
 Array = NDArray[np.float64]
@@ -58,8 +57,8 @@ class Plan:
     """[n]: share of the chunks whose action is read as what was asked for; on the table, that leave the cube right."""
 
 
-Reader = Callable[["Encoders", "Episodes", ArrayLike, int, str], Plan]
-"""Encoders, episodes in truth, frames of the same perhaps generated, seed and split of them -> what is read off."""
+Reader = Callable[["Lens", "Episodes", ArrayLike, int, str], Plan]
+"""Lens, episodes in truth, frames of the same perhaps generated, seed and split of them -> what is read off."""
 
 
 def reader(world: World, name: str) -> Reader:
@@ -69,8 +68,13 @@ def reader(world: World, name: str) -> Reader:
         UserError: nothing can be carried out in it.
     """
     if isinstance(world, Table):
-        return lambda encoders, episodes, frames, seed, split: put_back(world, episodes, frames)
+        return lambda lens, episodes, frames, seed, split: put_back(world, episodes, frames)
     return partial(carried_out, simulator(world, name))
+
+
+def can_be_acted_in(world: World) -> bool:
+    """Has the world a `reader`?"""
+    return isinstance(world, Table) or hasattr(world, "follow")
 
 
 def simulator(world: World, name: str) -> Simulator:
@@ -84,36 +88,41 @@ def simulator(world: World, name: str) -> Simulator:
     return world  # type: ignore[return-value]
 
 
-def carried_out(
-    world: Simulator, encoders: Encoders, episodes: Episodes, frames: ArrayLike, seed: int, split: str
-) -> Plan:
+def carried_out(world: Simulator, lens: Lens, episodes: Episodes, frames: ArrayLike, seed: int, split: str) -> Plan:
     """Read the actions off episodes `out_and_back`, carry them out from the true start, and see where they lead.
 
     Args:
         world: of the episodes.
-        encoders: their inverse dynamics.
+        lens: with their inverse dynamics.
         episodes: in truth.
         frames: of the same episodes, perhaps generated [n, chunks, frames, height, width, 3].
         seed: of the episodes.
         split: of the episodes.
     """
-    shown = np.asarray(frames)
-    count, chunks, length = shown.shape[:3]
-    video = shown.reshape(count, chunks * length, *shown.shape[3:])
-    read = np.stack(
-        [encoders.actions(video[:, chunk * length - 1 : (chunk + 1) * length], given=1) for chunk in range(1, chunks)],
-        1,
-    )
+    taken = read(lens, np.asarray(frames))
     items = np.array([int(name.rsplit("/", 1)[1]) for name in episodes.ids])
-    way = world.follow(seed, split, OUT_AND_BACK, items, episodes.places[:, 0], read)
-    out = chunks // 2
+    way = world.follow(seed, split, OUT_AND_BACK, items, episodes.places[:, 0], taken)
+    out = episodes.chunks // 2
     points, back = episodes.places[:, :out], way[:, out - 1 :]  # the turning point begins the way back
     apart = world.distance(points[:, :, None], back[:, None])
     return Plan(
         dist=apart.min(2).mean(1),
         end=world.distance(way[:, -1], episodes.places[:, 0]),
-        agreement=(read == episodes.actions[:, 1:]).mean(1),
+        agreement=(taken == episodes.actions[:, 1:]).mean(1),
     )
+
+
+def read(lens: Lens, frames: NDArray[np.generic]) -> Ints:
+    """The actions [n, chunks - 1] that the chunks after the first seem to take.
+
+    Args:
+        lens: with the inverse dynamics of the world.
+        frames: [n, chunks, frames, height, width, 3].
+    """
+    count, chunks, length = frames.shape[:3]
+    video = frames.reshape(count, chunks * length, *frames.shape[3:])
+    shown = (video[:, chunk * length - 1 : (chunk + 1) * length] for chunk in range(1, chunks))
+    return np.stack([lens.actions(each, given=1) for each in shown], 1)
 
 
 def put_back(world: Table, episodes: Episodes, frames: ArrayLike) -> Plan:
@@ -141,13 +150,11 @@ def _ends(world: Table, frames: NDArray[np.generic], cube: Ints) -> Ints:
     return np.take_along_axis(seen, cube, 2)[..., 0]
 
 
-def fvd(encoders: Encoders, truth: NDArray[np.generic], made: NDArray[np.generic]) -> Interval:
-    """FVD-world of all pairs of chunks of videos [n, chunks, frames, height, width, 3], the interval over episodes."""
-    real, other = (encoders.motions(_pairs(video)) for video in (truth, made))
+def fvd(lens: Lens, truth: NDArray[np.generic], made: NDArray[np.generic]) -> OfAll:
+    """Frechet distance of all pairs of chunks of videos [n, chunks, frames, height, width, 3], by episode."""
+    real, other = (lens.motions(_pairs(video)) for video in (truth, made))
     episodes = np.arange(len(truth)).repeat(truth.shape[1] - 1)
-    found = frechet(real, other, episodes.tolist())
-    low, high = over_items("fvd", [Jackknife.of(found.value, found.without)]).interval()
-    return Interval(found.value, len(real), low, high)
+    return frechet(real, other, episodes.tolist())
 
 
 def _pairs(video: NDArray[np.generic]) -> NDArray[np.generic]:

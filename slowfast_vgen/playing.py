@@ -19,7 +19,7 @@ from slowfast_vgen.build import Parts
 from slowfast_vgen.config import MethodConfig, TrainConfig
 from slowfast_vgen.memory import Memory
 from slowfast_vgen.noise import Noise, normal
-from slowfast_vgen.sampler import roll_out, sample
+from slowfast_vgen.sampler import next_chunk, roll_out
 from slowfast_vgen.settings import Context, Past
 from slowfast_vgen.worlds.episode import Episodes, World
 
@@ -127,7 +127,7 @@ def play(
     first = parts.latents.encode(frames)
     asked = torch.tensor([list(actions)] * 2, device=parts.device)
     ids = (start.id, f"{start.id}/other")
-    keep = 1 if config.method.past is Past.frame else None
+    frames_given = 1 if config.method.past is Past.frame else len(start.frames)
     noise = Noise(config.seed, "played")
 
     def rolled(thetas: Sequence[Memory | None], learn: list[Memory] | None = None) -> Tensor:
@@ -136,17 +136,13 @@ def play(
         def generate(past: Tensor, action: Tensor, chunk: int) -> Tensor:
             theta = learn[-1] if learn is not None else thetas[chunk - 1]
             drawn = normal(noise.keys(ids, chunk)[:, 0], first.shape[1:]).to(past)
-            return sample(
-                parts.network, parts.diffusion, past, action, drawn,
-                steps=config.diffusion.steps, guidance=config.evaluation.guidance,
-                weights=None if theta is None else theta.weights,
-            )  # fmt: skip
+            return next_chunk(parts, config, past, action, drawn, None if theta is None else theta.weights)
 
         def write(past: Tensor, new: Tensor, action: Tensor, chunk: int) -> None:
             if learn is not None:
                 learn.append(parts.lora.write(learn[-1], past, new, action))
 
-        return torch.stack(list(roll_out(generate, first, asked, write, keep)), 1)
+        return torch.stack(list(roll_out(generate, first, asked, write, lambda z: z[-1][:, -frames_given:])), 1)
 
     found = {WITHOUT: rolled([None] * len(actions))}
     known = [Memory(ids, {})]

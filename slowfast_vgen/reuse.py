@@ -16,7 +16,9 @@ from slowfast_vgen.build import Parts
 from slowfast_vgen.config import TrainConfig
 
 DECIDING = ("seed", "data", "latents", "model", "diffusion", "slow", "runtime")
-"""Groups of keys that slow learning depends on."""
+"""Groups of keys that slow learning depends on, besides what its clips are given (`OF_ITS_OWN`)."""
+OF_ITS_OWN = ("method.past", "method.context", "method.copies")
+"""Keys in which a method's slow weights are its own."""
 SAMPLING = ("diffusion.steps", "diffusion.clip")
 """Keys among them that only a sample depends on."""
 log = logging.getLogger(__name__)
@@ -26,6 +28,23 @@ def deciding(config: TrainConfig) -> dict[str, Any]:
     """Dotted key -> value of all that slow weights are a function of."""
     keys = hashed_keys(plain(config), TrainConfig)
     return {key: value for key, value in keys.items() if key.split(".")[0] in DECIDING and key not in SAMPLING}
+
+
+def takes_over(config: TrainConfig) -> bool:
+    """Are the slow weights of `slow.run` for this method? One that is given something else than that run's, such as one
+    frame, trains its own, so that a sweep may name one run for all its rows; the log says so.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    if config.slow.run is None:
+        return False
+    other = stored_config(Path(config.slow.run).expanduser(), TrainConfig)
+    there, here = (hashed_keys(plain(each), TrainConfig) for each in (other, config))
+    own = [key for key in OF_ITS_OWN if there.get(key) != here.get(key)]
+    if own:
+        log.info("slow.run=%s has another %s: its slow weights are not for this method", config.slow.run, own[0])
+    return not own
 
 
 def take_over(config: TrainConfig, parts: Parts) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,31 @@ from torch import Tensor, nn
 from common.engine.weights import Weights
 from slowfast_vgen.diffusion.diffusion import Diffusion
 from slowfast_vgen.objective import predicted
+
+if TYPE_CHECKING:
+    from slowfast_vgen.build import Parts
+    from slowfast_vgen.config import TrainConfig
+
+
+def next_chunk(
+    parts: Parts, config: TrainConfig, past: Tensor, action: Tensor, noise: Tensor, weights: Weights | None = None
+) -> Tensor:
+    """New frames as a run's method makes them: a sample of its network, or its last frame again (`method.copies`).
+
+    Arguments and result are those of `sample`.
+    """
+    if config.method.copies:
+        return past[:, -1:].expand_as(noise)
+    return sample(
+        parts.network,
+        parts.diffusion,
+        past,
+        action,
+        noise,
+        steps=config.diffusion.steps,
+        guidance=config.evaluation.guidance,
+        weights=weights,
+    )
 
 
 @torch.no_grad()
@@ -58,7 +84,7 @@ def roll_out(
     first: Tensor,
     actions: Tensor,
     learn: Callable[[Tensor, Tensor, Tensor, int], None] | None = None,
-    keep: int | None = None,
+    given: Callable[[Sequence[Tensor]], Tensor] | None = None,
 ) -> Sequence[Tensor]:
     """The chunks of episodes, `first` and one for each column of `actions`, each from the one before (Algorithm 1a).
 
@@ -67,11 +93,11 @@ def roll_out(
         first: latents of chunk 0 [n, frames, values, height, width].
         actions: int64 [n, chunks - 1]: what leads into chunks 1, 2, ...
         learn: called after each chunk with (input, output, action, chunk): fast learning.
-        keep: how many of the last frames of a chunk the next one is given; None: all.
+        given: the chunks so far -> what the next one is generated from; None: the last of them.
     """
     chunks = [first]
     for number, action in enumerate(actions.unbind(1), 1):
-        past = chunks[-1] if keep is None else chunks[-1][:, -keep:]
+        past = chunks[-1] if given is None else given(chunks)
         chunks.append(generate(past, action, number))
         if learn is not None:
             learn(past, chunks[-1], action, number)

@@ -14,8 +14,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from common.run.items import Item
+from common.run.items import Item, OfAll
 from common.run.results import Interval
+from common.tables.estimates import Jackknife, over_items
 from common.tables.intervals import Kind
 from common.tables.summary import summarise as summarised
 from slowfast_vgen.metrics.pixels import psnr, ssim
@@ -26,7 +27,7 @@ FIXED = COPY, CEILING = "copy", "ceiling"
 """PSNR of the last frame before, and of the truth as the autoencoder gives it: no memory changes them."""
 IMAGINED = "imagined"
 """Slice of the items of episodes that were generated from their first chunk on."""
-SHARES = ("place", "other", "foreign", "consistent", "floor", "alike")
+SHARES = ("place", "other", "foreign", "consistent", "floor", "alike", "agreement")
 """All else are qualities."""
 
 Floats = NDArray[np.float64]
@@ -143,3 +144,9 @@ def summarise(items: Sequence[Item], confidence: float) -> dict[str, Interval]:
     metrics = dict.fromkeys(metric for item in items for metric in item.scores)
     kinds = {metric: Kind.quality for metric in metrics if metric.split("_")[0] not in SHARES}
     return summarised(items, confidence, by=dict.fromkeys(metrics, slices), kinds=kinds)
+
+
+def interval_of_all(name: str, found: OfAll, confidence: float) -> Interval:
+    """A number of all items with its interval by leaving out one group after the other."""
+    low, high = over_items(name, [Jackknife.of(found.value, found.without)]).interval(confidence)
+    return Interval(found.value, len(found.without), low, high)

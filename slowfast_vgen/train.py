@@ -38,6 +38,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     """
     from dataclasses import replace
 
+    from common.run.items import write_of_all
     from common.run.run import Run, RunIdentity
     from slowfast_vgen.build import build
     from slowfast_vgen.data import available
@@ -45,7 +46,7 @@ def train(config: TrainConfig, folder: Path) -> Results:
     from slowfast_vgen.horizons import told
     from slowfast_vgen.objective import selection_of
     from slowfast_vgen.pictures import contact_sheet
-    from slowfast_vgen.reuse import take_over
+    from slowfast_vgen.reuse import take_over, takes_over
     from slowfast_vgen.stages import Optimiser, begin_outer, outer_step, slow_batch_loss
 
     config = replace(config, data=available(config.data))
@@ -59,8 +60,8 @@ def train(config: TrainConfig, folder: Path) -> Results:
         optimiser = Optimiser(parts, config)
         for name, part in (*parts.tracked.items(), ("optimiser", optimiser)):
             run.track(name, part)
-        slow, total = config.slow.steps, config.slow.steps + config.outer_steps
-        if config.slow.run is not None and run.restore() == 0:
+        slow, total = config.slow_steps, config.slow_steps + config.outer_steps
+        if run.restore() == 0 and takes_over(config):
             take_over(config, parts)
             run.state.step = slow
 
@@ -88,9 +89,11 @@ def train(config: TrainConfig, folder: Path) -> Results:
         parts.slow.settle()
         if config.method.memory:
             parts.lora.attach()
-        dev, _ = measure(parts, config, "dev")
+        dev = measure(parts, config, "dev").metrics
         run.log(run.step, "dev", **{f"dev/final_{name}": each.value for name, each in dev.items()})
-        metrics, items = measure(parts, config)
+        metrics, items, sets = measure(parts, config)
+        if sets:
+            write_of_all(run.folder, sets)
         for line in told(metrics, parts.world):
             log.info("%s", line)
         contact_sheet(parts, config, controls_of(config), run.folder)

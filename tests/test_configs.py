@@ -126,6 +126,11 @@ def test_help_says_what_a_command_does_with_two_examples_and_every_choice(
     assert told == groups_of(command) and not errors
 
 
+def texts(params: Any) -> list[tuple[str, str]]:
+    """Keys and values of a sweep, as they would be typed."""
+    return [(key, str(value)) for key, value in params.items()]
+
+
 def command_at(path: Path) -> str:
     """Whose choice a file in a group is: that of the command whose folder the group stands in, usually the training."""
     return "train" if path.parents[2] == CONF else path.parents[1].name
@@ -143,14 +148,16 @@ def test_every_cell_of_a_sweep_composes_and_has_a_folder_of_its_own(paper: str, 
     *_, hydra = composed(paper, f"+sweep={name}", command=command)
     assert hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     if "table" in hydra.sweeper:
-        assert (hydra.sweeper.paper, hydra.sweeper.table) == (paper, name)
-        table = published.read(paper).table(name)
-        cells = [words for words, _ in table.jobs()]
-        small = {words for words, _ in table.at("cpu").jobs()}
+        its = hydra.sweeper
+        assert its.paper == paper and name in (its.table, f"budget_{its.table}")
+        table = published.read(paper).table(its.table)
+        first = [f"{key}={value if value[:1] == '[' else value.split(',')[0]}" for key, value in texts(its.params)]
+        cells = [(*words, *first) for words, _ in table.jobs(its.rows, its.columns)]
+        small = {(*words, *first) for words, _ in table.at("cpu").jobs(its.rows, its.columns)}
     else:
         small = None
-        params = hydra.sweeper.params.items()
-        cells = list(itertools.product(*([f"{key}={word.strip()}" for word in str(v).split(",")] for key, v in params)))
+        params = texts(hydra.sweeper.params)
+        cells = list(itertools.product(*([f"{key}={word.strip()}" for word in v.split(",")] for key, v in params)))
     folders = set()
     for cell in cells:
         scale = "cpu" if small is None or cell in small else "paper"
@@ -192,7 +199,7 @@ def test_every_file_opens_with_what_it_is_for(path: Path) -> None:
     lines = path.read_text().splitlines()
     first = lines[1] if lines[0] == "# @package _global_" else lines[0]
     assert first.startswith("# "), "say what the file is for"
-    whole = path.parent.name in (*APPENDED, "scale") or path.parent in (
+    whole = path.parent.name in (*APPENDED, "scale", "budget") or path.parent in (
         CONF / "perk" / "method",
         CONF / "fal" / "method",
         CONF / "slowfast_vgen" / "method",

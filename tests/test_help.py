@@ -14,7 +14,8 @@ COMMANDS = [
         for room in ("train", "evaluate", "data", "model")
     ),
     *("slowfast_vgen.generate", "slowfast_vgen.plan"),
-    *("reckoning.cost", "scripts.archive", "scripts.fetch", "scripts.figure", "scripts.report", "scripts.tables"),
+    *("reckoning.cost", "scripts.archive", "scripts.budget", "scripts.fetch", "scripts.figure", "scripts.report"),
+    "scripts.tables",
     *("scripts.benchmark", "scripts.dashboards", "scripts.embedded", "scripts.embedded shapes"),
     *(
         "scripts.embedded pretrain",

@@ -149,7 +149,7 @@ def test_every_choice_of_a_group_is_listed() -> None:
             there = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
             assert set(re.findall(r"`(\w+)`", part)) == there, f"choices of {group}"
             seen.append(group)
-    assert set(seen) == {"experiment", "scale", "runtime", "tracker", "method", "inner", "model", "data"}
+    assert set(seen) == {"experiment", "scale", "runtime", "tracker", "method", "inner", "budget", "model", "data"}
 
 
 def test_every_key_in_the_prose_is_a_key() -> None:

@@ -19,7 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class Outer:
-    """AdamW over slow weights and learned rates, with a schedule."""
+    """AdamW over slow weights and learned rates, with a schedule.
+
+    Attributes: `ends`, outer steps after which the rate is 0 (a branch sets it to its own), and `branches`, by the step
+    after which one leaves where it ends.
+    """
 
     def __init__(
         self,
@@ -64,9 +68,13 @@ class Outer:
         self.optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps
         )
-        warm = round(config.warmup * total_steps)
+        warm = config.warm_steps(total_steps)
+        self.ends = total_steps
+        self.branches: Mapping[int, int] = {
+            falls_from(warm, end, config.decay): end for end in config.branches(total_steps)
+        }
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: share_of_peak(step, warm, total_steps, schedule)
+            self.optimizer, lambda step: share_of_peak(step, warm, self.ends, schedule, config.decay)
         )
 
     def accumulate(self, loss: Tensor) -> float:
@@ -145,15 +153,21 @@ class Outer:
         self.schedule.load_state_dict(state["schedule"])
 
 
-def share_of_peak(step: int, warm: int, total: int, schedule: Schedule = Schedule.linear) -> float:
+def share_of_peak(step: int, warm: int, total: int, schedule: Schedule = Schedule.linear, decay: float = 0.0) -> float:
     """Learning rate of `step` (from 0) as a share of its peak: up over `warm` steps, then down; 0 from `total` on.
 
-    The first step already moves, and the peak is reached by the last step of the warm-up.
+    The first step already moves, and the peak is reached by the last step of the warm-up. With a `decay` it stays there
+    until that share of `total` is left.
     """
     if step < warm:
         return (step + 1) / warm
-    left = max(0.0, (total - step) / max(1, total - warm))
+    left = min(1.0, max(0.0, (total - step) / max(1, total - falls_from(warm, total, decay))))
     return left if schedule is Schedule.linear else (1 - math.cos(math.pi * left)) / 2
+
+
+def falls_from(warm: int, total: int, decay: float) -> int:
+    """Steps of a run of `total` after which the learning rate falls: with a `decay` at least one is left."""
+    return max(warm, total - max(1, round(decay * total))) if decay else warm
 
 
 def _several_ranks() -> bool:

@@ -205,7 +205,10 @@ class OuterConfig:
     clip: float = 0.1
     """Largest global gradient norm; 0 switches clipping off."""
     warmup: float = 0.06
-    """Share of all outer steps in which the rate rises linearly; then it falls to 0."""
+    """Share of all outer steps (of a study: of the first budget) in which the rate rises linearly; then it falls."""
+    decay: float = field(default=0.0, metadata=HASHED_IF_SET)
+    """Share of all outer steps, the last ones, in which the rate falls; before them it stays at its peak. 0: it falls
+    from the warm-up on."""
     batch_problems: int = 2
     """Problems whose losses are summed in one batch."""
     accumulation: int = 2
@@ -213,6 +216,9 @@ class OuterConfig:
     steps: int = 0
     """Outer steps in all; 0 means `epochs` passes over the training split."""
     epochs: int = 6
+    multiples: list[int] = field(default_factory=list, metadata=HASHED_IF_SET)
+    """Budget study, such as [1, 3, 9]: train `steps` the last number of times over, and see on the way what a run of
+    each other number comes to, by a branch whose rate falls to 0 (`common.run.branches`); [] trains `steps`."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train.
@@ -233,10 +239,29 @@ class OuterConfig:
         _refuse_as_guard("outer", self.eps)
         if not 0 <= self.warmup < 1:
             raise UserError(f"outer.warmup={self.warmup}: it is a share of all steps; use a value in [0, 1)")
+        if not 0 <= self.decay <= 1 - self.warmup:
+            raise UserError(
+                f"outer.decay={self.decay} with outer.warmup={self.warmup}: both are shares of all steps; use 0 to "
+                f"{1 - self.warmup:g}"
+            )
+        if self.multiples and (self.multiples != sorted({*self.multiples}) or self.multiples[0] < 1 or not self.decay):
+            raise UserError(
+                f"outer.multiples={self.multiples} with outer.decay={self.decay}: give ascending whole numbers from 1 "
+                "on, as [1,3,9], and the share of a branch's steps in which its rate falls, as outer.decay=0.1"
+            )
 
     def total_steps(self, problems: int) -> int:
         """Outer steps of the whole run on a training split of `problems` problems."""
-        return self.steps or max(1, self.epochs * problems // (self.batch_problems * self.accumulation))
+        steps = self.steps or max(1, self.epochs * problems // (self.batch_problems * self.accumulation))
+        return steps * max(self.multiples, default=1)
+
+    def warm_steps(self, total: int) -> int:
+        """Outer steps of a run of `total` in which the rate rises."""
+        return round(self.warmup * (total // max(self.multiples, default=1)))
+
+    def branches(self, total: int) -> list[int]:
+        """The smaller budgets of a study whose run has `total` outer steps, in steps."""
+        return [total // self.multiples[-1] * each for each in self.multiples[:-1]]
 
 
 def _refuse_negative(section: str, **values: float) -> None:

@@ -14,7 +14,7 @@ from common.language.sources import first_line
 
 REMEDIES = (
     "put the weights into a local folder and set model.name=<folder>; or fetch them once on a machine with a network "
-    "(python -m scripts.fetch gpt2 <folder>); or run without them: scale=cpu trains the embedded model=tiny on "
+    "(python -m scripts.fetch <name> <folder>); or run without them: scale=cpu trains the embedded model=tiny on "
     "generated data"
 )
 

@@ -70,7 +70,7 @@ def load_tokenizer(config: ModelConfig) -> "PreTrainedTokenizerBase":
         raise UserError(
             f"{key}={name}: no tokenizer ({first_line(error)}); put its files (for GPT-2 vocab.json and merges.txt) "
             "with the weights into a local folder and set model.name=<folder>; or fetch both once on a machine with a "
-            "network (python -m scripts.fetch gpt2 <folder>); or run on the embedded model: scale=cpu"
+            "network (python -m scripts.fetch <name> <folder>); or run on the embedded model: scale=cpu"
         ) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"{key}={name}: no end-of-text token; set eos_token in its tokenizer_config.json")

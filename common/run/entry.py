@@ -26,15 +26,13 @@ from common import utf8
 from common.data.packed import Bounds, bounded
 from common.errors import SweepError, UserError
 from common.run import local, run_name  # noqa: F401 -- register the resolvers of conf/common
-from common.run.keys import other_form, unknown_key
+from common.run.keys import BY_RESOLVER, other_form, unknown_key
 from common.run.schema import flat
 from common.run.usage import usage
 
 USER_ERROR = 2
 """Exit code of a mistake in what the user gave; 1 stays for mistakes of ours, and for a sweep with runs that failed."""
 INTERRUPTED = 130
-BY_RESOLVER = "UserError raised while resolving interpolation: "
-"""How OmegaConf hands on what a resolver raises; it keeps no cause."""
 
 COMPOSING = re.compile(r"(?P<file>In .*?): \w+ raised while composing config:\n(?P<what>.*)\n\s*full_key: (?P<key>\S+)")
 """Hydra's error about a value in a configuration file."""

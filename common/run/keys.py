@@ -12,6 +12,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from common.errors import UserError
 from common.fields import dataclass_in, fields_of
 
+BY_RESOLVER = "UserError raised while resolving interpolation: "
+"""How OmegaConf hands on what a resolver raises; it keeps no cause."""
+
 
 def valid_keys(cls: type) -> list[str]:
     """All dotted keys that `cls` knows, groups included."""
@@ -69,6 +72,8 @@ def explain(error: OmegaConfBaseException, cls: type | None = None) -> UserError
     message = str(error.msg or error).splitlines()[0].strip()
     if isinstance(error, MissingMandatoryValue):
         return UserError(f"{key} has no value: give one, as {key}=... on the command line or in the experiment file")
+    if message.startswith(BY_RESOLVER):
+        return UserError(message.removeprefix(BY_RESOLVER))
     if message.startswith("Key '") and cls is not None:
         return unknown_key(key, valid_keys(cls))
     kind = ""

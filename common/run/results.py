@@ -99,6 +99,12 @@ class Results:
     schema: int = SCHEMA
 
 
+def in_words(test: Mapping[str, Interval]) -> str:
+    """The first few metrics that are not of a part of the items, with their intervals."""
+    whole = [(name, got) for name, got in test.items() if "@" not in name]
+    return ", ".join(f"{name} {got.value:.4g} ({got.low:.4g} to {got.high:.4g})" for name, got in whole[:4])
+
+
 def of_run(
     identity: RunIdentity,
     config_hash: str,

@@ -5,7 +5,6 @@
             return
         run.track("model", model)
         for step in run.steps(total):       # starts where the last checkpoint ended
-            ...
             if run.due(config.loop.evaluate_every):
                 run.select(score)           # keeps the best model, and stops when patience is out
             run.save_if_due(step)           # also on a stop signal
@@ -26,7 +25,7 @@ from typing import Any, Self
 import torch
 
 from common.engine.cuda.sizes import forget_peak_memory, peak_memory_bytes
-from common.run import environment, finished, gradient_record, results
+from common.run import branches, environment, finished, gradient_record, results
 from common.run.entry import in_sweep
 from common.run.folder import LogFile, Metrics, number
 from common.run.items import Item
@@ -100,7 +99,7 @@ class Run:
         """
         environment.refuse_several_processes()
         self.folder = finished.own_or_twin(self.folder, self.config_hash, self.loop)
-        self._began = self._saved_at = time.monotonic()
+        self.state.began = self._saved_at = self._step_began = time.monotonic()
         with ExitStack() as stack:  # should a step fail, those before it are undone
             self.finished = held_or_finished(stack, self.folder, self.config, self._schema, lock_needed=self.loop.lock)
             if self.finished:
@@ -153,9 +152,7 @@ class Run:
         self._tracker.summarise(summary_of(written))
         self._tracker.attach(self.folder)
         self.finished = True
-        whole = [(name, got) for name, got in test.items() if "@" not in name]  # not of a part of the items
-        shown = ", ".join(f"{name} {got.value:.4g} ({got.low:.4g} to {got.high:.4g})" for name, got in whole[:4])
-        log.info("finished in %s: %s", duration(self.seconds), shown)
+        log.info("finished in %s: %s", duration(self.seconds), results.in_words(test))
         return written
 
     @property
@@ -166,7 +163,7 @@ class Run:
     @property
     def seconds(self) -> float:
         """Wall time of the run; of earlier starts only what led to the checkpoint that was continued."""
-        return self.state.seconds + time.monotonic() - self._began
+        return self.state.seconds + time.monotonic() - self.state.began
 
     @property
     def step(self) -> int:
@@ -208,13 +205,17 @@ class Run:
         """
         return self.state.restore_best(names)
 
-    def steps(self, total: int) -> Iterator[int]:
-        """The steps after the checkpoint up to `total`, counted from 1, with progress on the way."""
+    def steps(self, total: int, outer: branches.Branching | None = None) -> Iterator[int]:
+        """The steps after the checkpoint up to `total`, counted from 1, and those of the `branches` of `outer`."""
         self.restore()
         self._total = total
         with self._stop.deferred(), Progress(self.step, total, bar=False if in_sweep() else None) as progress:
             self._progress = progress
-            while self.step < total and not self.state.ended:
+            while True:
+                if outer is not None:
+                    yield from branches.branch(self, outer)
+                if self.step >= total or self.state.ended:
+                    break
                 self.state.step += 1
                 self._step_began = time.monotonic()
                 yield self.step
@@ -228,12 +229,9 @@ class Run:
         return {"cost/seconds_per_step": seconds, "cost/peak_memory_bytes": peak_memory_bytes(self.device)}
 
     def due(self, every: int) -> bool:
-        """Is it time for what happens every so many steps (0: never) and at the last step?"""
-        return self.step == self._total or self.state.ended or (every > 0 and self.step % every == 0)
-
-    def end_early(self) -> None:
-        """Let this step be the last, also for a run that is continued from its checkpoint."""
-        self.state.ended = True
+        """Is it time for what happens every so many steps (0: never) and at the last step? In a branch: at its last."""
+        usual = self.step == self._total or self.state.ended or (every > 0 and self.step % every == 0)
+        return self.step == self.state.branch if self.state.branch else usual
 
     def log(self, step: int, split: str, **metrics: Any) -> None:
         """Append a record to `metrics.jsonl` and send it to the tracker.
@@ -245,8 +243,10 @@ class Run:
             UserError: the disk is full.
         """
         file = self._opened_metrics()
-        named = {name if "/" in name else f"{split}/{name}": number(value) for name, value in metrics.items()}
-        record = {"step": step, "time": round(self.seconds, 3), "split": split, **named}
+        if (kept := branches.split_of(split, self.state.branch)) is None:
+            return
+        named = {name if "/" in name else f"{kept}/{name}": number(value) for name, value in metrics.items()}
+        record = {"step": step, "time": round(self.seconds, 3), "split": kept, **named}
         file.append(record)
         self._tracker.log(record)
         if self._progress is not None:
@@ -276,11 +276,12 @@ class Run:
         if late or stopping or self.state.save_asked or self.due(self.loop.save_every):
             self.save(step)
         if stopping:
-            log.warning("stop signal: saved after step %d in %s; the same command continues it", step, self.folder)
+            last = self.state.saved_step
+            log.warning("stop signal: saved after step %d in %s; the same command continues it", last, self.folder)
             self._stop.obey()
 
     def save(self, step: int) -> None:
-        """Write a checkpoint now, unless this step has one.
+        """Write a checkpoint now, unless this step has one or is a branch's.
 
         Raises:
             UserError: the disk is full; earlier checkpoints are intact.
@@ -294,7 +295,6 @@ class Run:
         """The metrics file; the first use reads the checkpoint and cuts the file to its records."""
         if self._metrics is None:
             if self.state.restore(self.device):
-                self._began = time.monotonic()
                 log.info("continuing after step %d (%s so far)", self.step, duration(self.seconds))
             self._metrics = Metrics(self.folder, self.state.records)
         return self._metrics

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,8 +70,9 @@ class RunState:
     """Steps done, the selected model, wall time, the global generators, and the objects that were added.
 
     Attributes: `step` (outer steps done, or being done), `best` (`{"step", "score"}` or None), `ended` (no step
-    follows), `seconds` and `records` (wall time and metrics up to the checkpoint that was read), `made` (as in
-    `common.run.origin`).
+    follows), `seconds` and `records` (wall time and metrics up to the checkpoint that was read), `began` (when the
+    clock was started that goes on from `seconds`), `saved_step` (of the last checkpoint), `made` (as in
+    `common.run.origin`), `branch` (the last step of the branch that is gone through, or 0; it selects nothing).
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -85,7 +87,9 @@ class RunState:
         self.made: dict[str, dict[str, Any]] = {origin.FIXED: {}}
         self._objects: dict[str, Stateful] = {}
         self._read = False
-        self._saved_step: int | None = None
+        self.branch = 0
+        self.began = time.monotonic()
+        self.saved_step: int | None = None
         self._save_asked = False
 
     def add(self, name: str, entry: Stateful) -> None:
@@ -105,6 +109,8 @@ class RunState:
     def select(self, score: float, by: Selection, patience: int = 0) -> bool:
         """Take this step's model for the best if `score` beats all before; its checkpoint is then due and stays. With
         the best `patience` steps ago (0: ever so many) this step is the last."""
+        if self.branch:
+            return False
         selected = math.isfinite(score) and (self.best is None or by.better(score, self.best["score"]))
         if selected:
             self.best = {"step": self.step, "score": float(score)}
@@ -138,8 +144,9 @@ class RunState:
         same_device = run["device"] == device.type
         origin.compare(self.folder, found.step, run.get("made", {}), self.made, weights=same_device)
         self._load(found, self._objects)
-        self.step = self._saved_step = found.step
+        self.step = self.saved_step = found.step
         self.best, self.ended, self.seconds, self.records = run["best"], run["ended"], run["seconds"], run["records"]
+        self.began = time.monotonic()
         if not same_device:
             log.warning("began on %s, goes on on %s: the numbers will differ", run["device"], device.type)
         # last: loading may draw numbers
@@ -159,12 +166,12 @@ class RunState:
         return step
 
     def save(self, step: int, device: torch.device, seconds: float, records: int) -> bool:
-        """Write the checkpoint of `step` unless there is one already; says whether it wrote.
+        """Write the checkpoint of `step` unless there is one already, or it is a branch's; says whether it wrote.
 
         Raises:
             UserError: the disk is full; earlier checkpoints are intact.
         """
-        if step == self._saved_step:
+        if self.branch or step == self.saved_step:
             return False
         run = {
             "best": self.best,
@@ -178,9 +185,9 @@ class RunState:
         states[RNG] = seeding.rng_state
         objects = checkpoint.Shards(states, lambda name: states[name]())
         best = int(self.best["step"]) if self.best else None
-        folder, before = self.folder / CHECKPOINTS, self._saved_step
+        folder, before = self.folder / CHECKPOINTS, self.saved_step
         checkpoint.save(folder, step, objects, run, keep=self.keep, best=best, previous=before)
-        self._saved_step, self._save_asked = step, False
+        self.saved_step, self._save_asked = step, False
         return True
 
     def _load(self, found: checkpoint.Checkpoint, names: Iterable[str]) -> None:

@@ -57,7 +57,7 @@ def choices(config: str, name: str) -> dict[str, list[str]]:
 def _defaults(config: str, name: str) -> dict[str, str | None]:
     """Group -> what the primary config chooses."""
     entries = [entry for entry in _primary(config, name)["defaults"] if isinstance(entry, dict)]
-    return {group: chosen for entry in entries for group, chosen in entry.items()}
+    return {group.removeprefix("optional "): chosen for entry in entries for group, chosen in entry.items()}
 
 
 def _primary(config: str, name: str) -> dict[str, Any]:

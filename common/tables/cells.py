@@ -135,6 +135,11 @@ class Axis:
     """Of a column; None: what its unit says."""
     role: Role | None = None
     """Of a row; None: that of its method."""
+    claim: str = ""
+    """Of a row, what is claimed of it beside the row that it is `against`: its verdicts say whether it is better there,
+    by the direction of each column and whatever was published."""
+    most: float | None = None
+    """Of a row with a claim that is against no other: the largest value, in the column's unit, with which it holds."""
     note: str = ""
 
 
@@ -159,7 +164,20 @@ class Table:
     """Of columns that do not say their own, as in `Measure`."""
     higher_is_better: bool = True
     """The same."""
+    paired: bool = False
+    """A seed is the same data and start in every row, so that differences of rows are of pairs."""
     note: str = ""
+
+    def __post_init__(self) -> None:
+        """See that every claim can be decided.
+
+        Raises:
+            UserError: a row claims something and says neither beside which row nor up to what.
+        """
+        for name, row in self.rows.items():
+            if row.claim and not row.against and row.most is None:
+                where = f"{self.paper}/{FILE}: {self.name}, row {name}"
+                raise UserError(f"{where}: a claim needs the row that it is `against`, or a value that is its `most`")
 
     def measure(self, column: str) -> Measure:
         """How the column's numbers are read."""

@@ -2,8 +2,9 @@
 
 Two things vary: the test items, in groups that hang together, which all runs share, and the seeds of training. The
 variance of the first is that of a ratio over groups, of the second s^2 / seeds; an interval is Student's with the
-degrees of freedom of Welch and Satterthwaite. A bootstrap over seeds tends to the same with many of them, but with
-three that differ much its interval of 95 % leaves out the true difference in 18 % of cases (docs/log.md).
+degrees of freedom of Welch and Satterthwaite. Where a seed is the same data and start for every row, a difference is
+one of pairs, and s^2 is that of the seeds' own differences. A bootstrap over seeds tends to the same with many of them,
+but with three that differ much its interval of 95 % leaves out the true difference in 18 % of cases (docs/log.md).
 """
 
 from collections import defaultdict
@@ -98,6 +99,8 @@ class Estimate:
     """Number of groups, the least of all parts."""
     runs: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     """By name, the standard error of the runs' mean, negative where they are subtracted, and their number."""
+    seeds: Mapping[int, float] = field(default_factory=dict)
+    """Of paired runs in place of that: by seed, how far it moves the value; their squares add up to the variance."""
 
     def __add__(self, other: Self) -> "Estimate":
         return self._joined(other, 1.0)
@@ -109,12 +112,14 @@ class Estimate:
         return Estimate(0.0)._joined(self, factor)
 
     def _joined(self, other: "Estimate", factor: float) -> "Estimate":
-        items, runs = dict(self.items), dict(self.runs)
+        items, runs, seeds = dict(self.items), dict(self.runs), dict(self.seeds)
         for group, influence in other.items.items():
             items[group] = items.get(group, 0.0) + factor * influence
         for name, (error, count) in other.runs.items():
             runs[name] = (runs.get(name, (0.0, count))[0] + factor * error, count)
-        return Estimate(self.value + factor * other.value, items, min(self.groups, other.groups), runs)
+        for seed, influence in other.seeds.items():
+            seeds[seed] = seeds.get(seed, 0.0) + factor * influence
+        return Estimate(self.value + factor * other.value, items, min(self.groups, other.groups), runs, seeds)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Student's interval; without width where nothing varies, without end where a single group speaks for all."""
@@ -125,6 +130,7 @@ class Estimate:
 
         parts = [(sum(influence**2 for influence in self.items.values()), self.groups - 1)]
         parts += [(error**2, count - 1) for error, count in self.runs.values()]
+        parts += [(sum(influence**2 for influence in self.seeds.values()), len(self.seeds) - 1)] if self.seeds else []
         variance = sum(part for part, _ in parts)
         if variance == 0:
             return self.value, self.value
@@ -134,13 +140,16 @@ class Estimate:
         return self.value - half, self.value + half
 
 
-def over_items(name: str, runs: Sequence[Scores | Jackknife], *, items: str = "") -> Estimate:
+def over_items(
+    name: str, runs: Sequence[Scores | Jackknife], *, items: str = "", paired: Sequence[int] = ()
+) -> Estimate:
     """Mean score of one method's runs, which differ in the seed.
 
     Args:
         name: of these runs.
         runs: one for each seed. One alone says nothing about seeds: its interval is of the items.
         items: which test items these are; equal groups of two sets of items are not the same.
+        paired: their seeds, where equal seeds of two methods make a pair.
     """
     influence: dict[str, float] = defaultdict(float)
     for run in runs:
@@ -148,19 +157,24 @@ def over_items(name: str, runs: Sequence[Scores | Jackknife], *, items: str = ""
             influence[group] += move
     count = len(influence)
     own = {f"{items}/{group}": move * (count / max(count - 1, 1)) ** 0.5 for group, move in influence.items()}
-    whole = over_values(name, [run.value for run in runs])
-    return Estimate(whole.value, own, count, whole.runs)
+    whole = over_values(name, [run.value for run in runs], paired=paired)
+    return Estimate(whole.value, own, count, whole.runs, whole.seeds)
 
 
-def over_values(name: str, values: Sequence[float], within: float = 0.0) -> Estimate:
+def over_values(name: str, values: Sequence[float], within: float = 0.0, *, paired: Sequence[int] = ()) -> Estimate:
     """Mean of numbers that are not counted from items, such as times, one a run.
 
     Args:
         name: of these runs.
         values: shape (runs,).
         within: standard error of the value of a single run, which alone says nothing about the spread of runs.
+        paired: as in `over_items`.
     """
-    mean = sum(values) / len(values)
-    if len(values) == 1:
+    count = len(values)
+    mean = sum(values) / count
+    if count == 1:
         return Estimate(mean, {name: within})
-    return Estimate(mean, runs={name: (stdev(values) / len(values) ** 0.5, len(values))})
+    if paired:
+        scale = (count * (count - 1)) ** 0.5
+        return Estimate(mean, seeds={seed: (each - mean) / scale for seed, each in zip(paired, values, strict=True)})
+    return Estimate(mean, runs={name: (stdev(values) / count**0.5, count)})

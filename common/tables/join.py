@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from common.errors import UserError
 from common.run.progress import shown
-from common.tables.cells import FILE, Cell, Measure, Overrides, Published, Role, Table
+from common.tables.budgets import Study, data_of, learning, studies_of
+from common.tables.cells import FILE, Axis, Cell, Measure, Overrides, Published, Role, Table
 from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
 from common.tables.intervals import Kind, is_share, share_interval, wilson
 from common.tables.kept import digest_of
@@ -35,6 +36,9 @@ class Verdict(StrEnum):
     within = "within tolerance"
     outside = "outside tolerance"
     missing = "not run"
+    learning = "still learning"
+    """A budget study of the same data shows that more steps change it."""
+    weaker = "not against the best baseline"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Filled:
     """Which of several metrics was the best."""
     counted: bool = False
     """Whether its numbers are of test items, and not measured another way, such as times."""
+    stronger: str = ""
+    """The best baseline on the same data in its column, where that is not the one it is compared with."""
 
     @property
     def difference(self) -> float | None:
@@ -95,6 +101,7 @@ class Joined:
 
 def join(table: Table, runs: Iterable[Run], settings: Settings, scale: str) -> Joined:
     """Fill every cell of `table` from finished runs with equal settings, whatever their folders are called."""
+    runs = list(runs)
     there: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
         there[digest_of(run.keys)].setdefault(run.results.seed, run)
@@ -106,10 +113,11 @@ def join(table: Table, runs: Iterable[Run], settings: Settings, scale: str) -> J
         found[words] = there.get(settings(words), {})
         used |= {str(run.folder): run for run in found[words].values()}
     samples = {
-        (cell.row, cell.column): _sample(cell, table.measure(cell.column), found)
+        (cell.row, cell.column): _sample(cell, table, found)
         for cell in shown(cells, f"{table.paper} {table.name}, cells")
     }
-    filled = [_filled(table, cell, samples, found, scale) for cell in cells]
+    studies = studies_of(runs)
+    filled = [_checked(table, _filled(table, cell, samples, found, scale), samples, found, studies) for cell in cells]
     return Joined(table, scale, filled, list(used.values()), found)
 
 
@@ -137,11 +145,57 @@ def _filled(
         difference = (sample.estimate - other.estimate) * factor
         apart = (difference.value, *difference.interval())
         verdict = _ordering(cell.published, _published(table, cell), apart, measure.higher_is_better)
+    if table.rows[cell.row].claim:
+        verdict = _claimed(table.rows[cell.row], apart, (low, high), measure.higher_is_better)
     tolerance = table.columns[cell.column].tolerance or table.rows[cell.row].tolerance
     if scale == "paper" and tolerance and cell.published is not None and cell.published.value is not None:
         near = abs(value - cell.published.value) <= tolerance
         verdict = Verdict.within if near else Verdict.outside
     return Filled(cell, value, low, high, len(sample.seeds), verdict, apart, best=sample.best, counted=sample.counted)
+
+
+def _claimed(
+    row: Axis, apart: tuple[float, float, float] | None, ends: tuple[float, float], higher_is_better: bool
+) -> Verdict | None:
+    """Whether a row's claim holds beyond the interval; None: the runs of the row it is against are not there."""
+    if row.most is not None and not row.against:
+        low, high = (row.most - end for end in reversed(ends))
+    elif apart is None:
+        return None
+    else:
+        _, low, high = apart if higher_is_better else (0.0, -apart[2], -apart[1])
+    return Verdict.holds if low > 0 else Verdict.fails if high < 0 else Verdict.open
+
+
+def _checked(
+    table: Table,
+    filled: Filled,
+    samples: Mapping[tuple[str, str], _Sample | None],
+    found: Mapping[Overrides, Mapping[int, Run]],
+    studies: Mapping[str, Study],
+) -> Filled:
+    """The cell without its verdict where it, or what it is compared with, is still learning by its study, or where a
+    method is compared with a baseline that is not the best one, which a row with a claim may be."""
+    cell, against = filled.cell, table.rows[filled.cell.row].against
+    cells = {each.row: each for each in table.cells() if each.column == cell.column}
+    pair = [cell, *([cells[against]] if filled.apart else [])]
+    trained = [run for each in pair for words in each.runs for run in list(found[words].values())[:1]]
+    if filled.value is not None and any(learning(run, studies) for run in trained):
+        return replace(filled, verdict=Verdict.learning)
+    roles = (table.role(cell.row), table.role(against)) if filled.apart else ()
+    fixed = table.rows[cell.row].claim or cell.minus  # a claim says beside which row; of differences none is the best
+    if fixed or roles != (Role.method, Role.baseline):
+        return filled
+    sample, data = samples[cell.row, cell.column], {data_of(run.keys) for run in trained}
+    rivals = {}
+    for row in (against, *cells):  # of equal ones the first is the best
+        other, its = samples[row, cell.column], cells[row]
+        alike = its.metric == cell.metric and other and sample and other.seeds == sample.seeds
+        alike = alike and data == {data_of(run.keys) for words in its.runs for run in found[words].values()}
+        if other and (row == against or (alike and table.role(row) is Role.baseline)):
+            rivals[row] = other.estimate.value
+    best = table.measure(cell.column).best(rivals)
+    return filled if best == against else replace(filled, verdict=Verdict.weaker, stronger=best)
 
 
 def _published(table: Table, cell: Cell) -> Published | None:
@@ -161,7 +215,7 @@ def _ordering(
     return Verdict.holds if (ours.value > theirs.value) == (low > 0) else Verdict.fails
 
 
-def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample | None:
+def _sample(cell: Cell, table: Table, found: Mapping[Overrides, Mapping[int, Run]]) -> _Sample | None:
     """What the cell's runs say; None where one is missing. Only seeds that all of them have count.
 
     Raises:
@@ -171,6 +225,7 @@ def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int,
     seeds = sorted(set.intersection(*(set(runs) for runs in sides))) if sides else []
     if not seeds:
         return None
+    measure, paired = table.measure(cell.column), seeds if table.paired else ()
     total, squares, best, counted = Estimate(0.0), np.zeros(2), "", True
     for sign, settings in ((1.0, cell.runs), (-1.0, cell.minus)):
         for place, words in enumerate(settings):
@@ -183,7 +238,7 @@ def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int,
             kept = [scores for scores in read if scores is not None]
             if len(kept) == len(runs):
                 _check_shares(cell, measure, kept)
-                total += over_items(f"{metric} {' '.join(words)}", kept, items=str(place)) * share
+                total += over_items(f"{metric} {' '.join(words)}", kept, items=str(place), paired=paired) * share
                 squares += (share * np.array(_reach(kept) if measure.kind is Kind.share else (0.0, 0.0))) ** 2
                 continue
             named = [each for run in runs if (each := run.results.test.get(metric)) is not None]
@@ -191,7 +246,8 @@ def _sample(cell: Cell, measure: Measure, found: Mapping[Overrides, Mapping[int,
                 return None
             counted = False
             within = (named[0].high - named[0].low) / (2 * WIDTH)
-            total += over_values(f"{metric} {' '.join(words)}", [each.value for each in named], within) * share
+            values = [each.value for each in named]
+            total += over_values(f"{metric} {' '.join(words)}", values, within, paired=paired) * share
     below, above = (0.0, 0.0) if cell.minus else np.sqrt(squares).tolist()
     return _Sample(total, tuple(seeds), (below, above), best, counted)
 

@@ -56,7 +56,7 @@ from common.tables.cells import FILE, Axis, Measure, Role, Table, key_of, merged
 from common.tables.intervals import Kind
 
 T = TypeVar("T")
-OF_COLUMNS, OF_ROWS = ("unit", "higher_is_better", "kind"), ("role",)
+OF_COLUMNS, OF_ROWS = ("unit", "higher_is_better", "kind"), ("role", "claim", "most")
 """Keys that say nothing about the other axis."""
 
 
@@ -135,6 +135,8 @@ class Paper:
     comparison: Comparison = Comparison()
     steps: str = "outer steps"
     """What its training loop counts, as an axis says it."""
+    told: str = ""
+    """Property of its configuration that each row of its tables tells of its runs; empty: none."""
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -200,14 +202,16 @@ def parse(paper: str, text: str) -> Paper:
         str(name): _made(Method, {**entry, "ignores": tuple(entry.get("ignores", ()))}, f"{where}: methods, {name}")
         for name, entry in (content.get("methods") or {}).items()
     }
-    rules = {
-        str(name): _made(Rule, entry, f"{where}: rules, {name}") for name, entry in (content.get("rules") or {}).items()
+    ruled = (content.get("rules") or {}).items()
+    rules = {str(name): _made(Rule, entry, f"{where}: rules, {name}") for name, entry in ruled}
+    paired = {"paired": True} if content.get("paired") else {}
+    tables = {
+        str(name): _table(paper, str(name), value, where, methods, paired) for name, value in content["tables"].items()
     }
-    tables = {str(name): _table(paper, str(name), value, where, methods) for name, value in content["tables"].items()}
     title = content.get("title", paper.upper())
     shown = _comparison(content["comparison"], f"{where}: comparison") if "comparison" in content else Comparison()
-    steps = str(content.get("steps", Paper.steps))
-    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown, steps)
+    steps, told = str(content.get("steps", Paper.steps)), str(content.get("told", ""))
+    return Paper(paper, tables, content.get("not_reached") or {}, title, methods, rules, shown, steps, told)
 
 
 def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
@@ -224,7 +228,9 @@ def _comparison(entry: Mapping[str, Any], where: str) -> Comparison:
     return _made(Comparison, {**entry, **values}, where)
 
 
-def _table(paper: str, name: str, value: Any, where: str, methods: Mapping[str, Method]) -> Table:
+def _table(
+    paper: str, name: str, value: Any, where: str, methods: Mapping[str, Method], usual: Mapping[str, Any]
+) -> Table:
     where = f"{where}: {name}"
     axes = {}
     for axis in ("columns", "rows"):
@@ -234,7 +240,7 @@ def _table(paper: str, name: str, value: Any, where: str, methods: Mapping[str, 
         foreign = OF_ROWS if axis == "columns" else OF_COLUMNS
         axes[axis] = {str(key): _axis(entry, f"{where}, {axis} {key}", foreign) for key, entry in entries.items()}
     rest = {key: entry for key, entry in value.items() if key not in axes} | {"overrides": _words(value, where)}
-    table = _made(Table, {"paper": paper, "name": name, **axes, **rest}, where)
+    table = _made(Table, {**usual, "paper": paper, "name": name, **axes, **rest}, where)
     roles = {key: row.role or _role(table, row, methods) for key, row in table.rows.items()}
     table = replace(table, rows={key: replace(row, role=roles[key]) for key, row in table.rows.items()})
     for key, row in table.rows.items():

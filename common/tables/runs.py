@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from common.run.items import Item, read_items, read_of_all, slice_of
 from common.run.private import as_typed
 from common.run.progress import shown
 from common.run.schema import schema_of
+from common.run.stored import stored_config
 from common.tables.cells import Measure, Role
 from common.tables.damaged import left_out, reading
 from common.tables.estimates import Jackknife, Scores
@@ -41,6 +43,16 @@ class Run:
     def method(self) -> Method:
         """What its method stands for."""
         return self.paper.method(self.results.method)
+
+    @cached_property
+    def typed(self) -> Any:
+        """Its configuration, as an object of its schema.
+
+        Raises:
+            DamagedRun: it is damaged, or not of this version.
+        """
+        with reading(self.folder):
+            return stored_config(self.folder, schema_of(self.results.paper, self.config))
 
     @property
     def of_rules(self) -> bool:

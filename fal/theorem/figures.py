@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ANGLES = 720
+ANGLES = 360
 ACROSS = 3
 """Panels of a row, of a table with many cells."""
+POINTS = 40
+"""Of a curve, at the most."""
 LEAST = 1e-6
 """Distances below it are drawn there."""
 RADII = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
@@ -41,8 +43,9 @@ def _figure(width: float, height: float, across: int, panels: int | None = None)
 
 
 def _curve(cell: Cell, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds [records], and a coordinate of every run [records, runs]."""
-    there = [record for record in cell.records if name in record]
+    """Rounds [records], and a coordinate of every run [records, runs], of records even on a logarithmic axis."""
+    every = [record for record in cell.records if name in record]
+    there = [every[place] for place in np.unique(np.geomspace(1, len(every), POINTS).astype(int)) - 1]
     rounds = np.array([float(record["round"][0]) for record in there])
     return rounds, np.array([record[name].tolist() for record in there])
 
@@ -60,7 +63,8 @@ def regret(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
         for name, (label, colour, style) in lines.items():
             rounds, values = _curve(cell, name)
             axes.plot(rounds, values.mean(1), style, color=colour, label=label)
-            axes.fill_between(rounds, values.min(1), values.max(1), color=colour, alpha=0.2, linewidth=0)
+            if values.shape[1] > 1:
+                axes.fill_between(rounds, values.min(1), values.max(1), color=colour, alpha=0.2, linewidth=0)
         rounds, values = _curve(cell, "robust")
         axes.plot(rounds[1:], values[1:].mean(1), ":", color="tab:blue", label="robust loss after round t")
         distance, left = (np.mean(cell.values[name]) for name in ("fixed_distance", "fixed_robust"))  # type: ignore[arg-type]
@@ -78,7 +82,8 @@ def regret(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
             xscale="log",
             yscale="log",
         )
-        axes.grid(alpha=0.3, which="both")
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
     panels[0].legend(fontsize="small")
     return figure
 
@@ -124,10 +129,12 @@ def flips(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
     angle = torch.linspace(-math.pi, math.pi, ANGLES, dtype=torch.float64)
     x = on_circle(angle)[None, None]
     figure, (left, right) = _figure(13, 5.2, 2)
-    rounds = [float(record["round"][0]) for record in cell.records]
-    said = np.stack([network.predict(w.double()[None, None], x)[0, 0].numpy() for w in cell.trail])
+    every = max(1, len(cell.trail) // POINTS)
+    rounds = [float(record["round"][0]) for record in cell.records][::every]
+    said = np.stack([network.predict(w.double()[None, None], x)[0, 0].numpy() for w in cell.trail[::every]])
     degrees = np.degrees(angle.numpy())
-    image = left.pcolormesh(degrees, rounds, said, cmap="RdBu_r", vmin=-1, vmax=1, shading="nearest", rasterized=True)
+    around: dict[str, Any] = {"aspect": "auto", "vmin": -1, "vmax": 1, "interpolation": "none"}
+    image = left.imshow(said, cmap="RdBu_r", origin="lower", extent=(-180, 180, rounds[0], rounds[-1]), **around)
     left.contour(degrees, rounds, said, levels=[0.0], colors="black", linewidths=0.8)
     figure.colorbar(image, ax=left, label="f (black: 0)")
     left.set(xlabel="angle, degrees", ylabel="round", title="decision on the circle; bars: arcs and their labels")
@@ -135,12 +142,12 @@ def flips(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
     after = network.active(cell.trail[-1].double()[None, None], x)[0, 0].double()
     middle = torch.atan2(network.start[0, 0, :, 1], network.start[0, 0, :, 0])
     changed = (after - before).T[middle.argsort()].numpy()
-    right.imshow(changed, aspect="auto", cmap="PuOr", vmin=-1, vmax=1, extent=(-180, 180, len(changed), 0))
-    share = float((changed != 0).mean())
+    right.imshow(changed, cmap="PuOr", extent=(-180, 180, len(changed), 0), **around)
+    share, last = float((changed != 0).mean()), float(cell.records[-1]["round"][0])
     right.set(
         xlabel="angle, degrees",
         ylabel="neuron, sorted by direction",
-        title=f"flipped after {rounds[-1]:.0f} rounds: {100 * share:.1f} %, on (violet) or off (orange)",
+        title=f"flipped after {last:.0f} rounds: {100 * share:.1f} %, on (violet) or off (orange)",
     )
     half = math.degrees(Cap(config.problem.rho).widest)
     for axes in (left, right):
@@ -189,6 +196,8 @@ def certified(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
 
 def law(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
     """Rounds to each target against gamma, delta and rho."""
+    from matplotlib.ticker import LogLocator
+
     figure, panels = _figure(14, 4.4, 3)
     for axes, name in zip(panels, ("gamma", "delta", "rho"), strict=True):
         for target, colour in zip(config.targets, ("tab:green", "tab:blue", "tab:red"), strict=False):
@@ -199,7 +208,9 @@ def law(cells: Sequence[Cell], config: TheoryConfig) -> Figure:
         axes.set(xlabel=name, ylabel="rounds", yscale="log", xscale="linear" if name == "rho" else "log")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:.3g}")
-            axis.set_minor_formatter("{x:.3g}")
+            if axis.get_scale() == "log":
+                axis.set_minor_locator(LogLocator(subs=range(2, 8)))  # 0.09 would lie on 0.1
+                axis.set_minor_formatter("{x:.3g}")
         axes.grid(alpha=0.3, which="both")
     panels[0].legend()
     return figure

@@ -3,7 +3,7 @@
 import resource
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -138,8 +138,8 @@ def choice(case: Case) -> dict[str, Any]:
     beside: dict[str, list[float]] = {LOOP: [], STACK: []}
     for _ in range(case.repeats):
         for engine, its in benches.items():
-            seconds[engine].append(seconds_of(lambda its=its, engine=engine: its.run(engine), case.device))
-            beside[engine].append(seconds_of(lambda: bench.run(LEAN), case.device))
+            seconds[engine].append(seconds_of(partial(its.run, engine), case.device))
+            beside[engine].append(seconds_of(partial(bench.run, LEAN), case.device))
     taken, other = (STACK, LOOP) if stacked else (LOOP, STACK)
     return {
         "seconds": seconds[taken], "beside": beside[taken], "stacked": stacked,

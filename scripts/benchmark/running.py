@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -137,7 +138,7 @@ def run_group(group: Group, progress: Progress, done: int, kept: Kept) -> dict[s
     results: dict[str, Result] = {}
     labels = [(row.label, row.case) for row in group.rows]
     for label, case in [*labels, (labels[0][0] + AGAIN, labels[0][1])]:
-        results[label] = kept.of(f"{group.name}: {label}: {case}", lambda case=case: run_case(case))
+        results[label] = kept.of(f"{group.name}: {label}: {case}", partial(run_case, case))
         progress.update(done + len(results))
     return results
 

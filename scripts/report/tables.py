@@ -10,6 +10,7 @@ from scripts.report.page import Block, Cell, DataTable, Head, Line, table_of
 from scripts.tables.published_tables import USUAL, command_of, grid_of, missing, published_text, remarks_of
 
 SIGNS = {Verdict.holds: "✓", Verdict.fails: "✗", Verdict.open: "≈", Verdict.within: "✓", Verdict.outside: "✗"}
+SIGNS |= dict.fromkeys((Verdict.learning, Verdict.weaker), "")
 UNREACHED = "n/r"
 
 

@@ -29,7 +29,7 @@ def figures(tables: Sequence[tuple[Joined, Sequence[Group]]], colours: Colours) 
     found = []
     for (paper, scale), experiments in there.items():
         title, shown = known(paper).comparison.against_cost
-        panels, legend = [], {}
+        panels, legend = [], dict[str, tuple[str, str]]()
         for experiment, groups in experiments.items():
             series = [made for group in groups if (made := _series(group, shown.metric, colours)) is not None]
             if len(series) < 2:
@@ -59,7 +59,5 @@ def _series(group: Group, metric: str, colours: Colours) -> Series | None:
         low, high = max(low, 0.0), min(high, 1.0)
     value, low, high = (measure.factor * each for each in (mean.value, low, high))
     tip = f"{group.name}: {measure.text(value)} in {seconds:.3g} s"
-    ends = (low, high) if len(named) > 1 else (None, None)
-    return Series(
-        group.name, colours.kind(group.method), [Point(seconds, value, *ends, tip)], colours.marker(group.method)
-    )
+    point = Point(seconds, value, low, high, tip) if len(named) > 1 else Point(seconds, value, tip=tip)
+    return Series(group.name, colours.kind(group.method), [point], colours.marker(group.method))

@@ -199,11 +199,12 @@ def grid_of(joined: Joined) -> Grid:
     table = joined.table
     unit = table.shared.unit if table.shared else ""
     head = ["column", "row", "published", f"reproduced {unit}".rstrip(), "95 % interval", "difference", "seeds"]
-    head += ["against", "paired difference", "verdict"]
+    told = published.known(table.paper).told
+    head += ["against", "paired difference", "verdict", *([told] if told else [])]
     body, ends = [], []
     for column in table.columns:
-        lines = [_line(table, cell) for cell in joined.cells if cell.cell.column == column]
-        body += lines
+        cells = [cell for cell in joined.cells if cell.cell.column == column]
+        body += [_line(table, cell) + ([_told(joined, cell, told)] if told else []) for cell in cells]
         ends.append(len(body) - 1)
     name = f"{table.where}: {table.title}" if table.where else f"{table.title} (ours)"
     title = f"{table.paper} {table.name}, scale={joined.scale}. {name}"
@@ -234,12 +235,15 @@ def remarks_of(joined: Joined) -> list[str]:
     notes += [f"Published: {', '.join(kinds)}."] if kinds else []
     own: dict[str, list[str]] = {}
     for row, axis in joined.table.rows.items():
+        notes += [f"{row}: {axis.claim}."] if axis.claim else []
         own.setdefault(axis.note, []).append(row)
     notes += [f"{'; '.join(rows)}: {note}." for note, rows in own.items() if note]
     alone = [cell for cell in joined.cells if cell.seeds == 1 and not joined.table.rows[cell.cell.row].once]
     if alone:
         of = "test items" if any(cell.counted for cell in alone) else "repeated measurements"
         notes.append(f"Intervals and verdicts of one seed are over its {of} alone.")
+    stronger = [f"{each.cell.column}, {each.cell.row} ({each.stronger})" for each in joined.cells if each.stronger]
+    notes += [f"No verdict, as another baseline is better: {'; '.join(stronger)}."] if stronger else []
     rules = {cell.best for cell in joined.cells if cell.best}
     notes += [f"Best shortcut rule, chosen on the test split: {', '.join(sorted(rules))}."] if rules else []
     return notes
@@ -275,6 +279,12 @@ def _line(table: Table, cell: Filled) -> list[str]:
         value, low, high = (measure.text(each, signed=True) for each in cell.apart)
         apart = f"{value} ({low} to {high})"
     return [*line, apart, str(cell.verdict or "")]
+
+
+def _told(joined: Joined, cell: Filled, name: str) -> str:
+    """What the configurations of a cell's runs say of a property; empty without a run."""
+    of = [run for words in cell.cell.runs for run in joined.found.get(words, {}).values()]
+    return ", ".join(sorted({str(getattr(run.typed, name)).lower() for run in of}))
 
 
 def published_text(table: Table, cell: Filled) -> str:

@@ -88,6 +88,11 @@ def _pair(made: ArrayLike, truth: ArrayLike) -> tuple[Array, Array]:
     return first, second
 
 
+def whole(frames: ArrayLike) -> NDArray[np.uint8]:
+    """Floats from 0 to 1 as uint8."""
+    return np.rint(np.clip(np.asarray(frames), 0, 1) * 255).astype(np.uint8)
+
+
 def unit(frames: ArrayLike) -> Array:
     """Frames as float64 from 0 to 1."""
     given = np.asarray(frames)

@@ -14,6 +14,7 @@ from slowfast_vgen import calibration, evaluate, train
 from slowfast_vgen.calibration import METRICS, TRUTH, Calibration, calibrate, visits
 from slowfast_vgen.data import world_of
 from slowfast_vgen.metrics.features import Encoders
+from slowfast_vgen.metrics.lens import Lens
 from slowfast_vgen.metrics.spoilt import SPOILT
 from slowfast_vgen.worlds.config import DataConfig
 from tests.runs import hashes, only_run, run_here
@@ -24,7 +25,7 @@ WORLD = world_of(DataConfig())
 
 @pytest.fixture(scope="module")
 def found(trained: Encoders) -> Calibration:
-    return calibrate(WORLD, trained, seed=0, count=40)
+    return calibrate(WORLD, Lens(trained), seed=0, count=40)
 
 
 def test_every_row_has_every_metric(found: Calibration) -> None:

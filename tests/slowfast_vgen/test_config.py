@@ -3,6 +3,9 @@
 import pytest
 
 from common.errors import UserError
+from common.run.results import hashed_keys
+from common.run.schema import plain
+from slowfast_vgen.config import TrainConfig
 from slowfast_vgen.settings import Stage
 from tests.slowfast_vgen.small import config
 
@@ -27,6 +30,8 @@ REFUSED = {
     "inner.unroll=truncate": "inner.unroll=truncate: use stored, recompute or first_order",
     "evaluation.batch=1": "evaluation.batch=1: use 2 or more",
     "evaluation.longer=[0]": "evaluation.longer=\\[0\\]: lengths of 1 or more",
+    "evaluation.videos=1": "evaluation.videos=1: an interval needs two; use 0 for none",
+    "method=temp_lora method.copies=true": "method.copies=true with method.memory=true, method.stage=none: nothing",
     "evaluation.ahead=-1": "evaluation.ahead=-1: use 0 or more",
     "consolidate.batch=0": "consolidate.batch=0: use 1 or more",
 }
@@ -51,6 +56,20 @@ def test_the_faithful_arm_is_the_papers_and_helps_for_small_sizes_are_not():
     assert config(*words).faithful
     assert not config(*words, "method=meta", "fast.rank=32").faithful
     assert not config(*words, "method=full_sequence").faithful
+    for name in ("one_frame", "copy"):
+        assert not config(*words, f"method={name}").faithful
+
+
+def test_what_fast_learning_would_do_counts_only_where_there_is_any():
+    words = ("diffusion=eps", "model.mask_channel=false", "fast.draws=4")
+    assert config(*words, "method=slow").faithful and not config(*words, "method=temp_lora").faithful
+
+
+def test_new_keys_leave_the_hash_of_a_run_as_it_was():
+    keys = hashed_keys(plain(config()), TrainConfig)
+    assert not [key for key in keys if key.startswith("features.") or key in ("evaluation.videos", "method.copies")]
+    asked = hashed_keys(plain(config("evaluation.videos=2", "features.steps=9", "features.cache=x")), TrainConfig)
+    assert {key: asked[key] for key in asked.keys() - keys.keys()} == {"evaluation.videos": 2, "features.steps": 9}
 
 
 @pytest.mark.parametrize("word", ["slow.run=there/seed-${seed}", "slow.run=there/seed-$\\{seed\\}"])

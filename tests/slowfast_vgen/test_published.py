@@ -33,15 +33,33 @@ def test_some_numbers_are_those_of_the_paper() -> None:
 
 
 def test_every_cell_asks_for_a_metric_that_its_run_writes() -> None:
-    controls = ("swapped", "reset", "frozen", "samples")
+    controls = ("swapped", "reset", "frozen", "samples", "none")
     named = WHOLE | {f"{name}_{control}" for name in WHOLE for control in controls}
-    named |= {"ceiling"} | {f"gain_{control}" for control in controls}
+    named |= {"ceiling", "ssim", "lpips_world"} | {f"gain_{control}" for control in controls}
     slices = ["phase_replay", "phase_return", *(f"of{m}_{gap}" for m in (2, 3, 4, 6) for gap in range(0, 2 * m, 2))]
     written = named | {f"{name}@{chosen}" for name in named for chosen in slices}
     lived = ("consistent", "floor", "alike", "distinct")
     written |= {f"{name}{end}@imagined_{gap}" for name in lived for end in ("", "_none") for gap in (2, 4)}
+    src = {f"src_world{end}" for end in ("", "_floor", "_ceiling", "_rescaled", "_apart")}
+    written |= {f"{name}@long_walk" for name in src | {"scuts", "scuts_truth", "agreement"}}
+    written |= {f"{name}@long_plan" for name in ("dist", "dist_truth", "agreement")}
+    written |= {"fvd_world", "fvd_world_real", "fvd_world_plan", "seconds", "fast_share", "memory_mb"}
     cells = [cell for table in PAPER.tables.values() for cell in table.at("cpu").cells() if cell.runs]
     assert len(cells) > 100 and {cell.metric for cell in cells} <= written
+
+
+def test_what_was_published_and_what_is_seen_through_the_worlds_own_networks_share_no_column() -> None:
+    for table in PAPER.tables.values():
+        for cell in table.at("cpu").cells():
+            assert not (cell.published and cell.runs), f"{table.name}: {cell.row}, {cell.column}"
+
+
+def test_every_claim_has_a_verdict_beside_another_row_or_a_bound() -> None:
+    rows = PAPER.table("claims").rows
+    claims = {name.split(",")[0] for name, row in rows.items() if row.claim}
+    assert claims == {f"C{number}" for number in range(1, 8)}
+    baselines = {row.against for row in rows.values() if row.claim and row.against}
+    assert all(not rows[name].claim for name in baselines)
 
 
 def test_a_run_stands_behind_every_table_that_asks_for_its_settings() -> None:

@@ -74,7 +74,7 @@ def test_each_chunk_comes_from_the_one_before_and_is_learned_after_it():
     def learn(past: Tensor, new: Tensor, action: Tensor, chunk: int) -> None:
         log.append(("learn", chunk, float(new.flatten()[0])))
 
-    chunks = roll_out(generate, torch.zeros(1, 2, 1, 1, 1), torch.tensor([[1, 2]]), learn, keep=1)
+    chunks = roll_out(generate, torch.zeros(1, 2, 1, 1, 1), torch.tensor([[1, 2]]), learn, lambda z: z[-1][:, -1:])
     assert [float(each.flatten()[0]) for each in chunks] == [0, 1, 3]
     assert log == [("generate", 1, 1), ("learn", 1, 1.0), ("generate", 2, 1), ("learn", 2, 3.0)]
 

@@ -12,7 +12,7 @@ from slowfast_vgen.stages import Optimiser
 from tests.runs import contents, metrics_of, only_run, run_here
 from tests.slowfast_vgen.small import SMALL
 
-BASELINES = {"longer_window", "anchor", "retrieval", "oracle"}
+BASELINES = {"longer_window", "anchor", "retrieval", "oracle", "avdc_like", "copy"}
 UNCONSOLIDATED = {"slow", "temp_lora", "original", "full_sequence", "reservoir", "one_frame", *BASELINES}
 METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "slowfast_vgen" / "method").glob("*.yaml"))
 RUN = ("loop.log_every=1", "loop.evaluate_every=2", "loop.save_every=1")
@@ -34,7 +34,7 @@ def test_every_method_learns_and_is_tested(tmp_path: Path, method: str) -> None:
     assert {"place", "other", "foreign", "psnr", "copy", "place@gap_0", "place@gap_2", "ssim@phase_return"} <= set(test)
     assert test["place"] + test["other"] + test["foreign"] == pytest.approx(1)
     assert ("gain_swapped@gap_2" in test) == (method not in {"slow", *BASELINES})
-    steps = 4 if method in UNCONSOLIDATED else 7
+    steps = 0 if method == "copy" else 4 if method in UNCONSOLIDATED else 7
     losses = metrics_of(folder, "train")
     assert len(losses) == steps and all("train/loss" in each or "train/outer_loss" in each for each in losses)
     assert (folder / "media" / "return.png").stat().st_size > 1000
@@ -80,6 +80,29 @@ def test_slow_weights_of_another_run_give_the_same_numbers(tmp_path: Path) -> No
     assert run_here(evaluate.main, f"run={taken}") == 0
     found = json.loads((taken / "evaluation-test.json").read_text())
     assert found == results_of(taken)["test"]
+
+
+def test_a_method_that_is_given_something_else_trains_its_own_slow_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "slow", "method=slow") == 0
+    slow = only_run(tmp_path / "slow")
+    assert run(tmp_path / "own", "method=one_frame") == 0
+    for method, key in {"one_frame": "method.past", "copy": "method.copies"}.items():
+        capsys.readouterr()
+        assert run(tmp_path / method, f"method={method}", f"slow.run={slow}") == 0
+        assert f"has another {key}: its slow weights are not for this method" in "".join(capsys.readouterr())
+    assert results_of(only_run(tmp_path / "one_frame"))["test"] == results_of(only_run(tmp_path / "own"))["test"]
+
+
+def test_a_copy_is_what_every_psnr_stands_beside(tmp_path: Path) -> None:
+    assert run(tmp_path, "method=copy", "evaluation.imagined=true", "latents.values=15") == 0
+    folder = only_run(tmp_path)
+    test = {name: each["value"] for name, each in results_of(folder)["test"].items()}
+    assert test["psnr"] == pytest.approx(test["copy"], abs=1e-3)
+    assert test["distinct@imagined_2"] == 1
+    assert run_here(evaluate.main, f"run={folder}") == 0
+    assert json.loads((folder / "evaluation-test.json").read_text()) == results_of(folder)["test"]
 
 
 def test_slow_weights_of_other_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

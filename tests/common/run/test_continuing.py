@@ -226,7 +226,7 @@ def test_a_run_that_ended_early_does_not_go_on_after_a_restart(tmp_path: Path) -
             for step in run.steps(10):
                 run.log(step, "train", value=step)
                 if step == 4:
-                    run.end_early()
+                    run.state.ended = True
                     assert run.due(0)
                 run.save_if_due(step)
             assert run.step == 4

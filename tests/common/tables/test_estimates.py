@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import t, ttest_1samp
 
 from common.tables.estimates import Estimate, Jackknife, Scores, over_items, over_values
 
@@ -143,6 +143,29 @@ def test_intervals_of_a_distance_hold_its_expectation_as_often_as_they_say(seeds
         low, high = over_items("", own).interval()
         held += low <= expected <= high
     assert 0.90 < held / (SIMULATED // 2) < 0.99
+
+
+def test_paired_seeds_cancel_what_both_rows_share() -> None:
+    ours, theirs = [0.60, 0.10, 0.64, 0.61], [0.61, 0.12, 0.64, 0.63]  # the second seed is stuck for both
+    seeds = [1, 2, 3, 4]
+    apart = over_values("a", ours, paired=seeds) - over_values("b", theirs, paired=seeds)
+    differences = np.subtract(ours, theirs)
+    error = differences.std(ddof=1) / 2
+    expected = t.interval(0.95, 3, differences.mean(), error)
+    assert apart.interval() == pytest.approx(expected)
+    assert over_values("a", ours, paired=seeds).interval() == pytest.approx(over_values("a", ours).interval())
+    loose = over_values("a", ours) - over_values("b", theirs)
+    assert half(loose) > 10 * half(apart)
+
+
+def test_paired_seeds_of_runs_with_items_keep_both_errors() -> None:
+    rng = np.random.default_rng(3)
+    groups = [f"g{i}" for i in range(50)]
+    right = rng.random((4, 50)) < 0.7
+    runs = [Scores.of((g, float(r), 1.0) for g, r in zip(groups, row, strict=True)) for row in right]
+    paired, free = over_items("a", runs, paired=[1, 2, 3, 4]), over_items("a", runs)
+    assert paired.items == free.items and paired.interval() == pytest.approx(free.interval())
+    assert (paired - over_items("b", runs, paired=[1, 2, 3, 4])).interval() == (0.0, 0.0)
 
 
 def test_a_single_group_decides_nothing() -> None:

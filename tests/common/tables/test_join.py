@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -375,3 +376,49 @@ tables:
     cells = by_name(filled(tmp_path, text=text))
     assert (cells["Rules", "up"].best, cells["Rules", "down"].best) == ("bag of words", "polarity")
     assert cells["Rules", "none"].value is None
+
+
+CLAIMS = VIDEO.replace(
+    "    rows:\n",
+    """    rows:
+      Base again: {overrides: [method=ft_icr], against: Ours, claim: the base is better}
+      Ours again: {overrides: [method=reckoning], against: Base, claim: ours is better}
+      Cheap: {overrides: [method=ft_icr], skip: [FVD, cuts, worst, robust, gap 4], most: 23, claim: "at most 23"}
+      Dear: {overrides: [method=ft_icr], skip: [FVD, cuts, worst, robust, gap 4], most: 21, claim: "at most 21"}
+      Close: {overrides: [method=ft_icr], skip: [FVD, cuts, worst, robust, gap 4], most: 22, claim: "at most 22"}
+""",
+)
+
+
+def test_a_claim_holds_or_fails_by_the_direction_of_its_column_whatever_was_published(tmp_path: Path) -> None:
+    for seed in range(3):
+        video(tmp_path, "ft_icr", 0.0, seed)
+        video(tmp_path, "reckoning", 2.0, seed)
+    joined = filled(tmp_path, text=CLAIMS)
+    verdicts = {place: cell.verdict for place, cell in by_name(joined).items()}
+    for column in ("PSNR", "FVD"):
+        assert verdicts["Ours again", column] is Verdict.holds and verdicts["Base again", column] is Verdict.fails
+    assert verdicts["Ours again", "cuts"] is Verdict.open
+    capped = [verdicts[row, "PSNR"] for row in ("Cheap", "Dear", "Close")]
+    assert capped == [Verdict.holds, Verdict.fails, Verdict.open]
+    assert "Ours again: ours is better." in grid_of(joined).notes
+
+
+def test_a_claim_without_runs_to_be_against_is_not_decided_by_its_own(tmp_path: Path) -> None:
+    video(tmp_path, "reckoning", 2.0, 0)
+    cells = by_name(filled(tmp_path, text=CLAIMS))
+    assert cells["Ours again", "PSNR"].value is not None and cells["Ours again", "PSNR"].verdict is None
+
+
+def test_each_row_tells_a_property_of_its_runs_where_the_paper_names_one(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = filled(runs)
+    plain = grid_of(joined)
+    told = published.Paper("reckoning", {}, {}, told="faithful")
+    monkeypatch.setattr(published, "known", lambda _: told)
+    monkeypatch.setattr(Run, "typed", property(lambda run: SimpleNamespace(faithful=run.results.method != "ft_icr")))
+    grid = grid_of(joined)
+    assert [*plain.head, "faithful"] == grid.head and [line[:-1] for line in grid.body] == plain.body
+    own = {line[1]: line[-1] for line in grid.body}
+    assert (own["FT-ICR"], own["RECKONING"], own["No-Facts"]) == ("false", "true", "")

@@ -213,3 +213,13 @@ def test_every_published_cell_has_a_metric_and_overrides(paper: str) -> None:
 def test_an_unknown_paper_is_named() -> None:
     with pytest.raises(UserError, match="paper=nobody: there is no nobody/published.yaml"):
         published.read("nobody")
+
+
+def test_a_claim_says_beside_what_it_is_made() -> None:
+    text = TEXT.replace(
+        "gain: {overrides: [method=ours], minus: [method=base]", "gain: {overrides: [method=ours], claim: x"
+    )
+    with pytest.raises(UserError, match="row gain: a claim needs the row that it is `against`, or a value that is its"):
+        parsed(text)
+    with pytest.raises(UserError, match="columns A: claim belongs to rows"):
+        parsed(TEXT.replace("A: [data.hops=2]", "A: {overrides: [data.hops=2], claim: x}"))

@@ -1,14 +1,16 @@
 """Tables made again of finished runs: the same as the runs wrote, and as what an archive keeps of them gives."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from common.errors import UserError
 from common.tables.runs import read_runs
-from fal.theorem import printed
+from fal.theorem import drawn, printed
 from fal.theorem.config import FederatedConfig, NetworkConfig
 from fal.theory import study
 from fal.theory_config import FitConfig, ReferenceConfig, TheoryConfig
@@ -58,6 +60,38 @@ def test_printed_tables_are_those_of_the_runs_and_of_their_archive(
     assert f"| {first[2].text} ± " in table and " to " in first[2].small
     assert one.table.lines[0].cells[-1].small == "0 of 2"  # stable up to the end of the search
     assert without_commands(printed.printed(Path("back"))) == without_commands(text)
+
+
+def test_a_run_from_before_there_were_exponents_has_those_of_its_experiment(tmp_path: Path) -> None:
+    folder = tmp_path / "fal" / "clients" / "default"
+    study(replace(TINY, experiment="clients", grid={"problem.clients": [1, 2]}), folder)
+    assert "robust ~ clients^p" not in printed.printed(tmp_path)  # its own: none
+    config = folder / "config.yaml"
+    kept = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({key: kept[key] for key in kept if key not in ("exponents", "note")}))
+    text = printed.printed(tmp_path)
+    assert "robust ~ clients^p" in text and "nothing is predicted of it" in text
+
+
+def test_pictures_are_those_of_the_runs_that_end_as_they_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawn, "PICTURES", {"flips": "circle", "certified": "circle", "law": "separability"})
+    folder = tmp_path / "runs" / "fal" / "circle" / "default"
+    study(replace(TINY, experiment="circle", grid={}, references=[]), folder)
+    told = drawn.drawn(tmp_path / "runs", tmp_path / "pictures")
+    paths = [tmp_path / "pictures" / f"fal_{name}.svg" for name in ("flips", "certified")]
+    assert [line.partition(":")[0] for line in told.splitlines()] == [str(path) for path in paths]
+    first = [path.read_bytes() for path in paths]
+    assert all(each.startswith(b"<?xml") and str(tmp_path).encode() not in each for each in first)
+    drawn.drawn(tmp_path / "runs", tmp_path / "pictures")
+    assert [path.read_bytes() for path in paths] == first
+    table = folder / "table.jsonl"
+    (record,) = [json.loads(line) for line in table.read_text().splitlines()]
+    record["values"]["robust"][0] += 0.05
+    table.write_text(json.dumps(record) + "\n")
+    with pytest.raises(UserError, match="circle, {}: the loss ends at .* a picture would not be one of the run"):
+        drawn.drawn(tmp_path / "runs", tmp_path / "pictures")
+    with pytest.raises(UserError, match="no finished run of fal.theory or fal.toy"):
+        drawn.drawn(tmp_path / "pictures", tmp_path)
 
 
 def test_a_folder_without_such_runs_is_refused(

@@ -130,8 +130,8 @@ def test_every_experiment_is_a_table_of_valid_cells(name: str) -> None:
         return
     for _, each in changes:
         points_of(each.problem)
-    for one in (*config.references, *config.exponents):
-        assert any(all(c.get(k) == v for k, v in one.where.items()) for c, _ in changes), one
+    for where in [each.where for each in config.references] + [each.where for each in config.exponents]:
+        assert any(all(c.get(k) == v for k, v in where.items()) for c, _ in changes), where
 
 
 def test_the_command_leaves_a_run_folder(tmp_path: Path) -> None:
