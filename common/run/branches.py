@@ -10,11 +10,12 @@ A branch that was cut off is gone through again, from the run's checkpoint.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
+if TYPE_CHECKING:  # tables read this file, and need no torch
+    import torch
 
-from common.run.state import RunState
+    from common.run.state import RunState
 
 BRANCH = "branch"
 """Split of the record, in place of `dev`."""
@@ -30,8 +31,8 @@ class Branching(Protocol):
 class Going(Protocol):
     """What of a run a branch leaves from and comes back to: `common.run.run.Run`."""
 
-    state: RunState
-    device: torch.device
+    state: "RunState"
+    device: "torch.device"
 
     @property
     def step(self) -> int:
