@@ -121,7 +121,11 @@ def grid_of(table: Table, scale: str, columns: Sequence[Column]) -> Grid:
 def draw(table: Table, columns: Sequence[Column], command: str) -> str:
     """The SVG: a row of two panels for each column, dev against steps and against seconds."""
     shown = of_report.Colours([table])
-    hues = dict(re.findall(r"--(c\d): (#\w+)", (files("scripts.report") / "style.css").read_text())[: of_report.COUNT])
+    hues = dict(
+        re.findall(r"--(c\d): (#\w+)", (files("scripts.report") / "style.css").read_text(encoding="utf-8"))[
+            : of_report.COUNT
+        ]
+    )
     style = "".join(f".{name} .line{{stroke:{hue}}}.{name} .mark{{fill:{hue}}}" for name, hue in hues.items())
     parts, high = [f'<text class="title" x="{GAP}" y="18">{escape(table.title)}</text>'], HEAD
     rows = {row: method for column in columns for row in column.trials if (method := _method(table, row))}

@@ -65,7 +65,7 @@ def downloaded(wheel: Wheel, scratch: Path) -> Path:
     """
     wanted = f"{wheel.package}=={wheel.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), wanted]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if found.returncode:
         lines = found.stderr.strip().splitlines() or ["pip says nothing"]
         raise UserError(
@@ -105,11 +105,11 @@ def convert(file: Path, folder: Path) -> None:
     if not is_gguf_available():
         raise UserError(f"{file.name} is read by the library gguf: python -m pip install gguf")
     place = {"gguf_file": file.name, "local_files_only": True}
-    loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **place)
+    loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, trust_remote_code=False, **place)
     config = loaded.config
     del config.quantization_config  # the weights are plain ones now; transformers would refuse to save them
     plain = type(loaded)(config)
     plain.load_state_dict(loaded.state_dict())
     folder.mkdir(parents=True, exist_ok=True)
     plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(file.parent, **place).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(file.parent, trust_remote_code=False, **place).save_pretrained(folder)
